@@ -1,0 +1,116 @@
+"""Every error that a user can meet, as a tree.
+
+The docstring of a class is its message: the sentence that the user reads, with the fields of the error in braces.
+A ``hint`` says what to do next; ``file`` and ``line`` say where a mistake was written.
+
+    PlatformError
+    +-- UsageError              exit 2: the command or the declaration is wrong; nothing was changed
+    |   +-- DeclarationError        a mistake in a defs.yaml
+    |   +-- UnknownDatabase
+    |   +-- VariableNotSet
+    |   `-- NotBuiltYet
+    `-- WorkError               exit 3: the command was right, the work failed
+        +-- CannotConnect
+        +-- LockNotAcquired
+        `-- ServerError             the embedded server
+
+Each capability adds the errors of its own below ``UsageError`` or ``WorkError``, in its own folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class PlatformError(Exception):
+    """{message}"""
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        file: Path | str | None = None,
+        line: int | None = None,
+        **fields: Any,
+    ) -> None:
+        self.fields = fields
+        self.hint = hint
+        self.file = str(file) if file is not None else None
+        self.line = line
+        if message is None:
+            template = inspect.cleandoc(type(self).__doc__ or "").split("\n\n")[0]
+            message = " ".join(template.format(**fields).split())
+        self.message = message
+        super().__init__(message)
+
+    @property
+    def kind(self) -> str:
+        """The name of the error as ``--json`` gives it: ``lock_not_acquired``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def place(self) -> str | None:
+        """``file:line`` of the mistake, where it was written in a file."""
+        if self.file is None:
+            return None
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The ``error`` object of the contract."""
+        return {
+            "kind": self.kind,
+            "message": self.message,
+            "hint": self.hint,
+            "file": self.file,
+            "line": self.line,
+        }
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{text} {self.hint}" if self.hint else text
+
+
+class UsageError(PlatformError):
+    """{message}"""
+
+    exit_code = 2
+
+
+class WorkError(PlatformError):
+    """{message}"""
+
+    exit_code = 3
+
+
+class DeclarationError(UsageError):
+    """{message}"""
+
+
+class UnknownDatabase(UsageError):
+    """No database named {name!r} is declared in {project}."""
+
+
+class VariableNotSet(UsageError):
+    """The environment variable {variable}, which {purpose}, is not set."""
+
+
+class NotBuiltYet(UsageError):
+    """{what} is not built yet."""
+
+
+class CannotConnect(WorkError):
+    """Cannot connect to {target}: {reason}."""
+
+
+class LockNotAcquired(WorkError):
+    """Another session holds {lock}; gave up after {waited_ms} ms."""
+
+
+class ServerError(WorkError):
+    """{message}"""

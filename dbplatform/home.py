@@ -1,0 +1,38 @@
+"""Where the platform writes: the folders below ``DBPLATFORM_HOME``.
+
+Only paths live here. Who fills a folder also creates it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """The folders of one project; everything written by default lies under ``root``."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, project: Path) -> Home:
+        """The home of a project: ``DBPLATFORM_HOME``, by default ``PROJECT/.dbplatform``."""
+        declared = os.environ.get("DBPLATFORM_HOME")
+        return cls(root=Path(declared).absolute() if declared else project.absolute() / ".dbplatform")
+
+    @property
+    def server(self) -> Path:
+        """The embedded PostgreSQL: its data, log, socket and password."""
+        return self.root / "server"
+
+    @property
+    def dagster(self) -> Path:
+        """``DAGSTER_HOME``."""
+        return self.root / "dagster"
+
+    @property
+    def reports(self) -> Path:
+        """The HTML reports, one folder per database."""
+        return self.root / "reports"

@@ -1,0 +1,129 @@
+"""The tables of the ledger: what was done to which database, and the evidence that was read back.
+
+The schema itself is made by ``ledger/schema/*.sql``, applied by the platform's own migration engine; a test compares
+the two.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, MetaData, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA = "ledger"
+
+
+class Base(DeclarativeBase):
+    """All times are aware, all documents are JSONB."""
+
+    metadata = MetaData(schema=SCHEMA)
+    type_annotation_map = {datetime: DateTime(timezone=True), dict[str, Any]: JSONB}
+
+
+class Operation(Base):
+    """One change that was made, or tried, by one capability: who, when, and how it ended."""
+
+    __tablename__ = "operation"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    database: Mapped[str]
+    kind: Mapped[str]
+    """``migrate``, ``partition`` or ``seed``."""
+    run_id: Mapped[str | None]
+    """The Dagster run, where there was one."""
+    actor: Mapped[str]
+    """The operating system's user, or ``dagster``."""
+    status: Mapped[str]
+    """``running``, ``succeeded`` or ``failed``; one that is still ``running`` after its process ended was killed."""
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    summary: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class QualityRun(Base):
+    """One run of data-quality checks over one or more tables of a database."""
+
+    __tablename__ = "quality_run"
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    """The Dagster run's id, or one of our own for a run from the command line."""
+    database: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    verdict: Mapped[str | None]
+    """``passed``, ``failed`` or ``errored``; none while the run goes on."""
+
+
+class QualityTable(Base):
+    """What one run read of one table."""
+
+    __tablename__ = "quality_table"
+    __table_args__ = (UniqueConstraint("run_id", "table_name"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey(QualityRun.run_id, ondelete="CASCADE"))
+    table_name: Mapped[str]
+    row_count: Mapped[int | None] = mapped_column(BigInteger)
+    seconds: Mapped[float]
+    checked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class QualityResult(Base):
+    """The outcome of one check on one table in one run."""
+
+    __tablename__ = "quality_result"
+    __table_args__ = (UniqueConstraint("run_id", "table_name", "name"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey(QualityRun.run_id, ondelete="CASCADE"))
+    table_name: Mapped[str]
+    name: Mapped[str]
+    type: Mapped[str]
+    column_name: Mapped[str | None]
+    status: Mapped[str]
+    """``passed``, ``failed`` or ``errored``."""
+    severity: Mapped[str]
+    """``warn`` or ``error``."""
+    blocking: Mapped[bool]
+    owner: Mapped[str | None]
+    failed_rows: Mapped[int | None] = mapped_column(BigInteger)
+    """The exact number; none for a check that does not judge rows."""
+    considered_rows: Mapped[int | None] = mapped_column(BigInteger)
+    """How many rows the check looked at; none where it could not."""
+    tolerance: Mapped[str | None]
+    """How many rows may fail, as it was declared."""
+    kept_rows: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """How many of them are in ``quality_failed_row``."""
+    value: Mapped[float | None]
+    """What was measured, where the check measures a number."""
+    message: Mapped[str]
+    sql: Mapped[str | None]
+
+
+class QualityFailedRow(Base):
+    """One row that failed one check: its key and the offending values."""
+
+    __tablename__ = "quality_failed_row"
+
+    result_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey(QualityResult.id, ondelete="CASCADE"), primary_key=True
+    )
+    ordinal: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    row: Mapped[dict[str, Any]]
+
+
+class Report(Base):
+    """One HTML report that was written: where it lies and what it says."""
+
+    __tablename__ = "report"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey(QualityRun.run_id, ondelete="CASCADE"), primary_key=True)
+    database: Mapped[str]
+    location: Mapped[str]
+    """Relative to the folder of reports."""
+    sha256: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,129 @@
+"""Connections to PostgreSQL by psycopg, and what each may do.
+
+The type of a connection says what its transactions are. ``AutocommitConnection`` runs every statement by itself, opens
+a transaction only by ``connection.transaction()`` and so can run what PostgreSQL refuses inside one (``CREATE INDEX
+CONCURRENTLY``, ``DETACH PARTITION CONCURRENTLY``). ``SnapshotConnection`` is inside one read-only transaction that sees
+one moment.
+
+Every session has a fixed time zone, date style and float form, so that a row reads the same whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NewType
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from dbplatform.errors import CannotConnect
+
+AutocommitConnection = NewType("AutocommitConnection", psycopg.Connection[TupleRow])
+SnapshotConnection = NewType("SnapshotConnection", psycopg.Connection[TupleRow])
+AnyConnection = AutocommitConnection | SnapshotConnection | psycopg.Connection[TupleRow]
+
+_SESSION = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "search_path": "public",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One database to work on. The URL is a secret: it is never shown, not even by ``repr``."""
+
+    name: str
+    url: str = field(repr=False)
+
+    @property
+    def place(self) -> str:
+        """``user@host:port/dbname``: what may be shown of the URL."""
+        parts = conninfo_to_dict(self.url)
+        host, port = parts.get("host", "local socket"), parts.get("port", 5432)
+        return f"{parts.get('user', 'default user')}@{host}:{port}/{parts.get('dbname', '')}"
+
+
+@contextmanager
+def connect(
+    target: Target,
+    *,
+    work: str,
+    lock_timeout_ms: int | None = None,
+    statement_timeout_ms: int | None = None,
+    search_path: str | None = None,
+) -> Iterator[AutocommitConnection]:
+    """A session that runs each statement by itself, closed at the end of the block.
+
+    ``work`` names what it is for (``application_name`` becomes ``dbplatform <work>``). Raises ``CannotConnect``.
+    """
+    connection = AutocommitConnection(_open(target, work))
+    try:
+        settings = dict(_SESSION)
+        if search_path is not None:
+            settings["search_path"] = search_path
+        if lock_timeout_ms is not None:
+            settings["lock_timeout"] = str(lock_timeout_ms)
+        if statement_timeout_ms is not None:
+            settings["statement_timeout"] = str(statement_timeout_ms)
+        for name, value in settings.items():
+            connection.execute("select set_config(%s, %s, false)", (name, value))
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def snapshot(connection: AutocommitConnection, *, of: str | None = None) -> Iterator[SnapshotConnection]:
+    """One moment of the database: a read-only REPEATABLE READ transaction, ended with the block.
+
+    ``of`` is the name that another session's ``pg_export_snapshot()`` gave: then both see the same moment. Takes
+    no lock but ACCESS SHARE on what is read; holds back vacuum while it lasts.
+    """
+    with connection.transaction():
+        connection.execute("set transaction isolation level repeatable read, read only")
+        if of is not None:
+            connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(of)))
+        yield SnapshotConnection(connection)
+
+
+def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
+    try:
+        info = make_conninfo(
+            target.url,
+            application_name=f"dbplatform {work}",
+            connect_timeout=conninfo_to_dict(target.url).get("connect_timeout", 10),
+            client_encoding="UTF8",
+        )
+        return psycopg.connect(info, autocommit=True)
+    except psycopg.ProgrammingError as error:
+        raise CannotConnect(
+            target=target.name,
+            reason="the URL cannot be read",
+            hint="Write it as postgresql://user:password@host:port/database.",
+        ) from error
+    except psycopg.OperationalError as error:
+        raise CannotConnect(target=target.place, reason=_reason(error), hint=_hint(str(error))) from error
+
+
+def _reason(error: psycopg.OperationalError) -> str:
+    """The server's own last words, without the addresses that libpq tried."""
+    last = str(error).strip().splitlines()[-1]
+    return last.split("failed: ")[-1].removeprefix("FATAL:").strip().rstrip(".")
+
+
+def _hint(text: str) -> str:
+    if "password authentication failed" in text or "no password supplied" in text:
+        return "Check user and password in the variable that holds the URL."
+    if "does not exist" in text:
+        return "Create it first, or correct the URL."
+    if "Connection refused" in text or "timeout" in text or "could not translate" in text:
+        return "Check host and port in the URL, and that the server runs and can be reached from here."
+    return "Check the URL and the rights of its user."

@@ -1,0 +1,89 @@
+"""What every test may use: one real PostgreSQL for the whole run, a fresh database or ledger per test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from dbplatform.home import Home
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.connection import Target
+from dbplatform.postgres.embedded.server import EmbeddedServer
+
+_LEDGER_TEMPLATE = "ledger_template"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``make drill`` runs every case of the fault matrices."""
+    parser.addoption("--drill-all", action="store_true", help="run every case of the fault matrices, not a sample")
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A superuser's URL of the tests' server: an embedded one of its own, or the one of DBPLATFORM_TEST_URL."""
+    declared = os.environ.get("DBPLATFORM_TEST_URL")
+    if declared:
+        yield declared
+        return
+    home = Home(root=tmp_path_factory.mktemp("home"))
+    server = EmbeddedServer(home, settings={"fsync": "off", "full_page_writes": "off"})
+    server.start()
+    try:
+        yield server.url("postgres")
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def database(server_url: str) -> Iterator[Target]:
+    """A fresh, empty database."""
+    with _created(server_url, "template1") as target:
+        yield target
+
+
+@pytest.fixture
+def ledger(server_url: str, ledger_template: str) -> Iterator[Ledger]:
+    """A fresh ledger, its schema applied."""
+    with _created(server_url, ledger_template) as target:
+        ledger = Ledger(target)
+        yield ledger
+        ledger.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def ledger_template(server_url: str) -> str:
+    """A database with the ledger's schema, cloned for each test that wants one."""
+    name = f"{_LEDGER_TEMPLATE}_{uuid.uuid4().hex[:8]}"
+    schema = Path(__file__).parents[1] / "dbplatform" / "ledger" / "schema"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    with psycopg.connect(make_conninfo(server_url, dbname=name), autocommit=True) as connection:
+        for script in sorted(schema.glob("V*.sql")):
+            connection.execute(script.read_bytes())
+    return name
+
+
+class _created:
+    def __init__(self, server_url: str, template: str) -> None:
+        self.server_url, self.template = server_url, template
+        self.name = f"test_{uuid.uuid4().hex[:12]}"
+
+    def __enter__(self) -> Target:
+        self._run(
+            sql.SQL("create database {} template {}").format(sql.Identifier(self.name), sql.Identifier(self.template))
+        )
+        return Target(self.name, make_conninfo(self.server_url, dbname=self.name))
+
+    def __exit__(self, *_: object) -> None:
+        self._run(sql.SQL("drop database {} with (force)").format(sql.Identifier(self.name)))
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.server_url, autocommit=True) as connection:
+            connection.execute(statement)
