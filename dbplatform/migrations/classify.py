@@ -1,0 +1,208 @@
+"""What a statement is to the engine: may it run in a transaction, does it destroy data, which index does it build.
+
+Judged by its words alone, without the server. What is hidden in a function that a statement calls cannot be seen.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbplatform.migrations.errors import DestructiveStatement, ScriptError
+from dbplatform.migrations.statements import Script, Statement, Token
+
+#: What a comment ``-- dbplatform:allow <kind>, <kind>`` may name.
+DESTRUCTIVE = ("drop table", "drop column", "drop schema", "drop database", "drop owned", "truncate")
+
+_ALLOW = re.compile(r"\s*dbplatform:\s*allow\b(?P<kinds>.*)", re.IGNORECASE)
+_HIDDEN = re.compile(r"\b(drop\s+(?:table|column|schema|database|owned)|truncate)\b", re.IGNORECASE)
+_TRANSACTION = {"begin", "commit", "end", "abort", "rollback", "start", "prepare"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrentIndex:
+    """A ``CREATE INDEX CONCURRENTLY``: names as the catalog has them; none: not written."""
+
+    name: str | None
+    table_schema: str | None
+    table: str
+    table_span: tuple[int, int]
+    """Where the table's name stands in the statement."""
+
+
+def refuse_transaction_control(script: Script, *, file: Path) -> None:
+    """Raise ``ScriptError`` for BEGIN, COMMIT and their like: the engine makes the transaction."""
+    for statement in script.statements:
+        words = _words(statement)
+        if words[0] not in _TRANSACTION:
+            continue
+        if words[0] in ("start", "prepare") and words[1:2] != ["transaction"]:
+            continue
+        if words[0] == "rollback" and "to" in words:
+            continue
+        raise ScriptError(
+            f"{statement.summary} in a migration: each file is already one transaction, together with its history row.",
+            hint="Remove it.",
+            file=file,
+            line=statement.line,
+        )
+
+
+def refuse_destructive(script: Script, *, file: Path) -> None:
+    """Raise ``DestructiveStatement`` for the first statement that destroys data and that no comment allows."""
+    allowed = _allowed(script, file)
+    for statement in script.statements:
+        for what in destructive(statement):
+            if what not in allowed:
+                raise DestructiveStatement(
+                    what=what,
+                    statement=statement.summary,
+                    hint=f"If that is meant, write into the file: -- dbplatform:allow {what}",
+                    file=file,
+                    line=statement.line,
+                )
+
+
+def destructive(statement: Statement) -> list[str]:
+    """Which of ``DESTRUCTIVE`` the statement does; the text of a DO block is searched too."""
+    words = _words(statement)
+    pair = " ".join(words[:2])
+    if words[0] == "truncate":
+        return ["truncate"]
+    if pair in DESTRUCTIVE:
+        return [pair]
+    if pair in ("alter table", "alter type") and _drops_column(statement):
+        return ["drop column"]
+    if words[0] == "do":
+        return sorted({" ".join(found.lower().split()) for found in _HIDDEN.findall(_without_comments(statement.sql))})
+    return []
+
+
+def needs_no_transaction(statement: Statement) -> str | None:
+    """The words of a statement that PostgreSQL refuses inside a transaction; none for any other."""
+    words = [word for word in _words(statement) if word]
+    first = words[0] if words else ""
+    pair = " ".join(words[:2])
+    if pair in _ALONE:
+        return pair.upper()
+    if first == "vacuum" or words == ["cluster"] or words == ["cluster", "verbose"]:
+        return first.upper()
+    if words[:3] in (["create", "index", "concurrently"], ["drop", "index", "concurrently"]):
+        return " ".join(words[:3]).upper()
+    if words[:4] == ["create", "unique", "index", "concurrently"]:
+        return "CREATE UNIQUE INDEX CONCURRENTLY"
+    if first == "reindex" and "concurrently" in words:
+        return "REINDEX CONCURRENTLY"
+    if first == "reindex" and _after_options(words)[:1] in (["schema"], ["database"], ["system"]):
+        return f"REINDEX {_after_options(words)[0].upper()}"
+    if pair == "alter table" and "detach" in words and words[-1] == "concurrently":
+        return "DETACH PARTITION CONCURRENTLY"
+    if pair == "alter database" and "tablespace" in words:
+        return "ALTER DATABASE SET TABLESPACE"
+    if pair == "alter subscription" and "publication" in words:
+        return "ALTER SUBSCRIPTION"
+    return None
+
+
+_ALONE = {
+    "create database",
+    "drop database",
+    "alter system",
+    "create tablespace",
+    "drop tablespace",
+    "create subscription",
+    "drop subscription",
+    "discard all",
+}
+
+
+def concurrent_index(statement: Statement) -> ConcurrentIndex | None:
+    """The index that a ``CREATE INDEX CONCURRENTLY`` builds; none for another statement."""
+    tokens = list(statement.tokens)
+    words = _words(statement)
+    at = 2 if words[1:2] == ["unique"] else 1
+    if words[0] != "create" or words[at : at + 2] != ["index", "concurrently"]:
+        return None
+    at += 2
+    if words[at : at + 3] == ["if", "not", "exists"]:
+        at += 3
+    name = None
+    if words[at : at + 1] != ["on"] and at < len(tokens):
+        name = tokens[at].value
+        at += 1
+    at += 2 if words[at + 1 : at + 2] == ["only"] else 1
+    if at >= len(tokens):
+        return None  # not SQL: the server will say so
+    parts = [tokens[at]]
+    while at + 2 < len(tokens) and tokens[at + 1].value == "." and tokens[at + 1].kind == "symbol":
+        at += 2
+        parts.append(tokens[at])
+    return ConcurrentIndex(
+        name=name,
+        table_schema=parts[-2].value if len(parts) > 1 else None,
+        table=parts[-1].value,
+        table_span=(parts[0].start, parts[-1].end),
+    )
+
+
+def _words(statement: Statement) -> list[str]:
+    """The statement's tokens, names in quotes and strings as empty: they are never keywords."""
+    return [token.value if token.kind in ("word", "symbol") else "" for token in statement.tokens]
+
+
+def _after_options(words: list[str]) -> list[str]:
+    """What follows ``REINDEX [(options)]``."""
+    return words[words.index(")") + 1 :] if words[1:2] == ["("] and ")" in words else words[1:]
+
+
+def _drops_column(statement: Statement) -> bool:
+    """Whether an action of ALTER TABLE drops a column, or one of ALTER TYPE an attribute."""
+    depth = 0
+    before: Token | None = None
+    words = _words(statement)
+    begins = _first_action(words)
+    for at, token in enumerate(statement.tokens):
+        word = words[at]
+        depth += (word == "(") - (word == ")")
+        starts = at == begins or (before is not None and before.value == "," and before.kind == "symbol")
+        if depth == 0 and starts and word == "drop" and words[at + 1 : at + 2] != ["constraint"]:
+            return True
+        before = token
+    return False
+
+
+def _first_action(words: list[str]) -> int:
+    """Where the first action of ``ALTER TABLE [IF EXISTS] [ONLY] name [*]`` stands."""
+    at = 2
+    if words[at : at + 2] == ["if", "exists"]:
+        at += 2
+    if words[at : at + 1] == ["only"]:
+        at += 1
+    at += 1
+    while words[at : at + 1] == ["."]:
+        at += 2
+    return at + 1 if words[at : at + 1] == ["*"] else at
+
+
+def _allowed(script: Script, file: Path) -> set[str]:
+    allowed: set[str] = set()
+    for comment in script.comments:
+        match = _ALLOW.fullmatch(comment.text)
+        if match is None:
+            continue
+        for kind in match["kinds"].split(","):
+            name = " ".join(kind.lower().split())
+            if name not in DESTRUCTIVE:
+                raise ScriptError(
+                    f"dbplatform:allow names {name!r}.",
+                    hint=f"It may name {', '.join(DESTRUCTIVE)}.",
+                    file=file,
+                    line=comment.line,
+                )
+            allowed.add(name)
+    return allowed
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"--[^\n\r]*|/\*.*?\*/", " ", text, flags=re.DOTALL)

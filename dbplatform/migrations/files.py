@@ -1,0 +1,195 @@
+"""Migration files: their names, versions, order, settings and checksums. Only the file system is read here.
+
+Names, version order and checksums are Flyway's, read from its source (github.com/flyway/flyway, folder
+flyway-core/src/main/java/org/flywaydb/core): ``internal/resource/ResourceNameParser``, ``api/MigrationVersion`` and
+``internal/resolver/ChecksumCalculator``.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from functools import total_ordering
+from pathlib import Path
+from typing import Literal
+
+from dbplatform.errors import NotBuiltYet
+from dbplatform.migrations.errors import MigrationFileError
+
+PATTERN = "V<version>__<words>.sql, U<version>__<words>.sql or R__<words>.sql"
+
+Kind = Literal["versioned", "undo", "repeatable"]
+
+_NAME = re.compile(r"(?:(?P<prefix>[VU])(?P<version>[0-9]+(?:[._][0-9]+)*)|(?P<repeatable>R))__(?P<words>.+)\.sql")
+_BASELINE = re.compile(r"B[0-9]+(?:[._][0-9]+)*__.+\.sql")
+# Files of these names are SQL callbacks to Flyway: api/callback/Event.
+_CALLBACK = re.compile(
+    r"(?:before|after)(?:Each)?(?:Migrate|Undo|Clean|Info|Validate|Baseline|Repair|Connect|Versioned|Repeatables)"
+    r"(?:Statement)?(?:Error|Applied|OperationFinish)?(?:__.*)?\.sql|createSchema(?:__.*)?\.sql"
+)
+
+
+@total_ordering
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """A version as Flyway compares it: numbers from the left, missing ones are zero, so ``1.0 == 1``."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        """``1``, ``1.2``, ``1_2`` or a time such as ``20260131120000``; raises ValueError with a sentence."""
+        if not re.fullmatch(r"[0-9]+(?:[._][0-9]+)*", text):
+            raise ValueError(f"{text!r} is not a version; write numbers with dots between them, such as 1 or 1.2")
+        return cls(text.replace("_", "."))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers without zeros at the end."""
+        numbers = [int(part) for part in self.text.split(".")]
+        while len(numbers) > 1 and numbers[-1] == 0:
+            numbers.pop()
+        return tuple(numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Version) and self.numbers == other.numbers
+
+    def __lt__(self, other: Version) -> bool:
+        return self.numbers < other.numbers
+
+    def __hash__(self) -> int:
+        return hash(self.numbers)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One file: what its name, its text and its ``.conf`` say."""
+
+    kind: Kind
+    version: Version | None
+    description: str
+    script: str
+    """The path below the folder of migrations, as the history records it."""
+    path: Path
+    text: str
+    """The content, decoded, without a byte order mark."""
+    execute_in_transaction: bool | None
+    """As ``<file>.conf`` says; none: the statements decide."""
+    placeholder_replacement: bool
+
+
+def discover(directory: Path) -> list[Migration]:
+    """All migrations below a folder: versioned and undo in the order of versions, then repeatables by description.
+
+    Raises ``MigrationFileError`` for a ``.sql`` file whose name fits no pattern, for two files of one version, and for
+    text that is not UTF-8; ``NotBuiltYet`` for Flyway's callbacks and baseline files.
+    """
+    if not directory.is_dir():
+        raise MigrationFileError(
+            f"The folder of migrations {directory} does not exist.",
+            hint="Create it, or correct `directory` in the declaration.",
+            file=directory,
+        )
+    migrations = [_read(path, directory) for path in sorted(directory.rglob("*.sql")) if path.is_file()]
+    _refuse_duplicates(migrations)
+    return sorted(migrations, key=_order)
+
+
+def checksum(text: str) -> int:
+    """Flyway's checksum: the signed CRC32 of the UTF-8 lines without their ends.
+
+    ``ChecksumCalculator.calculateChecksumForResource`` feeds ``BufferedReader.readLine()`` line by line; that ends
+    a line at ``\\n``, ``\\r`` or ``\\r\\n`` and at nothing else (Java SE, java.io.BufferedReader). A byte order mark of
+    the first line does not count (``BomFilter``).
+    """
+    content = text.removeprefix("\ufeff").replace("\r", "").replace("\n", "")
+    unsigned = zlib.crc32(content.encode())
+    return unsigned - (1 << 32) if unsigned >= 1 << 31 else unsigned
+
+
+def _order(migration: Migration) -> tuple[bool, tuple[int, ...], str]:
+    numbers = migration.version.numbers if migration.version else ()
+    return (migration.version is None, numbers, migration.description if migration.version is None else migration.kind)
+
+
+def _read(path: Path, directory: Path) -> Migration:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise _misnamed(path)
+    settings = _settings(path)
+    kinds: dict[str | None, Kind] = {"V": "versioned", "U": "undo", None: "repeatable"}
+    return Migration(
+        kind=kinds[match["prefix"]],
+        version=Version.parse(match["version"]) if match["version"] else None,
+        description=match["words"].replace("_", " "),
+        script=path.relative_to(directory).as_posix(),
+        path=path,
+        text=_text(path),
+        execute_in_transaction=settings.get("executeInTransaction"),
+        placeholder_replacement=settings.get("placeholderReplacement", True),
+    )
+
+
+def _misnamed(path: Path) -> Exception:
+    if _CALLBACK.fullmatch(path.name):
+        return NotBuiltYet(what="Running Flyway's SQL callbacks", hint=f"Remove {path.name}.", file=path)
+    if _BASELINE.fullmatch(path.name):
+        return NotBuiltYet(what="Running Flyway's baseline files", hint=f"Remove {path.name}.", file=path)
+    return MigrationFileError(
+        f"{path.name} is not the name of a migration: {PATTERN}.",
+        hint="Rename it (two underscores before the words), or give it another ending than .sql.",
+        file=path,
+    )
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MigrationFileError(
+            f"{path.name} is not UTF-8: its byte {error.start} ({content[error.start]:#04x}) is no character.",
+            hint="Save it as UTF-8.",
+            file=path,
+            line=content.count(b"\n", 0, error.start) + 1,
+        ) from error
+
+
+def _settings(path: Path) -> dict[str, bool]:
+    """``<file>.conf``: the script settings of Flyway that are supported, each true or false."""
+    conf = path.with_name(path.name + ".conf")
+    if not conf.is_file():
+        return {}
+    settings: dict[str, bool] = {}
+    for number, raw in enumerate(conf.read_text("utf-8-sig").splitlines(), start=1):
+        line = raw.strip()
+        if not line or line.startswith(("#", "!")):
+            continue
+        name, separator, value = (part.strip() for part in line.partition("="))
+        if separator and name == "encoding" and value.upper() in ("UTF-8", "UTF8"):
+            continue
+        if name not in ("executeInTransaction", "placeholderReplacement"):
+            raise NotBuiltYet(
+                what=f"The setting {name!r} of a migration", hint="Remove the line.", file=conf, line=number
+            )
+        if value.lower() not in ("true", "false"):
+            raise MigrationFileError(f"{name} is {value!r}.", hint="Write true or false.", file=conf, line=number)
+        settings[name] = value.lower() == "true"
+    return settings
+
+
+def _refuse_duplicates(migrations: list[Migration]) -> None:
+    seen: dict[tuple[Kind, Version | str], Migration] = {}
+    for migration in migrations:
+        first = seen.setdefault((migration.kind, migration.version or migration.description), migration)
+        if first is not migration:
+            what = f"version {migration.version}" if migration.version else f"description {migration.description!r}"
+            raise MigrationFileError(
+                f"{first.script} and {migration.script} have the same {what}.",
+                hint="Give one of them a version of its own." if migration.version else "Rename one of them.",
+                file=migration.path,
+            )

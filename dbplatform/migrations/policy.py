@@ -1,0 +1,47 @@
+"""What may be declared about migrations."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.words import DurationWords, Interval, Policy, RelationName
+
+
+class MigrationPolicy(Policy):
+    """How the schema of one database is migrated."""
+
+    directory: str = Field(
+        default="migrations",
+        min_length=1,
+        description="The folder of the SQL files, relative to the declaration: V<version>__<words>.sql run once in the "
+        "order of their versions, R__<words>.sql after them whenever their text changed, U<version>__<words>.sql undo. "
+        "Subfolders are searched too.",
+    )
+    history_table: RelationName = Field(
+        default=Relation("public", "flyway_schema_history"),
+        validate_default=True,
+        description="Where the applied migrations are recorded, in Flyway's layout and with Flyway's checksums, so "
+        "that either tool can take over. Its schema is created when it is missing.",
+    )
+    placeholders: dict[str, str] = Field(
+        default_factory=dict,
+        description="Values for ${name} in the files; upper and lower case do not matter. A name without a value is "
+        "an error. ${flyway:defaultSchema}, user, database, timestamp, filename and table are always known.",
+    )
+    lock_timeout: DurationWords = Field(
+        default=Interval(microseconds=2_000_000),
+        validate_default=True,
+        description="How long a statement of a migration may wait for a lock. After that the whole transaction is "
+        "rolled back and tried again, five times in all, so that a waiting migration does not stop the traffic behind "
+        "it. Concurrent statements (CREATE INDEX CONCURRENTLY) wait without limit, because they block nobody.",
+    )
+    allow_destructive: bool = Field(
+        default=False,
+        description="Whether DROP TABLE, DROP COLUMN, DROP SCHEMA, DROP DATABASE, DROP OWNED and TRUNCATE may run "
+        "without being named. Otherwise a file that needs one says so in a comment: -- dbplatform:allow drop table",
+    )
+    require_rehearsal: bool = Field(
+        default=False,
+        description="Whether pending migrations must have run on a restored copy before they run here.",
+    )
