@@ -1,0 +1,273 @@
+"""What every check is: a frozen model of what was declared that knows its own SQL and its own judgement.
+
+A check asks in two ways. ``fused`` gives aggregates over the table: the engine computes those of all checks in one
+scan. ``own`` runs what a check must ask by itself. ``judge`` turns both answers into an ``Outcome``; it runs no SQL.
+
+Nulls never violate a check on rows, except ``not_null``: as in SQL, what is unknown passes.
+
+A new check type is one class, decorated with ``check_type``. Nothing else lists the types.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from psycopg import sql
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StrictBool
+
+from dbplatform.postgres.connection import SnapshotConnection
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.words import Policy
+
+Status = Literal["passed", "failed", "errored"]
+Severity = Literal["warn", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a check found. ``failed_rows`` is exact, and none for a check that does not judge rows."""
+
+    status: Status
+    message: str
+    failed_rows: int | None = None
+    considered_rows: int | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How many rows may fail: a number of rows, or a share (percent) of the rows that were considered."""
+
+    rows: int | None = None
+    percent: Decimal | None = None
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """``10`` rows or ``"1%"``; raises ValueError with a sentence."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < 0:
+                raise ValueError(f"tolerance {value} is negative; write rows (10) or a percentage (1%)")
+            return cls(rows=value)
+        match = re.fullmatch(r"\s*(\S+?)\s*%\s*", value) if isinstance(value, str) else None
+        try:
+            percent = Decimal(match[1]) if match else None
+        except InvalidOperation:
+            percent = None
+        if percent is None or not percent.is_finite():
+            raise ValueError(f"tolerance {value!r} is neither a number of rows (10) nor a percentage (1%)")
+        if not 0 <= percent <= 100:
+            raise ValueError(f"tolerance {value!r} is not between 0% and 100%")
+        return cls(percent=percent)
+
+    def allows(self, failed: int, considered: int) -> bool:
+        """Whether so many failing rows are within the tolerance; exact, without rounding."""
+        if self.rows is not None:
+            return failed <= self.rows
+        return self.percent is not None and failed * 100 <= self.percent * considered
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows" if self.rows is not None else f"{self.percent}%"
+
+
+def storable(text: str) -> str:
+    """The text, if PostgreSQL can hold it; raises ValueError with a sentence."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("PostgreSQL cannot hold a text with the character NUL or half of a surrogate pair")
+    return text
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("write a text that is not empty")
+    return storable(value)
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+", value):
+        raise ValueError(f"the name {value!r} may hold only lower-case letters, digits and underscores")
+    return value
+
+
+#: A text that is not empty.
+Text = Annotated[str, BeforeValidator(_text)]
+#: The name of a check, as Dagster's asset checks need it.
+CheckName = Annotated[Text, AfterValidator(_name)]
+#: A tolerance as people write it.
+ToleranceWords = Annotated[Tolerance, BeforeValidator(Tolerance.parse), PlainSerializer(str)]
+
+
+class Check(Policy):
+    """The options that every check has, and what the engine asks of it."""
+
+    type: ClassVar[str] = ""
+    """The key by which it is declared."""
+    example: ClassVar[str] = ""
+    """How it is written, for error messages."""
+    bare: ClassVar[str | None] = None
+    """The field that is meant when the type is given a plain value: ``not_null: tailnum``."""
+    aliases: ClassVar[dict[str, str]] = {}
+    """Other words for a field."""
+    needs_name: ClassVar[bool] = False
+    """Whether it has no columns to derive a name from."""
+    fusable_rows: ClassVar[bool] = False
+    """Whether its failing rows can be fetched in the same scan as those of other checks."""
+
+    name: CheckName = ""
+    severity: Severity = "error"
+    blocking: StrictBool = False
+    owner: Text | None = None
+
+    def model_post_init(self, _: Any) -> None:
+        """Derive the name from type and columns where none was given."""
+        if not self.name:
+            words = "_".join([self.type, *self.columns_read]).lower()
+            object.__setattr__(self, "name", re.sub(r"[^a-z0-9_]", "_", words))
+
+    @property
+    def description(self) -> str:
+        """What the check asks, for a person: its type, columns and options."""
+        options = {key: value for key, value in self if key not in Check.model_fields and value is not None}
+        ordered = sorted(options, key=lambda key: key not in ("column", "columns"))
+        return f"{self.type}: {', '.join(f'{key} {_shown(options[key])}' for key in ordered)}"
+
+    @property
+    def columns_read(self) -> tuple[str, ...]:
+        """The columns whose values show why a row fails."""
+        return ()
+
+    def probes(self, relation: Relation) -> tuple[sql.Composable, ...]:
+        """Statements that PostgreSQL must be able to plan, or this check cannot run."""
+        return ()
+
+    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+        """Aggregates over the table, for the scan that all checks share."""
+        return ()
+
+    def own(self, connection: SnapshotConnection, relation: Relation) -> Sequence[Any]:
+        """What must be asked apart; raises ``psycopg.Error`` when PostgreSQL refuses."""
+        return ()
+
+    def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
+        """The outcome of the answers to ``fused`` and ``own``."""
+        raise NotImplementedError
+
+    def failing(self, relation: Relation) -> sql.Composable | None:
+        """The condition that is true for a failing row of the table; none where no row can be blamed."""
+        return None
+
+    def statement(self, relation: Relation) -> sql.Composable | None:
+        """What a person can run to see the failing rows, or the number that was measured."""
+        condition = self.failing(relation)
+        if condition is None:
+            return None
+        return sql.SQL("select * from {} where {}").format(relation.identifier, condition)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return shortened(", ".join(f"{key} {item}" for key, item in value.items()))
+    return shortened(", ".join(map(str, value)) if isinstance(value, tuple) else str(value))
+
+
+_Class = TypeVar("_Class", bound=type[Check])
+CHECK_TYPES: dict[str, type[Check]] = {}
+
+
+def check_type(cls: _Class) -> _Class:
+    """Make a class known by its ``type``."""
+    CHECK_TYPES[cls.type] = cls
+    return cls
+
+
+class Filtered(Check):
+    """A check that may look at only some of the rows: ``where`` is an SQL condition over the table's columns."""
+
+    where: Text | None = None
+
+    @property
+    def where_sql(self) -> sql.Composable | None:
+        """The condition in parentheses; the line break ends a comment in it."""
+        return None if self.where is None else sql.SQL("({}\n)").format(sql.SQL(self.where))
+
+    @property
+    def of_rows(self) -> str:
+        """``rows`` or ``rows where ...``, for messages."""
+        return "rows" if self.where is None else f"rows where {shortened(self.where)}"
+
+    def filtered(self, aggregate: sql.Composable, condition: sql.Composable | None = None) -> sql.Composable:
+        """An aggregate over the rows that pass ``where`` and the condition."""
+        every = both(self.where_sql, condition)
+        if every is None:
+            return aggregate
+        return sql.SQL("{} filter (where {})").format(aggregate, every)
+
+    def probes(self, relation: Relation) -> tuple[sql.Composable, ...]:
+        """``where`` alone must be one expression: ``true) or (true`` only becomes one between parentheses."""
+        if self.where is None:
+            return ()
+        return (sql.SQL("select {}\n from {}").format(sql.SQL(self.where), relation.identifier),)
+
+
+class Tolerant(Check):
+    """A check that counts failing rows, of which some may be tolerated."""
+
+    tolerance: ToleranceWords | None = None
+
+    def judge_rows(self, complaint: str, of_rows: str, *, failed: int, considered: int) -> Outcome:
+        """Passed when no more rows fail than are tolerated."""
+        message = f"{complaint} in {count_of(failed, considered, of_rows)}"
+        status: Status = "passed" if failed == 0 else "failed"
+        if failed and self.tolerance is not None:
+            tolerated = self.tolerance.allows(failed, considered)
+            status = "passed" if tolerated else "failed"
+            message += f", {'within' if tolerated else 'more than'} the tolerance of {self.tolerance}"
+        return Outcome(status=status, message=f"{message}.", failed_rows=failed, considered_rows=considered)
+
+
+COUNT = sql.SQL("count(*)")
+
+
+def one_row(connection: SnapshotConnection, statement: sql.Composable) -> tuple[Any, ...]:
+    """The only row of a statement, by the protocol that takes one statement only."""
+    row = connection.execute(sql.Composed([statement]), binary=True).fetchone()
+    assert row is not None
+    return row
+
+
+def column_of(relation: Relation, column: str) -> sql.Identifier:
+    """A column, qualified: a bare name that is also the table's would mean the whole row."""
+    return sql.Identifier(relation.name, column)
+
+
+def both(*conditions: sql.Composable | None) -> sql.Composable | None:
+    """All of the conditions that are given; none when there is none."""
+    given = [condition for condition in conditions if condition is not None]
+    return sql.SQL(" and ").join(given) if given else None
+
+
+def every(*conditions: sql.Composable | None) -> sql.Composable:
+    """Like ``both``, for at least one condition."""
+    condition = both(*conditions)
+    assert condition is not None
+    return condition
+
+
+def count_of(failed: int, considered: int, of_rows: str) -> str:
+    """``12 of 340 rows (3.5 %)``; ``none of 340 rows``."""
+    if failed == 0:
+        return f"none of {considered:,} {of_rows}"
+    percent = 100 * failed / max(considered, 1)
+    share = "less than 0.01 %" if percent < 0.01 else f"{percent:.3g} %" if percent < 99.5 else f"{percent:.4g} %"
+    return f"{failed:,} of {considered:,} {of_rows} ({share})"
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """The text on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 3]}..."

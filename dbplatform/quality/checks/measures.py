@@ -1,0 +1,204 @@
+"""Checks on one number or moment measured over a table. All those of a table are measured in one scan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from psycopg import sql
+
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.words import ColumnName, IntervalWords
+from dbplatform.quality.checks.base import COUNT, Filtered, Outcome, check_type, column_of, count_of, every
+from dbplatform.quality.checks.bounds import NumberBounds, RatioBounds, RowNumberBounds, within
+
+
+class Measure(Filtered):
+    """A check of what the rows that pass ``where`` add up to."""
+
+    def statement(self, relation: Relation) -> sql.Composable:
+        """What is measured, without the platform."""
+        return sql.SQL("select {} from {}").format(sql.SQL(", ").join(self.fused(relation)), relation.identifier)
+
+
+class ColumnMeasure(Measure):
+    """A measure of one column."""
+
+    column: ColumnName
+
+    @property
+    def columns_read(self) -> tuple[str, ...]:
+        """The one column."""
+        return (self.column,)
+
+
+@check_type
+class NullRatio(ColumnMeasure, RatioBounds):
+    """The share of nulls among the rows that pass ``where`` is within ``min`` and ``max``; of no rows it is 0.
+
+    Above ``max`` the nulls are the failing rows; below ``min`` no row can be blamed.
+    """
+
+    type = "null_ratio"
+    example = "null_ratio: {column: dep_time, max: 0.03}"
+    fusable_rows = True
+
+    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+        """Rows considered, nulls."""
+        return (self.filtered(COUNT), self.filtered(COUNT, self._null(relation)))
+
+    def failing(self, relation: Relation) -> sql.Composable:
+        """The nulls."""
+        return every(self.where_sql, self._null(relation))
+
+    def statement(self, relation: Relation) -> sql.Composable:
+        """The nulls, as rows."""
+        return sql.SQL("select * from {} where {}").format(relation.identifier, self.failing(relation))
+
+    def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
+        """Compared exactly, not as floats."""
+        considered, nulls = fused
+        ratio = Decimal(nulls) / considered if considered else Decimal(0)
+        passed = within(ratio, self.min, self.max)
+        too_many = not passed and within(ratio, self.min, None)
+        share = count_of(nulls, considered, self.of_rows)
+        return Outcome(
+            status="passed" if passed else "failed",
+            message=f"{self.column} is null in {share}; the ratio must be {self.bounds_words}.",
+            failed_rows=nulls if too_many else 0,
+            considered_rows=considered,
+            value=float(ratio),
+        )
+
+    def _null(self, relation: Relation) -> sql.Composable:
+        return sql.SQL("{} is null").format(column_of(relation, self.column))
+
+
+class Aggregate(ColumnMeasure, NumberBounds):
+    """An aggregate of the values that are not null. Without any there is no evidence, and the check has errored."""
+
+    function: ClassVar[sql.SQL] = sql.SQL("")
+    words: ClassVar[str] = ""
+
+    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+        """The aggregate, rows considered."""
+        aggregate = sql.SQL("{}({})").format(self.function, column_of(relation, self.column))
+        return (self.filtered(aggregate), self.filtered(COUNT))
+
+    def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
+        """NaN is within no bounds."""
+        value, considered = fused
+        if value is None:
+            message = f"there is no {self.words} of {self.column}: it has no value in {considered:,} {self.of_rows}."
+            return Outcome(status="errored", message=message, considered_rows=considered)
+        if not isinstance(value, int | float | Decimal):
+            message = f"the {self.words} of {self.column} is not a number."
+            return Outcome(status="errored", message=message, considered_rows=considered)
+        return Outcome(
+            status="passed" if within(value, self.min, self.max) else "failed",
+            message=f"the {self.words} of {self.column} is {_words(value)} over {considered:,} {self.of_rows}; "
+            f"it must be {self.bounds_words}.",
+            considered_rows=considered,
+            value=float(value),
+        )
+
+
+@check_type
+class Mean(Aggregate):
+    """The mean of the values that are not null is within ``min`` and ``max``. Without values it has errored."""
+
+    type = "mean"
+    example = "mean: {column: dep_delay, min: -5, max: 30}"
+    function: ClassVar[sql.SQL] = sql.SQL("avg")
+    words: ClassVar[str] = "mean"
+
+
+@check_type
+class Sum(Aggregate):
+    """The sum of the values that are not null is within ``min`` and ``max``. Without values it has errored."""
+
+    type = "sum"
+    example = "sum: {column: distance, min: 1}"
+    function: ClassVar[sql.SQL] = sql.SQL("sum")
+    words: ClassVar[str] = "sum"
+
+
+@check_type
+class RowCount(Measure, RowNumberBounds):
+    """The number of rows that pass ``where`` is within ``min`` and ``max``."""
+
+    type = "row_count"
+    example = "row_count: {min: 300000}"
+
+    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+        """Rows considered."""
+        return (self.filtered(COUNT),)
+
+    def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
+        """The exact number, not the planner's estimate."""
+        count = fused[0]
+        return Outcome(
+            status="passed" if within(count, self.min, self.max) else "failed",
+            message=f"there are {count:,} {self.of_rows}; there must be {self.bounds_words}.",
+            considered_rows=count,
+            value=float(count),
+        )
+
+
+@check_type
+class Freshness(ColumnMeasure):
+    """The newest value of a date or timestamp column is at most ``max_age`` old by the server's ``now()``.
+
+    Months are calendar months. A time without a zone is UTC. ``infinity`` is no moment and does not count; a newest
+    value in the future passes. Without any value it fails. The value of the result is the age in seconds.
+    """
+
+    type = "freshness"
+    example = "freshness: {column: time_hour, max_age: 1 day}"
+
+    max_age: IntervalWords
+
+    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+        """Whether it is fresh, its age in seconds, the newest value, rows considered."""
+        column = column_of(relation, self.column)
+        newest = self.filtered(
+            sql.SQL("max({})").format(column),
+            sql.SQL("isfinite({})").format(column),
+        )
+        age = self.max_age
+        limit = sql.Literal(f"{age.months} months {age.days} days {age.microseconds} microseconds")
+        return (
+            sql.SQL("{} >= now() - {}::interval").format(newest, limit),
+            sql.SQL("extract(epoch from now() - {})::float8").format(newest),
+            sql.SQL("({})::text").format(newest),
+            self.filtered(COUNT),
+        )
+
+    def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
+        """Failed when the newest value is too old, or there is none."""
+        fresh, seconds, newest, considered = fused
+        if newest is None:
+            message = f"{self.column} has no moment in {considered:,} {self.of_rows}."
+            return Outcome(status="failed", message=message, considered_rows=considered)
+        return Outcome(
+            status="passed" if fresh else "failed",
+            message=f"the newest {self.column} is {newest}, {_age(seconds)}; at most {self.max_age} is allowed.",
+            considered_rows=considered,
+            value=seconds,
+        )
+
+
+def _words(value: int | float | Decimal) -> str:
+    whole = math.isfinite(value) and -(10**15) < value < 10**15 and value == int(value)
+    return f"{int(value):,}" if whole else f"{value:,.6g}"
+
+
+def _age(seconds: float) -> str:
+    if seconds < 0:
+        return f"{_age(-seconds).removesuffix(' old')} in the future"
+    for unit, length in {"days": 86_400, "hours": 3_600, "minutes": 60}.items():
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit} old"
+    return f"{seconds:,.0f} seconds old"

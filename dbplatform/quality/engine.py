@@ -1,0 +1,50 @@
+"""Checks of one table from beginning to end: run them, and keep what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.quality import record
+from dbplatform.quality.examination import examined
+from dbplatform.quality.policy import TablePolicy
+from dbplatform.quality.results import TableResult
+
+
+def run_table(
+    connection: AutocommitConnection,
+    policy: TablePolicy,
+    *,
+    only: Collection[str] | None = None,
+    statement_timeout_ms: int | None = None,
+) -> TableResult:
+    """Run the checks of a table, or those named in ``only``, and keep nothing.
+
+    Transaction, locks and errors: see ``examination.examined``.
+    """
+    with examined(connection, policy, only=only, statement_timeout_ms=statement_timeout_ms) as examination:
+        return examination.result
+
+
+def check_table(
+    target: Target,
+    ledger: Ledger,
+    database: str,
+    run_id: str,
+    policy: TablePolicy,
+    only: Collection[str] | None = None,
+    *,
+    statement_timeout_ms: int | None = None,
+) -> TableResult:
+    """Run the checks of a table and keep results and failing rows in the ledger, as part of the run ``run_id``.
+
+    The failing rows are read in the snapshot in which they were counted. Can be run again in the same run: what the
+    ledger has of these checks is replaced. Starts the run where nobody has.
+    """
+    record.start_run(ledger, database, run_id)
+    with (
+        connect(target, work=f"check {policy.table.words}") as connection,
+        examined(connection, policy, only=only, statement_timeout_ms=statement_timeout_ms) as examination,
+    ):
+        return record.record_table(ledger, run_id, examination, replace_all=only is None)

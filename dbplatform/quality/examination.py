@@ -1,0 +1,226 @@
+"""Runs the checks of one table in one snapshot.
+
+All aggregates of all checks are computed by one scan; uniqueness, references and queries are asked one by one. A check
+that PostgreSQL cannot plan or run has errored, with PostgreSQL's message, and does not touch the others: each is
+planned by itself first, and when the shared scan fails on the data, each is run by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import sql
+
+from dbplatform import progress
+from dbplatform.errors import UsageError, WorkError
+from dbplatform.postgres.catalog import require_table
+from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.checks.base import COUNT, Check, Outcome, Tolerant, one_row
+from dbplatform.quality.policy import TablePolicy
+from dbplatform.quality.results import CheckResult, TableResult
+
+CHECKS_PER_SCAN = 400  # PostgreSQL returns at most 1,664 columns; a check has at most 4.
+
+_T = TypeVar("_T")
+
+
+class UnknownCheck(UsageError):
+    """The table {table} has no check named {name!r}."""
+
+
+class ChecksInterrupted(WorkError):
+    """The connection was lost while {table} was checked: {reason}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """A table that has been checked, its snapshot still open: its failing rows can be read as they were counted."""
+
+    connection: SnapshotConnection
+    relation: Relation
+    checks: tuple[Check, ...]
+    result: TableResult
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """PostgreSQL could not do it; the reason in its words."""
+
+    reason: str
+
+
+@contextmanager
+def examined(
+    connection: AutocommitConnection,
+    policy: TablePolicy,
+    *,
+    only: Collection[str] | None = None,
+    statement_timeout_ms: int | None = None,
+) -> Iterator[Examination]:
+    """Run the checks of a table, or those named in ``only``; the snapshot stays open for the block.
+
+    One read-only REPEATABLE READ transaction; ACCESS SHARE on what is read. Raises ``TableMissing``, ``UnknownCheck``
+    and, when the connection breaks, ``ChecksInterrupted``. A statement over ``statement_timeout_ms`` is an error of its
+    check alone.
+    """
+    checks = _chosen(policy, only)
+    with snapshot(connection) as moment:
+        if statement_timeout_ms is not None:
+            moment.execute("select set_config('statement_timeout', %s, true)", (str(statement_timeout_ms),))
+        require_table(moment, policy.table)
+        result = _Run(moment, policy.table, checks).result()
+        yield Examination(connection=moment, relation=policy.table, checks=checks, result=result)
+
+
+def attempt(connection: SnapshotConnection, relation: Relation, work: Callable[[], _T]) -> _T | Refused:
+    """The work's answer, or why PostgreSQL refused it; the transaction goes on either way."""
+    try:
+        with connection.transaction():
+            return work()
+    except psycopg.Error as error:
+        if connection.broken or connection.closed:
+            raise ChecksInterrupted(
+                table=relation.words, reason=_reason(error), hint="Run the checks again."
+            ) from error
+        return Refused(_reason(error))
+
+
+def _chosen(policy: TablePolicy, only: Collection[str] | None) -> tuple[Check, ...]:
+    if only is None:
+        return tuple(policy.checks)
+    for name in only:
+        if policy.check(name) is None:
+            known = ", ".join(check.name for check in policy.checks)
+            raise UnknownCheck(table=policy.table.words, name=name, hint=f"It has: {known}.")
+    return tuple(check for check in policy.checks if check.name in only)
+
+
+class _Run:
+    """The checks of one table on their way from declared to judged."""
+
+    def __init__(self, connection: SnapshotConnection, relation: Relation, checks: tuple[Check, ...]) -> None:
+        self.connection, self.relation, self.checks = connection, relation, checks
+        self.outcomes: dict[str, Outcome] = {}
+        self.row_count: int | None = None
+
+    def result(self) -> TableResult:
+        """Run everything."""
+        started = time.monotonic()
+        self._tell()
+        ready = [check for check in self.checks if self._can_be_planned(check)]
+        fused = self._fused(ready)
+        for check in ready:
+            if check.name in fused:
+                self._judge(check, fused[check.name])
+        return TableResult(
+            table=str(self.relation),
+            row_count=self.row_count,
+            checks=tuple(self._result(check) for check in self.checks),
+            seconds=time.monotonic() - started,
+        )
+
+    def _can_be_planned(self, check: Check) -> bool:
+        """Plan each statement by itself, by the protocol that takes one statement only."""
+        probes = list(check.probes(self.relation))
+        if aggregates := check.fused(self.relation):
+            probes.append(_select(self.relation, aggregates))
+
+        def plan() -> None:
+            for probe in probes:
+                self.connection.execute(sql.SQL("explain {}").format(probe), binary=True)
+
+        answer = attempt(self.connection, self.relation, plan)
+        if isinstance(answer, Refused):
+            self._errored(check, answer)
+        return not isinstance(answer, Refused)
+
+    def _fused(self, checks: list[Check]) -> dict[str, Sequence[Any]]:
+        """The answers to all aggregates, by one scan; where the data spoil it, by one scan for each check."""
+        answers: dict[str, Sequence[Any]] = {}
+        for start in range(0, max(len(checks), 1), CHECKS_PER_SCAN):
+            some = checks[start : start + CHECKS_PER_SCAN]
+            shared = attempt(self.connection, self.relation, partial(self._scan, some))
+            if not isinstance(shared, Refused):
+                answers.update(shared)
+                continue
+            for check in some:
+                alone = attempt(self.connection, self.relation, partial(self._scan, [check]))
+                if isinstance(alone, Refused):
+                    self._errored(check, alone)
+                else:
+                    answers.update(alone)
+        if self.row_count is None and checks:
+            attempt(self.connection, self.relation, partial(self._scan, []))
+        return answers
+
+    def _scan(self, checks: list[Check]) -> dict[str, Sequence[Any]]:
+        """One scan; equal aggregates are computed once."""
+        places: dict[str, int] = {}
+        wanted: list[sql.Composable] = []
+
+        def place(aggregate: sql.Composable) -> int:
+            text = aggregate.as_string(self.connection)
+            if text not in places:
+                places[text] = len(wanted)
+                wanted.append(aggregate)
+            return places[text]
+
+        place(COUNT)
+        of_check = {check.name: [place(a) for a in check.fused(self.relation)] for check in checks}
+        row = one_row(self.connection, _select(self.relation, wanted))
+        self.row_count = row[0]
+        return {name: [row[index] for index in indexes] for name, indexes in of_check.items()}
+
+    def _judge(self, check: Check, fused: Sequence[Any]) -> None:
+        own = attempt(self.connection, self.relation, lambda: check.own(self.connection, self.relation))
+        if isinstance(own, Refused):
+            self._errored(check, own)
+            return
+        self.outcomes[check.name] = check.judge(self.relation, fused, own)
+        self._tell()
+
+    def _errored(self, check: Check, refused: Refused) -> None:
+        self.outcomes[check.name] = Outcome(status="errored", message=refused.reason)
+        self._tell()
+
+    def _tell(self) -> None:
+        done, total = len(self.outcomes), len(self.checks)
+        progress.report(f"check {self.relation.words}", done=done, total=total, unit="checks")
+
+    def _result(self, check: Check) -> CheckResult:
+        outcome = self.outcomes[check.name]
+        statement = check.statement(self.relation)
+        tolerance = check.tolerance if isinstance(check, Tolerant) else None
+        return CheckResult(
+            name=check.name,
+            type=check.type,
+            column=", ".join(check.columns_read) or None,
+            status=outcome.status,
+            severity=check.severity,
+            blocking=check.blocking,
+            owner=check.owner,
+            failed_rows=outcome.failed_rows,
+            considered_rows=outcome.considered_rows,
+            value=outcome.value,
+            tolerance=None if tolerance is None else str(tolerance),
+            message=outcome.message,
+            sql=None if statement is None else statement.as_string(self.connection),
+        )
+
+
+def _select(relation: Relation, columns: Sequence[sql.Composable]) -> sql.Composable:
+    return sql.SQL("select {} from {}").format(sql.SQL(", ").join(columns), relation.identifier)
+
+
+def _reason(error: psycopg.Error) -> str:
+    """PostgreSQL's message and hint as one sentence, without the position."""
+    primary = error.diag.message_primary or next(iter(str(error).strip().splitlines()), type(error).__name__)
+    hint = error.diag.message_hint
+    return f"{primary.rstrip('.')}. {hint}" if hint else f"{primary.rstrip('.')}."

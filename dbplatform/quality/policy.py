@@ -1,0 +1,200 @@
+"""What people write about the quality of a table.
+
+A check is a mapping with one key that names its type. The type's value is a plain column, a list or a mapping; the
+options that all checks have stand in that mapping or beside the type::
+
+    - not_null: tailnum
+    - unique: [carrier, flight]
+      severity: warn
+    - range: {column: distance, min: 1, max: 6000, owner: "team:ops"}
+
+Each mistake is one sentence, and the ``loc`` of pydantic's error is the path in the file that was read:
+``("checks", 2, "range", "min")``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema, field_validator
+from pydantic_core import InitErrorDetails
+
+from dbplatform.postgres.words import Policy, RelationName
+from dbplatform.quality.checks import CHECK_TYPES, Check
+from dbplatform.quality.checks.bounds import WrongField
+
+COMMON_OPTIONS = ("name", "where", "severity", "blocking", "tolerance", "owner")
+NOT_BUILT_TYPES = ("anomaly",)
+NOT_BUILT_OPTIONS = ("accepted_until",)
+
+_Path = tuple[str | int, ...]
+
+
+class _Mistakes(Exception):
+    """What is wrong with one check: paths below it, sentences, and the values that were written."""
+
+    def __init__(self, *found: tuple[_Path, str, Any]) -> None:
+        self.found = found
+
+    def as_validation_error(self) -> ValidationError:
+        """The same for pydantic, which puts the path of the check before each of these paths."""
+        details = [
+            InitErrorDetails(type="value_error", ctx={"error": ValueError(text)}, loc=loc, input=value)
+            for loc, text, value in self.found
+        ]
+        return ValidationError.from_exception_data("check", details)
+
+
+def _check(value: Any) -> Check:
+    try:
+        return value if isinstance(value, Check) else _parsed(value)
+    except _Mistakes as mistakes:
+        raise mistakes.as_validation_error() from None
+
+
+def _parsed(value: Any) -> Check:
+    if not isinstance(value, Mapping):
+        raise _Mistakes(((), f"{value!r} is no check; write one as in 'not_null: tailnum'", value))
+    kind = _kind(value)
+    cls = CHECK_TYPES[kind]
+    fields, written = _fields(cls, value, kind)
+    try:
+        check = cls.model_validate(fields)
+    except ValidationError as error:
+        raise _Mistakes(*(_mistake(cls, mistake, written) for mistake in error.errors())) from None
+    return check
+
+
+def _kind(value: Mapping[Any, Any]) -> str:
+    """The one key of the mapping that names a type."""
+    for option in NOT_BUILT_OPTIONS:
+        if option in value:
+            raise _Mistakes(((option,), f"{option} is not built yet", value[option]))
+    kinds = [key for key in value if key not in COMMON_OPTIONS]
+    allowed = ", ".join(CHECK_TYPES)
+    if not kinds:
+        raise _Mistakes(((), f"a check needs a type; the types are {allowed}", dict(value)))
+    for kind in kinds:
+        if kind in NOT_BUILT_TYPES:
+            raise _Mistakes(((kind,), f"{kind} checks are not built yet", value[kind]))
+    unknown = [kind for kind in kinds if kind not in CHECK_TYPES]
+    if unknown:
+        wrong = unknown[0]
+        near = difflib.get_close_matches(str(wrong), [*CHECK_TYPES, *COMMON_OPTIONS], n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        if len(kinds) > len(unknown):
+            text = f"{wrong!r} is no option of a check; {guess}beside the type stand {', '.join(COMMON_OPTIONS)}"
+        else:
+            text = f"{wrong!r} is no type of check; {guess}the types are {allowed}"
+        raise _Mistakes(((_key(wrong),), text, value[wrong]))
+    if len(kinds) > 1:
+        raise _Mistakes(((kinds[1],), f"a check has one type, not {' and '.join(kinds)}", value[kinds[1]]))
+    return str(kinds[0])
+
+
+def _fields(cls: type[Check], value: Mapping[Any, Any], kind: str) -> tuple[dict[str, Any], dict[str, _Path]]:
+    """The fields of the check, and where each of them is written."""
+    body = value[kind]
+    fields: dict[str, Any] = {}
+    written: dict[str, _Path] = {}
+    mistakes: list[tuple[_Path, str, Any]] = []
+
+    def take(option: Any, path: _Path, given: Any) -> None:
+        field = cls.aliases.get(option, option)
+        if option in NOT_BUILT_OPTIONS:
+            mistakes.append((path, f"{option} is not built yet", given))
+        elif field not in cls.model_fields:
+            mistakes.append((path, f"{kind} has no option {option!r}; it has {_options(cls)}", given))
+        elif field in fields:
+            mistakes.append((path, f"{option} is given twice", given))
+        else:
+            fields[field], written[field] = given, path
+
+    if isinstance(body, Mapping):
+        for option, given in body.items():
+            take(option, (kind, _key(option)), given)
+    elif cls.bare is None or body is None:
+        raise _Mistakes(((kind,), f"{kind} needs its options; write it as in '{cls.example}'", body))
+    else:
+        take(cls.bare, (kind,), body)
+    for option, given in value.items():
+        if option != kind:
+            take(option, (option,), given)
+    if cls.needs_name and "name" not in fields:
+        mistakes.append(((kind,), f"{kind} needs a name; write it as in '{cls.example}'", body))
+    if mistakes:
+        raise _Mistakes(*mistakes)
+    return fields, written
+
+
+def _mistake(cls: type[Check], error: Any, written: dict[str, _Path]) -> tuple[_Path, str, Any]:
+    """One of pydantic's errors in the words and at the place of the file."""
+    loc, given = error["loc"], error["input"]
+    text = (
+        error["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("valid dictionary", "mapping")
+    )
+    if error["type"] == "missing":
+        return (cls.type,), f"{cls.type} needs {loc[-1]}; write it as in '{cls.example}'", given
+    if error["type"] == "too_short":
+        text = "write at least one"
+    wrong = error.get("ctx", {}).get("error")
+    if isinstance(wrong, WrongField):
+        return written[wrong.field], text, given
+    if not loc:
+        return (cls.type,), f"{cls.type}: {text}", given
+    inner = tuple(part for part in loc[1:] if part != "[key]")
+    return (*written.get(loc[0], (cls.type, loc[0])), *inner), text, given
+
+
+def _options(cls: type[Check]) -> str:
+    own = [name for name in cls.model_fields if name not in COMMON_OPTIONS]
+    return ", ".join([*own, *(name for name in COMMON_OPTIONS if name in cls.model_fields)])
+
+
+def _key(key: Any) -> str | int:
+    return key if isinstance(key, str | int) else str(key)
+
+
+_JSON_SCHEMA = {
+    "type": "object",
+    "description": f"One of {', '.join(CHECK_TYPES)}, and the options {', '.join(COMMON_OPTIONS)}.",
+    "properties": {
+        **{
+            kind: {"description": f"{(cls.__doc__ or '').splitlines()[0]} {cls.example}"}
+            for kind, cls in CHECK_TYPES.items()
+        },
+        **{option: {} for option in COMMON_OPTIONS},
+    },
+    "additionalProperties": False,
+}
+
+#: A check as people write it, and the model of its type after validation.
+CheckPolicy = Annotated[SerializeAsAny[Check], BeforeValidator(_check), WithJsonSchema(_JSON_SCHEMA)]
+
+
+class TablePolicy(Policy):
+    """The checks of one table; their names are unique in it."""
+
+    table: RelationName
+    checks: list[CheckPolicy]
+
+    @field_validator("checks")
+    @classmethod
+    def _some_with_different_names(cls, checks: list[Check]) -> list[Check]:
+        if not checks:
+            raise ValueError("a table has at least one check; write one as in 'not_null: tailnum'")
+        first: dict[str, int] = {}
+        for index, check in enumerate(checks):
+            if check.name in first:
+                sentence = (
+                    f"check {first[check.name] + 1} has the name {check.name}, too; give one of them another name"
+                )
+                raise _Mistakes(((index,), sentence, check.name)).as_validation_error()
+            first[check.name] = index
+        return checks
+
+    def check(self, name: str) -> Check | None:
+        """The check of that name."""
+        return next((check for check in self.checks if check.name == name), None)

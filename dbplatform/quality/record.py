@@ -1,0 +1,265 @@
+"""The ledger's record of data-quality runs: written table by table, read back for reports and verdicts.
+
+The verdict is derived from what was recorded, never from what a process remembers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, cast
+
+import psycopg
+from psycopg.rows import TupleRow
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from dbplatform.errors import UsageError
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.models import QualityFailedRow, QualityResult, QualityRun, QualityTable
+from dbplatform.quality.checks.base import Severity, Status
+from dbplatform.quality.examination import Examination, Refused, attempt
+from dbplatform.quality.failed_rows import FAILED_ROWS_KEPT, Batch, batches, lines
+from dbplatform.quality.results import CheckResult, RunResult, TableResult, Verdict, verdict_of_statuses
+
+_COPY = "copy ledger.quality_failed_row (result_id, ordinal, row) from stdin"
+
+
+class UnknownRun(UsageError):
+    """The ledger has no run of checks {run_id}."""
+
+
+class RunOfAnotherDatabase(UsageError):
+    """The run {run_id} checks the database {database!r}, not {asked!r}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One run in a list of runs: how many checks ended how."""
+
+    run_id: str
+    database: str
+    started_at: datetime
+    finished_at: datetime | None
+    verdict: Verdict | None
+    passed: int
+    failed: int
+    errored: int
+
+
+def start_run(ledger: Ledger, database: str, run_id: str) -> None:
+    """Open a run, or open it again: then it has no verdict until it is finished again. What it has is kept."""
+    with ledger.session() as session:
+        session.execute(insert(QualityRun).values(run_id=run_id, database=database).on_conflict_do_nothing())
+        run = session.get_one(QualityRun, run_id)
+        if run.database != database:
+            raise RunOfAnotherDatabase(
+                run_id=run_id, database=run.database, asked=database, hint="Give each run an id of its own."
+            )
+        run.finished_at, run.verdict = None, None
+
+
+def record_table(
+    ledger: Ledger,
+    run_id: str,
+    examination: Examination,
+    *,
+    replace_all: bool = True,
+    bound: int = FAILED_ROWS_KEPT,
+) -> TableResult:
+    """Keep the results of a table and up to ``bound`` failing rows of each check; returns them with ``kept_rows``.
+
+    One transaction in the ledger: all of it or nothing. Earlier results of the table in this run are replaced, all of
+    them or, without ``replace_all``, those of the same checks. Failing rows that cannot be read are left out with a
+    word in the message; their number stays what was counted.
+    """
+    result = examination.result
+    with ledger.session() as session:
+        _lock(session, run_id, result.table)
+        _forget(session, run_id, result, replace_all)
+        session.add(
+            QualityTable(run_id=run_id, table_name=result.table, row_count=result.row_count, seconds=result.seconds)
+        )
+        stored = {check.name: _stored(run_id, result.table, check) for check in result.checks}
+        for row in stored.values():
+            session.add(row)
+            session.flush()  # one by one: the ids keep the declared order
+        for batch in batches(examination, bound=bound):
+            _keep(session, examination, batch, stored)
+        kept = tuple(
+            replace(check, kept_rows=stored[check.name].kept_rows, message=stored[check.name].message)
+            for check in result.checks
+        )
+    return replace(result, checks=kept)
+
+
+def finish_run(ledger: Ledger, run_id: str) -> Verdict:
+    """Close the run with the verdict over its recorded results; a run without any has errored."""
+    with ledger.session() as session:
+        run = _run(session, run_id)
+        statuses = session.scalars(select(QualityResult.status).where(QualityResult.run_id == run_id))
+        verdict = verdict_of_statuses(statuses)
+        run.verdict = verdict
+        run.finished_at = session.scalar(select(func.clock_timestamp()))
+    return verdict
+
+
+def load_run(ledger: Ledger, run_id: str) -> RunResult:
+    """The run as recorded, tables by name, checks in their declared order."""
+    with ledger.session() as session:
+        return _loaded(session, _run(session, run_id))
+
+
+def previous_run(ledger: Ledger, run_id: str) -> RunResult | None:
+    """The newest finished run of the same database that started before this one."""
+    with ledger.session() as session:
+        run = _run(session, run_id)
+        before = session.scalar(
+            select(QualityRun)
+            .where(
+                QualityRun.database == run.database,
+                QualityRun.started_at < run.started_at,
+                QualityRun.verdict.is_not(None),
+            )
+            .order_by(QualityRun.started_at.desc())
+            .limit(1)
+        )
+        return None if before is None else _loaded(session, before)
+
+
+def runs(ledger: Ledger, database: str | None = None, *, limit: int = 50) -> list[RunSummary]:
+    """The newest runs first, of one database or of all."""
+    with ledger.session() as session:
+        wanted = select(QualityRun).order_by(QualityRun.started_at.desc(), QualityRun.run_id).limit(limit)
+        if database is not None:
+            wanted = wanted.where(QualityRun.database == database)
+        found = session.scalars(wanted).all()
+        counts: dict[str, Counter[str]] = {run.run_id: Counter() for run in found}
+        for run_id, status, number in session.execute(
+            select(QualityResult.run_id, QualityResult.status, func.count())
+            .where(QualityResult.run_id.in_(counts))
+            .group_by(QualityResult.run_id, QualityResult.status)
+        ):
+            counts[run_id][status] = number
+        return [
+            RunSummary(
+                run_id=run.run_id,
+                database=run.database,
+                started_at=run.started_at,
+                finished_at=run.finished_at,
+                verdict=cast("Verdict | None", run.verdict),
+                passed=counts[run.run_id]["passed"],
+                failed=counts[run.run_id]["failed"],
+                errored=counts[run.run_id]["errored"],
+            )
+            for run in found
+        ]
+
+
+def failed_row_samples(ledger: Ledger, run_id: str, table: str, check: str, *, limit: int = 20) -> list[dict[str, Any]]:
+    """The first kept rows of a check: key columns and the values that were looked at. ``table`` is ``schema.table``."""
+    with ledger.session() as session:
+        return list(
+            session.scalars(
+                select(QualityFailedRow.row)
+                .join(QualityResult, QualityResult.id == QualityFailedRow.result_id)
+                .where(QualityResult.run_id == run_id, QualityResult.table_name == table, QualityResult.name == check)
+                .order_by(QualityFailedRow.ordinal)
+                .limit(limit)
+            )
+        )
+
+
+def _run(session: Session, run_id: str) -> QualityRun:
+    run = session.get(QualityRun, run_id)
+    if run is None:
+        raise UnknownRun(run_id=run_id, hint="See which there are: dbplatform report list.")
+    return run
+
+
+def _lock(session: Session, run_id: str, table: str) -> None:
+    """Two processes that record the same table of the same run do so one after the other."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"quality/{run_id}/{table}", 0))))
+
+
+def _forget(session: Session, run_id: str, result: TableResult, replace_all: bool) -> None:
+    """Delete the table's earlier results; their failing rows go with them."""
+    earlier = delete(QualityResult).where(QualityResult.run_id == run_id, QualityResult.table_name == result.table)
+    if not replace_all:
+        earlier = earlier.where(QualityResult.name.in_([check.name for check in result.checks]))
+    session.execute(earlier)
+    session.execute(delete(QualityTable).where(QualityTable.run_id == run_id, QualityTable.table_name == result.table))
+
+
+def _stored(run_id: str, table: str, check: CheckResult) -> QualityResult:
+    fields = asdict(check)
+    return QualityResult(run_id=run_id, table_name=table, column_name=fields.pop("column"), **fields)
+
+
+def _keep(session: Session, examination: Examination, batch: Batch, stored: dict[str, QualityResult]) -> None:
+    """Copy failing rows from the snapshot into the ledger, a line at a time."""
+    ledger = cast("psycopg.Connection[TupleRow]", session.connection().connection.driver_connection)
+    kept: Counter[str] = Counter()
+
+    def copy() -> None:
+        # Inner first: an error of either side rolls the ledger back to before this batch.
+        with ledger.transaction(), ledger.cursor().copy(_COPY) as into:
+            for name, row in lines(examination.connection, batch):
+                kept[name] += 1
+                into.write(b"%d\t%d\t%s\n" % (stored[name].id, kept[name], row))
+
+    answer = attempt(examination.connection, examination.relation, copy)
+    if isinstance(answer, Refused):
+        for name in batch.names:
+            stored[name].message += f" Its failing rows could not be kept: {answer.reason}"
+    else:
+        for name in batch.names:
+            stored[name].kept_rows = kept[name]
+
+
+def _loaded(session: Session, run: QualityRun) -> RunResult:
+    tables = session.scalars(
+        select(QualityTable).where(QualityTable.run_id == run.run_id).order_by(QualityTable.table_name)
+    ).all()
+    checks: dict[str, list[CheckResult]] = {table.table_name: [] for table in tables}
+    for row in session.scalars(
+        select(QualityResult).where(QualityResult.run_id == run.run_id).order_by(QualityResult.id)
+    ):
+        checks[row.table_name].append(_check_result(row))
+    return RunResult(
+        database=run.database,
+        run_id=run.run_id,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        verdict=cast("Verdict | None", run.verdict),
+        tables=tuple(
+            TableResult(
+                table=table.table_name,
+                row_count=table.row_count,
+                checks=tuple(checks[table.table_name]),
+                seconds=table.seconds,
+            )
+            for table in tables
+        ),
+    )
+
+
+def _check_result(row: QualityResult) -> CheckResult:
+    return CheckResult(
+        name=row.name,
+        type=row.type,
+        column=row.column_name,
+        status=cast("Status", row.status),
+        severity=cast("Severity", row.severity),
+        blocking=row.blocking,
+        owner=row.owner,
+        failed_rows=row.failed_rows,
+        considered_rows=row.considered_rows,
+        kept_rows=row.kept_rows,
+        value=row.value,
+        tolerance=row.tolerance,
+        message=row.message,
+        sql=row.sql,
+    )

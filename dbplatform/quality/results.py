@@ -1,0 +1,115 @@
+"""What a run of checks found, as the rest of the platform reads it, and the verdict over it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from dbplatform.quality.checks.base import Severity, Status
+
+Verdict = Literal["passed", "failed", "errored"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """The outcome of one check.
+
+    ``failed_rows`` is exact; ``kept_rows`` of them are in the ledger. ``sql`` shows the failing rows, or measures the
+    value, when a person runs it. ``considered_rows`` are those that passed ``where``.
+    """
+
+    name: str
+    type: str
+    column: str | None
+    status: Status
+    severity: Severity
+    blocking: bool
+    owner: str | None
+    failed_rows: int | None
+    considered_rows: int | None
+    kept_rows: int = 0
+    value: float | None
+    tolerance: str | None
+    message: str
+    sql: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape of the contract; a value that JSON cannot hold (NaN, infinity) is null."""
+        return {
+            "name": self.name,
+            "type": self.type,
+            "column": self.column,
+            "status": self.status,
+            "severity": self.severity,
+            "blocking": self.blocking,
+            "owner": self.owner,
+            "failed_rows": self.failed_rows,
+            "considered_rows": self.considered_rows,
+            "kept_rows": self.kept_rows,
+            "value": self.value if self.value is not None and math.isfinite(self.value) else None,
+            "tolerance": self.tolerance,
+            "message": self.message,
+            "sql": self.sql,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableResult:
+    """What was found in one table, in one snapshot. ``row_count`` is none when the table could not be read."""
+
+    table: str
+    row_count: int | None
+    checks: tuple[CheckResult, ...]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape of the contract."""
+        return {
+            "table": self.table,
+            "row_count": self.row_count,
+            "seconds": self.seconds,
+            "checks": [check.as_json() for check in self.checks],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A run of checks over one or more tables of a database, as the ledger has it."""
+
+    database: str
+    run_id: str
+    started_at: datetime
+    finished_at: datetime | None
+    verdict: Verdict | None
+    tables: tuple[TableResult, ...]
+
+    def as_json(self, *, report: str | None = None) -> dict[str, Any]:
+        """The shape of the contract; ``report`` is where the report of the run lies."""
+        return {
+            "database": self.database,
+            "run_id": self.run_id,
+            "verdict": self.verdict,
+            "report": report,
+            "tables": [table.as_json() for table in self.tables],
+        }
+
+
+def verdict_of(tables: Iterable[TableResult]) -> Verdict:
+    """Errored when a check has errored or none was run, failed when one has failed (``warn`` too), else passed."""
+    return verdict_of_statuses(check.status for table in tables for check in table.checks)
+
+
+def verdict_of_statuses(statuses: Iterable[str]) -> Verdict:
+    """The verdict over the statuses of all checks of a run."""
+    seen = set(statuses)
+    if "errored" in seen or not seen:
+        return "errored"
+    return "failed" if "failed" in seen else "passed"
+
+
+def blocking_failures(tables: Iterable[TableResult]) -> list[CheckResult]:
+    """The blocking checks that did not pass: what must not go on behind them. An errored one blocks as well."""
+    return [check for table in tables for check in table.checks if check.blocking and check.status != "passed"]

@@ -1,0 +1,252 @@
+"""What may be declared about the quality of a table, and how a mistake is told."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.checks import CHECK_TYPES
+from dbplatform.quality.checks.base import Tolerance
+from dbplatform.quality.checks.bounds import within
+from dbplatform.quality.policy import TablePolicy
+from dbplatform.quality.results import CheckResult, TableResult, blocking_failures, verdict_of
+
+
+def policy(*checks: Any) -> TablePolicy:
+    return TablePolicy(table="public.flights", checks=list(checks))
+
+
+def mistakes(*checks: Any) -> list[tuple[tuple[Any, ...], str]]:
+    with pytest.raises(ValidationError) as caught:
+        policy(*checks)
+    return [(error["loc"], error["msg"].removeprefix("Value error, ")) for error in caught.value.errors()]
+
+
+def mistake(check: Any) -> tuple[tuple[Any, ...], str]:
+    ((loc, text),) = mistakes({"not_null": "other"}, check)
+    assert loc[:2] == ("checks", 1)
+    assert "\n" not in text
+    return loc[2:], text
+
+
+CONTRACT = [
+    {"not_null": "tailnum"},
+    {"unique": ["carrier", "flight", "origin", "time_hour"]},
+    {"accepted_values": {"column": "origin", "values": ["EWR", "JFK", "LGA"]}},
+    {"range": {"column": "distance", "min": 1, "max": 6000}},
+    {"matches": {"column": "tailnum", "regex": "^N[0-9A-Z]+$", "severity": "warn"}},
+    {"length": {"column": "dest", "min": 3, "max": 3}},
+    {"relationship": {"column": "tailnum", "to": "public.planes.tailnum", "tolerance": "1%"}},
+    {"null_ratio": {"column": "dep_time", "max": 0.03}},
+    {"mean": {"column": "dep_delay", "min": -5, "max": 30}},
+    {"sum": {"column": "distance", "min": 1}},
+    {"row_count": {"min": 300000}},
+    {"freshness": {"column": "time_hour", "max_age": "1 day", "severity": "warn"}},
+    {"schema": {"columns": {"tailnum": "text"}}},
+    {"sql": {"name": "arrives_after_departing", "rows": "select * from flights where arr_time is not null;"}},
+]
+
+
+def test_every_check_of_the_contract_is_read_as_the_model_of_its_type() -> None:
+    checks = policy(*CONTRACT).checks
+    assert [type(check) for check in checks] == [CHECK_TYPES[next(iter(written))] for written in CONTRACT]
+    assert {check.type for check in checks} == set(CHECK_TYPES)
+
+
+def test_names_are_derived_from_type_and_columns_where_none_is_given() -> None:
+    names = [check.name for check in policy(*CONTRACT).checks]
+    assert names[:2] == ["not_null_tailnum", "unique_carrier_flight_origin_time_hour"]
+    assert names[6:8] == ["relationship_tailnum", "null_ratio_dep_time"]
+    assert names[10:] == ["row_count", "freshness_time_hour", "schema", "arrives_after_departing"]
+    (odd,) = policy({"not_null": '"We ird%""col"'}).checks
+    assert odd.name == "not_null_we_ird__col"
+
+
+def test_options_may_stand_in_the_mapping_or_beside_the_type() -> None:
+    inside, beside = policy(
+        {"range": {"column": "a", "min": 1, "name": "x", "where": "b > 0", "severity": "warn", "blocking": True}},
+        {"range": {"column": "a", "min": 1}, "name": "y", "where": "b > 0", "severity": "warn", "blocking": True},
+    ).checks
+    assert inside.model_copy(update={"name": "y"}) == beside
+    (bare,) = policy({"not_null": "tailnum", "severity": "warn", "owner": "team:ops", "tolerance": 5}).checks
+    assert (bare.severity, bare.owner) == ("warn", "team:ops")
+    assert bare.model_dump()["tolerance"] == "5 rows"
+
+
+def test_a_unique_check_takes_one_column_a_list_or_a_mapping() -> None:
+    one, many, mapping = policy({"unique": "a"}, {"unique": ["a", "b"]}, {"unique": {"column": "c"}}).checks
+    assert [c.columns_read for c in (one, many, mapping)] == [("a",), ("a", "b"), ("c",)]
+
+
+def test_every_check_describes_itself_for_a_person() -> None:
+    assert [check.description for check in policy(*CONTRACT).checks][3] == "range: column distance, min 1, max 6000"
+
+
+def test_the_policy_has_a_json_schema_with_every_type() -> None:
+    item = TablePolicy.model_json_schema()["properties"]["checks"]["items"]
+    assert set(CHECK_TYPES) <= set(item["properties"])
+
+
+@pytest.mark.parametrize(
+    ("check", "loc", "words"),
+    [
+        ({"range": {"column": "a", "min": True}}, ("range", "min"), "True is not a number"),
+        ({"range": {"column": "a", "min": 5, "max": 1}}, ("range", "min"), "min 5 is greater than max 1"),
+        ({"range": {"column": "a", "min": "2021-01-02", "max": "2021-01-01"}}, ("range", "min"), "greater"),
+        ({"range": {"column": "a", "min": 1, "max": "now"}}, ("range", "min"), "different kinds"),
+        ({"range": {"column": "a", "min": float("nan")}}, ("range", "min"), "not a number"),
+        ({"range": {"column": "a"}}, ("range",), "give min, max or both"),
+        ({"range": {"min": 1}}, ("range",), "range needs column"),
+        ({"range": "a"}, ("range",), "range needs its options"),
+        ({"range": {"column": "a", "min": 1, "tolerance": "101%"}}, ("range", "tolerance"), "between 0% and 100%"),
+        ({"range": {"column": "a", "min": 1}, "tolerance": "101%"}, ("tolerance",), "between 0% and 100%"),
+        ({"not_null": "a", "tolerance": -1}, ("tolerance",), "negative"),
+        ({"not_null": "a", "tolerance": 0.5}, ("tolerance",), "neither a number of rows"),
+        ({"not_null": "a", "tolerance": "nan%"}, ("tolerance",), "neither a number of rows"),
+        ({"not_null": "a", "severity": "fatal"}, ("severity",), "'warn' or 'error'"),
+        ({"not_null": "a", "blocking": "yes"}, ("blocking",), "boolean"),
+        ({"not_null": "a", "where": "  "}, ("where",), "not empty"),
+        ({"not_null": "a", "where": "a = '\0'"}, ("where",), "NUL"),
+        ({"not_null": "a", "name": "Not Null"}, ("name",), "lower-case"),
+        ({"not_null": "a", "accepted_until": "2026-01-01"}, ("accepted_until",), "accepted_until is not built yet"),
+        ({"not_null": {"column": "a", "accepted_until": "x"}}, ("not_null", "accepted_until"), "is not built yet"),
+        ({"not_null": ["a", "b"]}, ("not_null",), "not the name of a column"),
+        ({"not_null": "a b"}, ("not_null",), "not a name"),
+        ({"not_null": '"a\0"'}, ("not_null",), "not a name"),
+        ({"not_null": None}, ("not_null",), "needs its options"),
+        ({"not_null": {"column": "a", "name": "x"}, "name": "y"}, ("name",), "given twice"),
+        ({"not_null": {"column": "a", "max": 1}}, ("not_null", "max"), "has no option 'max'; it has column, name"),
+        ({"unique": []}, ("unique",), "at least one"),
+        ({"unique": ["a", 5]}, ("unique", 1), "not the name of a column"),
+        ({"unique": ["a", "a"]}, ("unique",), "twice"),
+        ({"accepted_values": {"column": "a", "values": []}}, ("accepted_values", "values"), "at least one"),
+        ({"accepted_values": {"column": "a", "values": ["x", None]}}, ("accepted_values", "values", 1), "not a number"),
+        ({"matches": {"column": "a", "regex": ""}}, ("matches", "regex"), "not empty"),
+        ({"length": {"column": "a", "min": -1}}, ("length", "min"), "at least 0"),
+        ({"length": {"column": "a", "max": 2.5}}, ("length", "max"), "whole number"),
+        ({"relationship": {"column": "a", "to": "planes"}}, ("relationship", "to"), "schema.table.column"),
+        ({"null_ratio": {"column": "a", "max": 3}}, ("null_ratio", "max"), "between 0 and 1"),
+        ({"mean": {"column": "a", "max": 3, "tolerance": 1}}, ("mean", "tolerance"), "has no option 'tolerance'"),
+        ({"row_count": {"min": 3.5}}, ("row_count", "min"), "whole number"),
+        ({"row_count": {"min": 2, "max": 1}}, ("row_count", "min"), "greater"),
+        ({"freshness": {"column": "a", "max_age": "soon"}}, ("freshness", "max_age"), "not an interval"),
+        ({"freshness": {"column": "a"}}, ("freshness",), "freshness needs max_age"),
+        ({"schema": {"columns": ["a"]}}, ("schema", "columns"), "should be a mapping"),
+        ({"accepted_values": {"column": "a", "values": "x"}}, ("accepted_values", "values"), "should be a list"),
+        ({"schema": {"columns": {}}}, ("schema", "columns"), "at least one"),
+        ({"schema": {"columns": {"a": 5}}}, ("schema", "columns", "a"), "not empty"),
+        ({"schema": {"columns": {"a": "text"}}, "where": "true"}, ("where",), "has no option 'where'"),
+        ({"sql": {"rows": "select 1"}}, ("sql",), "sql needs a name"),
+        ({"sql": {"name": "x", "rows": " ; "}}, ("sql", "rows"), "query"),
+        ({"anomaly": {"metric": "row_count"}}, ("anomaly",), "anomaly checks are not built yet"),
+        ({"notnull": "a"}, ("notnull",), "did you mean not_null?"),
+        ({"not_null": "a", "severty": "warn"}, ("severty",), "did you mean severity?"),
+        ({"not_null": "a", "unique": "a"}, ("unique",), "one type, not not_null and unique"),
+        ({"severity": "warn"}, (), "needs a type"),
+        ("not_null", (), "is no check"),
+    ],
+)
+def test_a_mistake_is_one_sentence_at_its_path_in_the_file(check: Any, loc: tuple[Any, ...], words: str) -> None:
+    found, text = mistake(check)
+    assert found == loc
+    assert words in text
+
+
+def test_the_allowed_types_are_named_where_a_type_is_unknown() -> None:
+    _, text = mistake({"nonsense": "a"})
+    assert all(kind in text for kind in CHECK_TYPES)
+
+
+def test_all_mistakes_of_all_checks_are_told_at_once() -> None:
+    found = mistakes({"nonsense": 1}, {"not_null": "a"}, {"range": {"column": 5, "min": "x", "max": []}})
+    assert [loc for loc, _ in found] == [
+        ("checks", 0, "nonsense"),
+        ("checks", 2, "range", "max"),
+        ("checks", 2, "range", "column"),
+    ]
+
+
+def test_two_checks_of_one_name_are_refused_at_the_second() -> None:
+    ((loc, text),) = mistakes({"not_null": "a"}, {"not_null": "b"}, {"not_null": "a", "where": "b > 0"})
+    assert loc == ("checks", 2)
+    assert "check 1 has the name not_null_a" in text
+
+
+def test_a_table_without_checks_is_refused() -> None:
+    ((loc, text),) = mistakes()
+    assert loc == ("checks",)
+    assert "at least one check" in text
+
+
+def test_dates_of_yaml_become_text_that_postgresql_reads() -> None:
+    (check,) = policy(
+        {"range": {"column": "a", "min": date(2020, 1, 1), "max": datetime(2021, 1, 1, 12, tzinfo=UTC)}}
+    ).checks
+    assert check.model_dump()["min"] == "2020-01-01"
+    assert check.model_dump()["max"] == "2021-01-01T12:00:00+00:00"
+
+
+def test_a_policy_of_checks_that_are_models_already_is_itself() -> None:
+    first = policy(*CONTRACT)
+    assert TablePolicy(table=Relation("public", "flights"), checks=first.checks) == first
+
+
+def test_a_tolerance_in_percent_is_exact() -> None:
+    percent = Tolerance.parse("0.1%")
+    assert percent.percent == Decimal("0.1")
+    assert percent.allows(1, 1000)
+    assert not percent.allows(1, 999)
+    assert Tolerance.parse("0%").allows(0, 0)
+    assert not Tolerance.parse(3).allows(4, 10**9)
+
+
+def test_bounds_compare_decimals_as_decimals_and_nan_with_nothing() -> None:
+    assert within(Decimal("0.3"), 0.3, 0.3)
+    assert within(7, 7, None)
+    assert not within(float("nan"), None, 1)
+    assert not within(Decimal("NaN"), 0, None)
+
+
+def result(status: Any, **fields: Any) -> CheckResult:
+    values: dict[str, Any] = {
+        "name": "x",
+        "type": "mean",
+        "column": "a",
+        "status": status,
+        "severity": "error",
+        "blocking": False,
+        "owner": None,
+        "failed_rows": None,
+        "considered_rows": 1,
+        "value": 1.0,
+        "tolerance": None,
+        "message": "m",
+        "sql": None,
+    }
+    return CheckResult(**{**values, **fields})
+
+
+def table(*checks: CheckResult) -> TableResult:
+    return TableResult(table="public.a", row_count=1, checks=checks, seconds=0.1)
+
+
+def test_the_verdict_is_errored_before_failed_before_passed_and_never_passed_for_nothing() -> None:
+    assert verdict_of([table(result("passed")), table(result("failed", severity="warn"))]) == "failed"
+    assert verdict_of([table(result("failed"), result("errored"))]) == "errored"
+    assert verdict_of([table(result("passed"))]) == "passed"
+    assert verdict_of([]) == "errored"
+
+
+def test_a_blocking_check_blocks_when_it_failed_or_could_not_run() -> None:
+    checks = [result("failed", blocking=True), result("errored", blocking=True), result("failed")]
+    assert blocking_failures([table(*checks, result("passed", blocking=True))]) == checks[:2]
+
+
+def test_a_value_that_json_cannot_hold_is_null() -> None:
+    assert result("failed", value=float("nan")).as_json()["value"] is None
+    assert table(result("passed")).as_json()["checks"][0]["status"] == "passed"
