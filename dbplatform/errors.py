@@ -5,7 +5,6 @@ A ``hint`` says what to do next; ``file`` and ``line`` say where a mistake was w
 
     PlatformError
     +-- UsageError              exit 2: the command or the declaration is wrong; nothing was changed
-    |   +-- DeclarationError        a mistake in a defs.yaml
     |   +-- UnknownDatabase
     |   +-- VariableNotSet
     |   `-- NotBuiltYet
@@ -86,10 +85,6 @@ class WorkError(PlatformError):
     """{message}"""
 
     exit_code = 3
-
-
-class DeclarationError(UsageError):
-    """{message}"""
 
 
 class UnknownDatabase(UsageError):

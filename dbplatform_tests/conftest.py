@@ -16,6 +16,7 @@ from dbplatform.home import Home
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.server import EmbeddedServer
+from dbplatform_tests.flights import Installation
 
 _LEDGER_TEMPLATE = "ledger_template"
 
@@ -68,6 +69,18 @@ def ledger_template(server_url: str) -> str:
         for script in sorted(schema.glob("V*.sql")):
             connection.execute(script.read_bytes())
     return name
+
+
+@pytest.fixture(scope="session")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """The flights database after ``dbplatform run flights``; read it, do not change it."""
+    installation = Installation(Home(root=tmp_path_factory.mktemp("flights")))
+    result = installation.command("run", "flights")
+    try:
+        assert result.returncode == 0, result.stdout + result.stderr
+        yield installation
+    finally:
+        installation.server.remove()
 
 
 class _created:

@@ -1,0 +1,121 @@
+"""What every verb shares: the project it works on, its output, its question before it changes something, its bars.
+
+Results go to standard output, as words or as one JSON document; everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from dbplatform import progress
+from dbplatform.declaration.loading import Declared
+from dbplatform.declaration.project import Project
+from dbplatform.operations.platform import Platform
+
+database_argument = click.argument("database")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
+
+#: Bars appear once the work has taken this long.
+_QUIET_SECONDS = 0.5
+
+
+def platform_of(context: click.Context) -> Platform:
+    """The project named by ``-C``, else the nearest one upwards from here, else this repository's own."""
+    named: Path | None = context.find_root().obj
+    return Platform(Project.at(named) if named is not None else Project.find(Path.cwd()))
+
+
+def opened(context: click.Context, database: str) -> tuple[Platform, Declared]:
+    """The platform and one declared database; raises the user's mistake with its place."""
+    platform = platform_of(context)
+    return platform, platform.declarations.get(database)
+
+
+def show_json(document: dict[str, Any]) -> None:
+    """One JSON document on standard output; times become ISO 8601."""
+    click.echo(json.dumps(document, indent=2, default=str, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A line of the result, on standard output; markup of rich is allowed."""
+    Console(highlight=False, soft_wrap=True).print(text)
+
+
+def note(text: str) -> None:
+    """A line beside the result, on standard error; markup of rich is allowed."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def show_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on standard output; numbers stand to the right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return str(value)
+
+
+@contextmanager
+def bars(*, enabled: bool = True) -> Iterator[Callable[[str], None]]:
+    """Show a bar for each task that reports its progress in the block; yields a function that prints above them.
+
+    On a terminal the bars move and vanish at the end. Elsewhere each task is one line when it ends.
+    """
+    console = Console(stderr=True, highlight=False)
+    shown = Bars(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not enabled or not console.is_terminal,
+    )
+    tasks: dict[str, TaskID] = {}
+    started = time.monotonic()
+
+    def hear(fact: progress.Progress) -> None:
+        if fact.task not in tasks:
+            tasks[fact.task] = shown.add_task(fact.task, total=fact.total, unit=fact.unit)
+        shown.update(tasks[fact.task], completed=fact.done, total=fact.total)
+        if fact.total is not None and fact.done >= fact.total:
+            shown.update(tasks[fact.task], visible=False)
+        if time.monotonic() - started > _QUIET_SECONDS:
+            shown.start()
+
+    try:
+        with progress.listening(hear):
+            yield lambda text: shown.console.print(text) if enabled else None
+    finally:
+        shown.stop()

@@ -1,0 +1,39 @@
+"""``dbplatform list``: the declared databases, with state."""
+
+from __future__ import annotations
+
+import click
+
+from dbplatform.cli.common import json_option, note, platform_of, say, show_json, show_table
+from dbplatform.operations.overview import overview
+
+
+@click.command("list")
+@json_option
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> int:
+    """The declared databases, with state. Exit 2 when a declaration is broken; the others are still shown."""
+    platform = platform_of(context)
+    found = overview(platform)
+    broken = platform.declarations.broken
+    if as_json:
+        show_json(
+            {
+                "databases": [state.as_json() for state in found],
+                "broken": [{"folder": folder, **error.as_json()} for folder, error in broken],
+            }
+        )
+    else:
+        show_table(
+            None,
+            ("database", "state", "last verdict", "last checked", "declared in"),
+            [
+                (s.name, s.state, s.verdict, s.checked_at and f"{s.checked_at:%Y-%m-%d %H:%M} UTC", s.file)
+                for s in found
+            ],
+        )
+        if not found and not broken:
+            say(f"No database is declared in {platform.project.defs}.")
+        for _, error in broken:
+            note(f"[red bold]error:[/] {error.place}: {error.message} {error.hint or ''}")
+    return 2 if broken else 0

@@ -1,0 +1,120 @@
+"""The command line's entry: finds the verb, runs it, and turns every error into one sentence and an exit code.
+
+A verb's module is imported only when the verb is called: ``migrate`` on a database with nothing to do must not pay for
+Dagster.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from dbplatform.errors import NotBuiltYet, PlatformError, UsageError
+
+#: Each verb and the module that holds it, in the order in which the help shows them.
+VERBS = {
+    "list": "listing",
+    "server": "server",
+    "run": "run",
+    "dev": "dev",
+    "serve": "serve",
+    "migrate": "migrate",
+    "partition": "partition",
+    "seed": "seed",
+    "check": "check",
+    "report": "report",
+}
+
+#: Verbs of the contract that this version does not build.
+NOT_BUILT_YET = (
+    "init", "adopt", "doctor", "runs", "archive", "backup", "restore", "drill", "health", "metrics", "slow-queries",
+    "connections", "explain", "advise", "alerts", "optimize", "roles", "bench", "wal",
+)  # fmt: skip
+
+
+class Verbs(click.Group):
+    """The verbs, loaded on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in NOT_BUILT_YET:
+            raise NotBuiltYet(what=f"The verb {cmd_name}", hint=f"Built are: {', '.join(VERBS)}.")
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"dbplatform.cli.{VERBS[cmd_name]}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("-C", "project", type=click.Path(path_type=Path), help="The project: a folder that holds defs/.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="dbplatform", message="%(prog)s %(version)s")
+@click.pass_context
+def dbplatform(context: click.Context, project: Path | None, debug: bool) -> None:
+    """PostgreSQL operations: declare a database, get its whole operations graph.
+
+    \b
+    Exit codes: 0 done, 1 findings, 2 the command or the declaration is wrong, 3 the work failed.
+    """
+    context.obj = project
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run one command and leave with its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_run(given))
+
+
+def _run(arguments: list[str]) -> int:
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    try:
+        result = dbplatform.main(arguments, prog_name="dbplatform", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _show(_usage_error(error), as_json=as_json, debug=False)
+    except click.Abort:
+        click.echo("stopped.", err=True)
+        return 3
+    except PlatformError as error:
+        return _show(error, as_json=as_json, debug=debug)
+    except KeyboardInterrupt:
+        click.echo("stopped.", err=True)
+        return 3
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _usage_error(error: click.ClickException) -> UsageError:
+    context: Any = getattr(error, "ctx", None)
+    hint = f"See: {context.command_path} --help" if context is not None else None
+    return UsageError(error.format_message(), hint=hint)
+
+
+def _show(error: PlatformError, *, as_json: bool, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    if as_json:
+        click.echo(json.dumps({"error": error.as_json()}))
+    else:
+        place = f"{error.place}: " if error.place else ""
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {place}{error.message}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""``dbplatform partition``: plan and make the partitions of a database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dbplatform.cli.common import (
+    bars,
+    database_argument,
+    dry_run_option,
+    json_option,
+    opened,
+    say,
+    show_json,
+    show_table,
+)
+from dbplatform.errors import NotBuiltYet
+from dbplatform.operations import partitions
+
+NOT_BUILT_YET = ("convert", "retire")
+
+
+class _Partition(click.Group):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in NOT_BUILT_YET:
+            raise NotBuiltYet(what=f"partition {cmd_name}", hint="Built are: plan, apply.")
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Partition)
+def command() -> None:
+    """Range partitions: history and ahead."""
+
+
+@command.command()
+@database_argument
+@json_option
+@click.pass_context
+def plan(context: click.Context, database: str, as_json: bool) -> None:
+    """Which partitions are missing."""
+    found = partitions.plan(*opened(context, database)).as_json()
+    show_json(found) if as_json else _show(found, "to create")
+
+
+@command.command()
+@database_argument
+@dry_run_option
+@json_option
+@click.pass_context
+def apply(context: click.Context, database: str, dry_run: bool, as_json: bool) -> None:
+    """Make the missing partitions: SHARE UPDATE EXCLUSIVE on the parent, for milliseconds each."""
+    platform, declared = opened(context, database)
+    planned = partitions.plan(platform, declared).as_json()
+    if dry_run:
+        show_json(planned) if as_json else _show(planned, "to create")
+        return
+    if not as_json:
+        _show(planned, "to create")
+    with bars():
+        report = partitions.apply(platform, declared).as_json()
+    show_json(report) if as_json else _show(report, "created")
+
+
+def _show(document: dict[str, Any], what: str) -> None:
+    for table in document["tables"]:
+        create = table["create"]
+        horizon = table["horizon_days"]
+        runs_out = f"runs out in {horizon:,.0f} days" if horizon is not None else "covers nothing now"
+        say(f"[bold]{table['table']}[/]: {table['existing']} partitions, {len(create)} {what}, {runs_out}")
+        if create:
+            show_table(None, ("partition", "from", "to"), [(p["name"], p["lower"], p["upper"]) for p in create])

@@ -1,0 +1,71 @@
+"""``dbplatform seed``: fill a database from its declared seeds, and verify it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dbplatform.cli.common import bars, database_argument, dry_run_option, json_option, opened, show_json, show_table
+from dbplatform.operations import seeds
+
+profile_option = click.option("--profile", help="The declared profile; by default the first.")
+
+
+@click.group()
+def command() -> None:
+    """Seeds: data that a fresh database begins with."""
+
+
+@command.command()
+@database_argument
+@profile_option
+@click.option("--rows-scale", type=float, default=1.0, help="How many times the rows of the seed.")
+@dry_run_option
+@json_option
+@click.pass_context
+def apply(
+    context: click.Context, database: str, profile: str | None, rows_scale: float, dry_run: bool, as_json: bool
+) -> None:
+    """Load what is not recorded as loaded; each table in one transaction with its record."""
+    platform, declared = opened(context, database)
+    planned = seeds.plan(platform, declared, profile=profile, rows_scale=rows_scale).as_json()
+    if dry_run:
+        show_json(planned) if as_json else _show(planned)
+        return
+    if not as_json:
+        _show(planned)
+    with bars():
+        report = seeds.apply(platform, declared, profile=profile, rows_scale=rows_scale).as_json()
+    show_json(report) if as_json else _show(report)
+
+
+@command.command()
+@database_argument
+@profile_option
+@json_option
+@click.pass_context
+def verify(context: click.Context, database: str, profile: str | None, as_json: bool) -> int:
+    """Compare rows with what was recorded, and every foreign key with what it refers to. Exit 1 on a difference."""
+    with bars():
+        found = seeds.verify(*opened(context, database), profile=profile)
+    document = found.as_json()
+    if as_json:
+        show_json(document)
+    else:
+        _show(document)
+        show_table(
+            None,
+            ("foreign key", "table", "orphans"),
+            [(r["constraint"], r["table"], r["orphans"]) for r in document["references"]],
+        )
+    return 0 if found.passed else 1
+
+
+def _show(document: dict[str, Any]) -> None:
+    columns = [key for key in document["tables"][0] if key not in ("file_sha256",)] if document["tables"] else []
+    show_table(
+        f"{document['database']}, profile {document['profile']}",
+        [column.replace("_", " ") for column in columns],
+        [[table[column] for column in columns] for table in document["tables"]],
+    )

@@ -1,0 +1,108 @@
+"""What a person may declare of a database: the ``attributes`` of its ``defs.yaml``.
+
+The policies of the capabilities are put together here. What a later version will accept is not in these models: the
+loader refuses it by name (``NOT_BUILT_YET``), so that nothing is accepted in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from croniter import croniter
+from pydantic import AfterValidator, Field, model_validator
+
+from dbplatform.migrations.policy import MigrationPolicy
+from dbplatform.partitioning.policy import PartitionPolicy
+from dbplatform.postgres.words import Policy
+from dbplatform.quality.policy import TablePolicy
+from dbplatform.seeding.policy import SeedPolicy
+
+#: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
+NOT_BUILT_YET: dict[tuple[str, ...], str] = {
+    ("archives",): "archiving",
+    ("backups",): "taking backups",
+    ("thresholds",): "alerting on thresholds",
+    ("notify",): "sending alerts",
+    ("live",): "pushing changes of tables",
+    ("on_breach",): "healing on a breach",
+    ("freeze",): "a change freeze",
+    ("connection", "replica_url_env"): "reading from a replica",
+    ("connection", "scratch_url_env"): "restoring to a scratch server",
+    ("connection", "pool"): "setting the pool",
+    ("migrations", "require_rehearsal"): "rehearsing migrations",
+    ("partitioned_tables", "*", "retain"): "retiring partitions",
+    ("maintenance", "weekly"): "weekly maintenance",
+    ("maintenance", "monthly"): "monthly maintenance",
+    ("maintenance", "quarterly"): "quarterly maintenance",
+}
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+_TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")
+
+
+def _owner(value: str) -> str:
+    if not (_EMAIL.fullmatch(value) or _TEAM.fullmatch(value)):
+        raise ValueError(f"{value!r} is no owner; write team:<name> or an e-mail address")
+    return value
+
+
+def _cron(value: str) -> str:
+    if len(value.split()) != 5 or not croniter.is_valid(value):
+        raise ValueError(f"{value!r} is no cron schedule; write minute, hour, day, month and weekday, as '0 2 * * *'")
+    return value
+
+
+Owner = Annotated[str, AfterValidator(_owner)]
+Cron = Annotated[str, AfterValidator(_cron)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class ConnectionPolicy(Policy):
+    """Where the database is, and what kind of place that is."""
+
+    url_env: Variable | None = Field(
+        default=None,
+        description="The environment variable that holds the URL; left out: a database of that name on the embedded "
+        "server.",
+    )
+    environment: Literal["development", "test", "staging", "production"] = Field(
+        default="development", description="The safety profile: production refuses seeding."
+    )
+
+
+class MaintenancePolicy(Policy):
+    """When the database is cared for, in UTC."""
+
+    daily: Cron = Field(default="0 2 * * *", description="The main job: the whole graph.")
+
+
+class Database(Policy):
+    """One declared database."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,47}$",
+        description="Asset key prefix and group: lower case letters, digits and underscores.",
+    )
+    description: str | None = Field(default=None, description="What the database is for, shown in the Dagster UI.")
+    owners: list[Owner] = Field(default=[], description="team:<name> or an e-mail address.")
+    connection: ConnectionPolicy = ConnectionPolicy()
+    migrations: MigrationPolicy | None = Field(default=None, description="SQL files by Flyway's names.")
+    seeds: list[SeedPolicy] = Field(
+        default=[], description="Folders of data, one per profile; the first is the default."
+    )
+    partitioned_tables: list[PartitionPolicy] = Field(default=[], description="Range partitions, made ahead.")
+    quality: list[TablePolicy] = Field(default=[], description="The data-quality checks of each table.")
+    maintenance: MaintenancePolicy = MaintenancePolicy()
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Database:
+        for what, names in (
+            ("profile", [seed.profile for seed in self.seeds]),
+            ("partitioned table", [str(p.table) for p in self.partitioned_tables]),
+            ("table under quality", [str(t.table) for t in self.quality]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"the {what} {twice[0]} is declared twice")
+        return self

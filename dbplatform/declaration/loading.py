@@ -1,0 +1,194 @@
+"""From ``defs/<database>/defs.yaml`` to declared databases; every mistake is one sentence with file and line.
+
+One broken declaration hides no other: a project is loaded into those that hold and the errors of those that do not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dbplatform.declaration.database import NOT_BUILT_YET, Database
+from dbplatform.declaration.project import Project
+from dbplatform.errors import NotBuiltYet, PlatformError, UnknownDatabase, UsageError, VariableNotSet
+from dbplatform.yaml_files import LinedDocument, Where
+
+TYPE = "dbplatform.ManagedDatabase"
+FILE = "defs.yaml"
+_TOP_KEYS = {"type", "attributes", "template_vars_module", "requirements", "post_processing"}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A declared database, its folder, and where each of its values was written."""
+
+    database: Database
+    folder: Path
+    document: LinedDocument
+
+    @property
+    def name(self) -> str:
+        return self.database.name
+
+    def url_from_environment(self) -> str | None:
+        """The URL in the declared variable; None for a database on the embedded server.
+
+        Raises ``VariableNotSet`` with the line that names the variable.
+        """
+        variable = self.database.connection.url_env
+        if variable is None:
+            return None
+        url = os.environ.get(variable)
+        if not url:
+            raise VariableNotSet(
+                variable=variable,
+                purpose=f"holds the URL of the database {self.name}",
+                hint=f"export {variable}=postgresql://user:password@host:port/database",
+                file=self.document.shown,
+                line=self.document.line_of(("attributes", "connection", "url_env")),
+            )
+        return url
+
+    @contextmanager
+    def written_at(self, *where: str | int) -> Iterator[None]:
+        """Give a user's mistake found in the block the file and line of what was declared there."""
+        try:
+            yield
+        except UsageError as error:
+            if error.file is None:
+                error.file, error.line = self.document.shown, self.document.line_of(("attributes", *where))
+            raise
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """All of a project: the databases that hold, in the order of their names, and the errors of the others."""
+
+    project: Project
+    databases: tuple[Declared, ...]
+    broken: tuple[tuple[str, PlatformError], ...]
+    """The folder's name and its error."""
+
+    @cached_property
+    def by_name(self) -> dict[str, Declared]:
+        return {declared.name: declared for declared in self.databases}
+
+    def get(self, name: str) -> Declared:
+        """The database of that name; raises its own error where its declaration is broken, or ``UnknownDatabase``."""
+        if name in self.by_name:
+            return self.by_name[name]
+        for folder, error in self.broken:
+            if folder == name:
+                raise error
+        near = difflib.get_close_matches(name, self.by_name, n=1)
+        names = ", ".join(self.by_name) or "none"
+        raise UnknownDatabase(
+            name=name,
+            project=self.project.root,
+            hint=f"Did you mean {near[0]}?" if near else f"Declared are: {names}.",
+        )
+
+
+def load_project(project: Project) -> Declarations:
+    """Read every ``defs/*/defs.yaml`` of our type; folders of other components are left to Dagster."""
+    loaded: list[Declared] = []
+    broken: list[tuple[str, PlatformError]] = []
+    for file in sorted(project.defs.glob(f"*/{FILE}")):
+        try:
+            declared = load_file(file, project)
+            if declared is not None:
+                _refuse_second(declared, loaded)
+                loaded.append(declared)
+        except PlatformError as error:
+            broken.append((file.parent.name, error))
+    return Declarations(project, tuple(sorted(loaded, key=lambda d: d.name)), tuple(broken))
+
+
+def load_file(file: Path, project: Project) -> Declared | None:
+    """One declaration; None when the file declares another kind of component. Raises ``YamlMistake``."""
+    document = LinedDocument(file, shown=project.shown(file))
+    attributes = _attributes(document)
+    if attributes is None:
+        return None
+    _refuse_unbuilt(attributes, document)
+    database = document.validated(Database, attributes, at=("attributes",))
+    declared = Declared(database, file.parent, document)
+    _check_folders(declared, project)
+    return declared
+
+
+def _attributes(document: LinedDocument) -> dict[str, Any] | None:
+    value = document.value
+    begins = f"A declaration begins with 'type: {TYPE}'."
+    if value is None:
+        raise document.mistake("the file is empty.", hint=begins)
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise document.mistake("the file has no type.", hint=begins)
+    if value["type"] != TYPE:
+        if value["type"].split(".")[0] == TYPE.split(".")[0]:
+            raise document.mistake(f"there is no type {value['type']}.", where=("type",), hint=f"Allowed is: {TYPE}.")
+        return None
+    for key in value.keys() - _TOP_KEYS:
+        raise document.unknown_key(str(key), sorted(_TOP_KEYS), where=(str(key),), inside="the top")
+    attributes = value.get("attributes") or {}
+    if not isinstance(attributes, dict):
+        raise document.mistake(
+            "attributes must be a mapping.", where=("attributes",), hint="Write them indented below, as key: value."
+        )
+    return attributes
+
+
+def _refuse_unbuilt(attributes: dict[str, Any], document: LinedDocument) -> None:
+    for path, what in NOT_BUILT_YET.items():
+        for where, value in _at(attributes, path):
+            if value is not False:
+                raise NotBuiltYet(
+                    what=what[0].upper() + what[1:],
+                    hint=f"Leave {path[-1]} out.",
+                    file=document.shown,
+                    line=document.line_of(("attributes", *where)),
+                )
+
+
+def _at(value: Any, path: tuple[str, ...], where: Where = ()) -> Iterator[tuple[Where, Any]]:
+    if not path:
+        yield where, value
+    elif path[0] == "*" and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _at(item, path[1:], (*where, index))
+    elif isinstance(value, dict) and path[0] in value:
+        yield from _at(value[path[0]], path[1:], (*where, path[0]))
+
+
+def _refuse_second(declared: Declared, loaded: list[Declared]) -> None:
+    for other in loaded:
+        if other.name == declared.name:
+            raise declared.document.mistake(
+                f"the name {declared.name!r} is taken by {other.document.shown}.",
+                where=("attributes", "name"),
+                hint="Give each database a name of its own.",
+            )
+
+
+def _check_folders(declared: Declared, project: Project) -> None:
+    """The folders that are named must be there."""
+    database = declared.database
+    named: list[tuple[Where, str]] = [
+        (("seeds", index, "directory"), seed.directory) for index, seed in enumerate(database.seeds)
+    ]
+    if database.migrations is not None:
+        named.insert(0, (("migrations", "directory"), database.migrations.directory))
+    for where, directory in named:
+        folder = declared.folder / directory
+        if not folder.is_dir():
+            raise declared.document.mistake(
+                f"the folder {project.shown(folder)} does not exist.",
+                where=("attributes", *where),
+                hint="Create it, or correct the name.",
+            )

@@ -1,0 +1,94 @@
+"""Data-quality checks of a declared database, their results and failing rows kept in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import UsageError
+from dbplatform.operations.gates import not_declared
+from dbplatform.operations.platform import Platform
+from dbplatform.postgres import catalog
+from dbplatform.postgres.catalog import Column, require_table
+from dbplatform.postgres.connection import connect
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality import record
+from dbplatform.quality.engine import check_table as check_and_record
+from dbplatform.quality.engine import run_table
+from dbplatform.quality.policy import TablePolicy
+from dbplatform.quality.results import TableResult
+
+__all__ = ["Column", "check_table", "columns_of", "finish_run", "policies", "row_count_of"]
+
+
+class UnknownTable(UsageError):
+    """The database {database} declares no checks on the table {table}."""
+
+
+class UnknownCheck(UsageError):
+    """No check {check!r} is declared on {place}."""
+
+
+def policies(
+    declared: Declared, *, table: str | None = None, check: str | None = None
+) -> list[tuple[TablePolicy, set[str] | None]]:
+    """The declared tables with the names of the checks to run (None: all of them), by a table's and a check's name."""
+    declared_tables = declared.database.quality
+    if not declared_tables:
+        raise not_declared(declared, "checks", "quality")
+    chosen = [p for p in declared_tables if table is None or p.table == Relation.parse(table)]
+    if not chosen:
+        raise UnknownTable(
+            database=declared.name,
+            table=table,
+            hint=f"Declared are: {', '.join(p.table.words for p in declared_tables)}.",
+            file=declared.document.shown,
+            line=declared.document.line_of(("attributes", "quality")),
+        )
+    if check is None:
+        return [(policy, None) for policy in chosen]
+    having = [policy for policy in chosen if check in {c.name for c in policy.checks}]
+    if not having:
+        raise UnknownCheck(
+            check=check,
+            place=chosen[0].table.words if table else declared.name,
+            hint=f"Declared are: {', '.join(c.name for policy in chosen for c in policy.checks)}.",
+        )
+    return [(policy, {check}) for policy in having]
+
+
+def check_table(
+    platform: Platform,
+    declared: Declared,
+    relation: Relation,
+    *,
+    run_id: str,
+    only: Collection[str] | None = None,
+    record: bool = True,
+) -> TableResult:
+    """Run the checks of one table on one snapshot; with ``record`` the results and failing rows go to the ledger."""
+    index, policy = next((i, p) for i, p in enumerate(declared.database.quality) if p.table == relation)
+    target = platform.target(declared)
+    with declared.written_at("quality", index, "table"):
+        if not record:
+            with connect(target, work="check") as connection:
+                return run_table(connection, policy, only=only)
+        return check_and_record(target, platform.ledger, declared.name, run_id, policy, only=only)
+
+
+def finish_run(platform: Platform, run_id: str) -> str:
+    """Close a run of checks; returns its verdict, derived from the recorded results."""
+    return record.finish_run(platform.ledger, run_id)
+
+
+def columns_of(platform: Platform, declared: Declared, relation: Relation) -> list[Column]:
+    """The columns of a table as the catalog has them now."""
+    with connect(platform.target(declared), work="columns") as connection:
+        return catalog.columns(connection, relation)
+
+
+def row_count_of(platform: Platform, declared: Declared, relation: Relation) -> int:
+    """The exact number of rows of a table."""
+    with connect(platform.target(declared), work="count") as connection:
+        require_table(connection, relation)
+        return catalog.row_count(connection, relation)

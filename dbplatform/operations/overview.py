@@ -1,0 +1,91 @@
+"""The state of every declared database, for a list. Looks, and starts nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from dbplatform.errors import PlatformError, VariableNotSet
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.models import QualityRun
+from dbplatform.operations.platform import Platform
+from dbplatform.postgres.connection import connect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseState:
+    """One database: whether it can be reached, and what its newest checks said."""
+
+    name: str
+    state: str
+    """``ready``, ``not created``, ``server stopped``, or why it cannot be reached."""
+    verdict: str | None
+    checked_at: datetime | None
+    file: str
+    owners: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "state": self.state,
+            "verdict": self.verdict,
+            "checked_at": self.checked_at,
+            "file": self.file,
+            "owners": list(self.owners),
+        }
+
+
+def overview(platform: Platform) -> list[DatabaseState]:
+    """Every declared database that holds, by name. An unreachable one hides no other."""
+    verdicts = _verdicts(platform)
+    states = []
+    for declared in platform.declarations.databases:
+        verdict, checked_at = verdicts.get(declared.name, (None, None))
+        states.append(
+            DatabaseState(
+                name=declared.name,
+                state=_state(platform, declared.name),
+                verdict=verdict,
+                checked_at=checked_at,
+                file=declared.document.shown,
+                owners=tuple(declared.database.owners),
+            )
+        )
+    return states
+
+
+def _state(platform: Platform, name: str) -> str:
+    declared = platform.declarations.get(name)
+    try:
+        url = declared.url_from_environment()
+    except VariableNotSet as error:
+        return f"{error.fields['variable']} is not set"
+    if url is None:
+        if not platform.server.status().running:
+            return "server stopped"
+        if not platform.server.has_database(name):
+            return "not created"
+    try:
+        with connect(platform.target(declared), work="list"):
+            return "ready"
+    except PlatformError as error:
+        return error.message
+
+
+def _verdicts(platform: Platform) -> dict[str, tuple[str | None, datetime | None]]:
+    ledger = platform.existing_ledger()
+    return {} if ledger is None else _newest(ledger)
+
+
+def _newest(ledger: Ledger) -> dict[str, tuple[str | None, datetime | None]]:
+    newest = (
+        select(QualityRun.database, QualityRun.verdict, QualityRun.finished_at)
+        .where(QualityRun.finished_at.is_not(None))
+        .order_by(QualityRun.database, QualityRun.finished_at.desc())
+        .distinct(QualityRun.database)
+    )
+    with ledger.session() as session:
+        return {name: (verdict, at) for name, verdict, at in session.execute(newest)}

@@ -1,0 +1,86 @@
+"""One project at work: its declared databases, the embedded server and the ledger, each opened when first needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.resources import as_file, files
+from typing import TYPE_CHECKING
+
+from dbplatform.declaration.loading import Declarations, Declared, load_project
+from dbplatform.declaration.project import Project
+from dbplatform.home import Home
+from dbplatform.migrations.engine import apply_migrations
+from dbplatform.migrations.policy import MigrationPolicy
+from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.embedded.server import EmbeddedServer
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.locks import WRITER, advisory_lock
+
+if TYPE_CHECKING:
+    from dbplatform.ledger.ledger import Ledger
+
+LEDGER_DATABASE = "dbplatform_ledger"
+LEDGER_HISTORY = Relation("ledger", "schema_history")
+
+
+class Platform:
+    """What the command line and the Dagster layer both work with. Making one reads and opens nothing."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    @property
+    def home(self) -> Home:
+        return self.project.home
+
+    @cached_property
+    def declarations(self) -> Declarations:
+        return load_project(self.project)
+
+    @cached_property
+    def server(self) -> EmbeddedServer:
+        return EmbeddedServer(self.home)
+
+    def target(self, declared: Declared) -> Target:
+        """The database to work on; one on the embedded server is started and created when it is missing.
+
+        Raises ``VariableNotSet`` where the declared variable is not set.
+        """
+        url = declared.url_from_environment()
+        return Target(declared.name, url or self.embedded_url(declared.name))
+
+    def embedded_url(self, database: str) -> str:
+        """The URL of a database on the embedded server, which is started, and the database created, when missing."""
+        self.server.start()
+        self.server.ensure_database(database)
+        return self.server.url(database)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger, its schema applied: at ``DBPLATFORM_LEDGER_URL``, by default on the embedded server.
+
+        SQLAlchemy is imported here: a verb with nothing to record does not pay for it.
+        """
+        from dbplatform.ledger.ledger import Ledger
+
+        declared = os.environ.get("DBPLATFORM_LEDGER_URL")
+        ledger = Ledger(Target("the ledger", declared or self.embedded_url(LEDGER_DATABASE)))
+        with as_file(files("dbplatform.ledger") / "schema") as directory, connect(ledger.target, work="ledger") as c:
+            apply_migrations(c, directory, MigrationPolicy(history_table=LEDGER_HISTORY), database="the ledger")
+        return ledger
+
+    def existing_ledger(self) -> Ledger | None:
+        """The ledger, if it can be had without starting or creating anything."""
+        if os.environ.get("DBPLATFORM_LEDGER_URL"):
+            return self.ledger
+        there = self.server.status().running and self.server.has_database(LEDGER_DATABASE)
+        return self.ledger if there else None
+
+    @contextmanager
+    def writer(self, declared: Declared, work: str) -> Iterator[AutocommitConnection]:
+        """The one writing session of a database, under its advisory lock. Raises ``LockNotAcquired``."""
+        with connect(self.target(declared), work=work) as connection, advisory_lock(connection, WRITER):
+            yield connection

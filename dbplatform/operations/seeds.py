@@ -1,0 +1,84 @@
+"""Seeds of a declared database, recorded in the ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import UsageError
+from dbplatform.operations.gates import SeedingRefused, not_declared
+from dbplatform.operations.platform import Platform
+from dbplatform.postgres.connection import connect
+from dbplatform.seeding.apply import SeedReport, apply_seed
+from dbplatform.seeding.plan import SeedPlan, plan_seed
+from dbplatform.seeding.policy import SeedPolicy
+from dbplatform.seeding.verify import SeedVerification, verify_seed
+
+
+class UnknownProfile(UsageError):
+    """The database {database} declares no seed profile {profile!r}."""
+
+
+def plan(platform: Platform, declared: Declared, *, profile: str | None = None, rows_scale: float = 1.0) -> SeedPlan:
+    """Which tables would be loaded; only reads."""
+    policy, directory = _policy(declared, profile)
+    with connect(platform.target(declared), work="seed plan") as connection:
+        return plan_seed(
+            connection, directory, policy, database=declared.name, now=datetime.now(UTC), rows_scale=rows_scale
+        )
+
+
+def apply(
+    platform: Platform,
+    declared: Declared,
+    *,
+    profile: str | None = None,
+    rows_scale: float = 1.0,
+    run_id: str | None = None,
+) -> SeedReport:
+    """Load what is not recorded as loaded, under the writer lock. Refuses the environment production."""
+    policy, directory = _policy(declared, profile)
+    _refuse_production(declared)
+    now = datetime.now(UTC)
+    with platform.writer(declared, "seed") as connection:
+        planned = plan_seed(connection, directory, policy, database=declared.name, now=now, rows_scale=rows_scale)
+        if not planned.pending:
+            return apply_seed(connection, directory, policy, database=declared.name, now=now, rows_scale=rows_scale)
+        with platform.ledger.operation(declared.name, "seed", run_id=run_id) as summary:
+            report = apply_seed(connection, directory, policy, database=declared.name, now=now, rows_scale=rows_scale)
+            summary.update(report.as_json())
+            return report
+
+
+def verify(platform: Platform, declared: Declared, *, profile: str | None = None) -> SeedVerification:
+    """Compare rows with what was recorded, and every foreign key of the seeded tables; only reads."""
+    policy, directory = _policy(declared, profile)
+    with connect(platform.target(declared), work="seed verify") as connection:
+        return verify_seed(connection, directory, policy, database=declared.name)
+
+
+def _policy(declared: Declared, profile: str | None) -> tuple[SeedPolicy, Path]:
+    seeds = declared.database.seeds
+    if not seeds:
+        raise not_declared(declared, "seeds", "seeds")
+    for seed in seeds:
+        if profile is None or seed.profile == profile:
+            return seed, declared.folder / seed.directory
+    raise UnknownProfile(
+        database=declared.name,
+        profile=profile,
+        hint=f"Declared are: {', '.join(seed.profile for seed in seeds)}.",
+        file=declared.document.shown,
+        line=declared.document.line_of(("attributes", "seeds")),
+    )
+
+
+def _refuse_production(declared: Declared) -> None:
+    if declared.database.connection.environment == "production":
+        raise SeedingRefused(
+            database=declared.name,
+            hint="Seed a database declared as development, test or staging.",
+            file=declared.document.shown,
+            line=declared.document.line_of(("attributes", "connection", "environment")),
+        )

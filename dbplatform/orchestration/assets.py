@@ -1,0 +1,183 @@
+"""The assets of one declared database: migrations, partitions, seed. Tables and their checks are in ``checks``.
+
+Each step calls an operation that the command line calls too, and publishes its report as metadata: numbers that Dagster
+plots over time, and tables that it shows in line.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.operations import partitions, schema, seeds
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import keys
+from dbplatform.orchestration.resources import Options
+from dbplatform.orchestration.steps import step
+from dbplatform.partitioning.policy import PartitionPolicy
+from dbplatform.postgres.catalog import TableMissing
+
+
+class MigrateConfig(dg.Config):
+    """What to apply."""
+
+    target: str | None = Field(default=None, description="Stop after this version, for example 3. Default: all.")
+
+
+class SeedConfig(dg.Config):
+    """What to load."""
+
+    profile: str | None = Field(default=None, description="A declared profile. Default: the first one declared.")
+    rows_scale: float = Field(default=1.0, description="How many times the rows of the seed.")
+
+
+def writing_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDefinition]:
+    """The assets that change the database, in their order; each depends on the stage before it."""
+    database = declared.database
+    assets: list[dg.AssetsDefinition] = []
+    if database.migrations is not None:
+        assets.append(_migrations(platform, declared))
+    partitioned = [
+        _partitions(platform, declared, policy, deps=[a.key for a in assets[:1]])
+        for policy in database.partitioned_tables
+    ]
+    assets += partitioned
+    if database.seeds:
+        assets.append(_seed(platform, declared, deps=[a.key for a in partitioned or assets]))
+    return assets
+
+
+def last_stage(assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetKey]:
+    """What the tables wait for: the seed, else the partitions and migrations."""
+    seeds_ = [asset.key for asset in assets if asset.key.path[1:] == ["seed"]]
+    return seeds_ or [asset.key for asset in assets]
+
+
+def _migrations(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.migrations(declared.name),
+        description="The schema: versioned and repeatable SQL files, applied in order, each in one transaction with "
+        "its row in Flyway's history table. A run with nothing to do changes nothing.",
+        pool=keys.pool(declared.name),
+        group_name=declared.name,
+        owners=declared.database.owners,
+        kinds={"postgres", "sql"},
+    )
+    def migrations(
+        context: dg.AssetExecutionContext, config: MigrateConfig, options: dg.ResourceParam[Options]
+    ) -> dg.MaterializeResult[Any]:
+        with step(context, f"{declared.name}/migrations"):
+            if options.dry_run:
+                found = schema.plan(platform, declared, target=config.target).as_json()
+            else:
+                found = schema.apply(platform, declared, target=config.target, run_id=context.run_id).as_json()
+        wanted = "pending" if options.dry_run else "applied"
+        rows = [
+            m for m in found["migrations"] if m["status"] == wanted and (options.dry_run or m["seconds"] is not None)
+        ]
+        return dg.MaterializeResult(
+            metadata={
+                "dry run": options.dry_run,
+                "version": found["current"] or "none",
+                wanted: len(rows),
+                "seconds": float(sum(m["seconds"] or 0 for m in rows)),
+                **_table("migrations", rows, ("version", "description", "script", "seconds")),
+            }
+        )
+
+    return migrations
+
+
+def _partitions(
+    platform: Platform, declared: Declared, policy: PartitionPolicy, *, deps: Sequence[dg.AssetKey]
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.partitions(declared.name, policy.table),
+        deps=deps,
+        description=f"Range partitions of {policy.table} by {policy.column}, one per {policy.interval}, "
+        f"{policy.premake} ahead of now; each is built aside and attached.",
+        pool=keys.pool(declared.name),
+        group_name=declared.name,
+        owners=declared.database.owners,
+        kinds={"postgres", "table"},
+    )
+    def table_partitions(
+        context: dg.AssetExecutionContext, options: dg.ResourceParam[Options]
+    ) -> dg.MaterializeResult[Any]:
+        with step(context, f"{declared.name}/partitions/{policy.table.words}"):
+            if options.dry_run:
+                try:
+                    report = partitions.plan(platform, declared, only=policy.table).as_json()
+                except TableMissing as missing:
+                    return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+            else:
+                report = partitions.apply(platform, declared, only=policy.table, run_id=context.run_id).as_json()
+        [found] = report["tables"]
+        return dg.MaterializeResult(
+            metadata={
+                "dry run": options.dry_run,
+                "to create" if options.dry_run else "created": len(found["create"]),
+                "partitions": found["existing"],
+                **({} if found["horizon_days"] is None else {"runs out in days": float(found["horizon_days"])}),
+                **_table("new partitions", found["create"], ("name", "lower", "upper")),
+            }
+        )
+
+    return table_partitions
+
+
+def _seed(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.seed(declared.name),
+        deps=deps,
+        description="The data that a fresh database begins with, by COPY, each table in one transaction with its "
+        "record. What is recorded as loaded is skipped.",
+        pool=keys.pool(declared.name),
+        group_name=declared.name,
+        owners=declared.database.owners,
+        kinds={"postgres", "csv"},
+    )
+    def seed(
+        context: dg.AssetExecutionContext, config: SeedConfig, options: dg.ResourceParam[Options]
+    ) -> dg.MaterializeResult[Any]:
+        wanted: dict[str, Any] = {"profile": config.profile, "rows_scale": config.rows_scale}
+        with step(context, f"{declared.name}/seed"):
+            if options.dry_run:
+                try:
+                    found = seeds.plan(platform, declared, **wanted).as_json()
+                except TableMissing as missing:
+                    return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+            else:
+                found = seeds.apply(platform, declared, run_id=context.run_id, **wanted).as_json()
+        tables = found["tables"]
+        loaded = [table for table in tables if table["status"] == ("pending" if options.dry_run else "loaded")]
+        return dg.MaterializeResult(
+            metadata={
+                "dry run": options.dry_run,
+                "profile": found["profile"],
+                "tables to load" if options.dry_run else "tables loaded": len(loaded),
+                "rows loaded": sum(table["rows"] or 0 for table in loaded),
+                **_table("tables", tables, ("table", "status", "rows", "seconds")),
+            }
+        )
+
+    return seed
+
+
+def _table(name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
+    """Rows as a table shown in line; nothing when there are none."""
+    if not rows:
+        return {}
+    records = [dg.TableRecord({column: _plain(row.get(column)) for column in columns}) for row in rows]
+    schema_ = dg.TableSchema(columns=[dg.TableColumn(column) for column in columns])
+    return {name: dg.MetadataValue.table(records=records, schema=schema_)}
+
+
+def _plain(value: Any) -> str | int | float | bool:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return round(value, 3)
+    return value if isinstance(value, str | int | bool) else str(value)

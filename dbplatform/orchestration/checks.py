@@ -1,0 +1,190 @@
+"""Tables with their data-quality checks, and the report over them.
+
+The checks run in the step of their table: so the report comes after all of them, and one check can still be run alone
+in the UI. A check that could not run has not passed: it is shown as failed, says that it errored, and fails the step of
+the report after the report is written. So does a failed check that is declared ``blocking``.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.operations import checks
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import keys
+from dbplatform.orchestration.resources import Options
+from dbplatform.orchestration.steps import step
+from dbplatform.postgres.catalog import TableMissing
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.policy import TablePolicy
+from dbplatform.quality.results import CheckResult
+from dbplatform.reporting.publish import publish
+
+
+def table_assets(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]) -> list[dg.AssetsDefinition]:
+    """One asset per table: those with checks, then the partitioned ones without."""
+    database = declared.database
+    assets = [_checked_table(platform, declared, policy, deps=deps) for policy in database.quality]
+    checked = {policy.table for policy in database.quality}
+    assets += [
+        _plain_table(platform, declared, policy.table, deps=deps)
+        for policy in database.partitioned_tables
+        if policy.table not in checked
+    ]
+    if database.quality:
+        assets.append(_report(platform, declared, deps=[keys.table(declared.name, p.table) for p in database.quality]))
+    return assets
+
+
+def _checked_table(
+    platform: Platform, declared: Declared, policy: TablePolicy, *, deps: Sequence[dg.AssetKey]
+) -> dg.AssetsDefinition:
+    key = keys.table(declared.name, policy.table)
+    specs = [
+        dg.AssetCheckSpec(
+            name=check.name,
+            asset=key,
+            description=check.description,
+            metadata={"severity": check.severity, **({"owner": check.owner} if check.owner else {})},
+        )
+        for check in policy.checks
+    ]
+
+    @dg.multi_asset(
+        name="__".join(key.path),
+        specs=[_spec(declared, policy.table, deps)],
+        check_specs=specs,
+        can_subset=True,
+    )
+    def checked_table(context: dg.AssetExecutionContext, options: dg.ResourceParam[Options]) -> Iterator[Any]:
+        selected = {check.name for check in context.selected_asset_check_keys}
+        with step(context, f"{declared.name}/tables/{policy.table.words}"):
+            try:
+                result = checks.check_table(
+                    platform, declared, policy.table, run_id=context.run_id, only=selected, record=not options.dry_run
+                )
+            except TableMissing as missing:
+                if not options.dry_run:
+                    raise
+                yield dg.MaterializeResult(asset_key=key, metadata={"dry run": True, "plan": missing.message})
+                return
+            columns = checks.columns_of(platform, declared, policy.table)
+        if context.selected_asset_keys:
+            yield dg.MaterializeResult(
+                asset_key=key,
+                metadata={
+                    "dagster/row_count": result.row_count,
+                    "dagster/column_schema": _column_schema(columns),
+                    "checks failed": sum(check.status != "passed" for check in result.checks),
+                    "failed rows": sum(check.failed_rows or 0 for check in result.checks if check.status == "failed"),
+                    "seconds": result.seconds,
+                },
+            )
+        for check in result.checks:
+            yield _evaluation(key, check)
+
+    return checked_table
+
+
+def _plain_table(
+    platform: Platform, declared: Declared, relation: Relation, *, deps: Sequence[dg.AssetKey]
+) -> dg.AssetsDefinition:
+    key = keys.table(declared.name, relation)
+
+    @dg.multi_asset(name="__".join(key.path), specs=[_spec(declared, relation, deps)])
+    def table(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        with step(context, f"{declared.name}/tables/{relation.words}"):
+            metadata: dict[str, Any] = {
+                "dagster/row_count": checks.row_count_of(platform, declared, relation),
+                "dagster/column_schema": _column_schema(checks.columns_of(platform, declared, relation)),
+            }
+        return dg.MaterializeResult(metadata=metadata)
+
+    return table
+
+
+def _spec(declared: Declared, relation: Relation, deps: Sequence[dg.AssetKey]) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        keys.table(declared.name, relation),
+        deps=deps,
+        description=f"The table {relation} as it is after this run: rows, columns, and what its checks found.",
+        skippable=True,
+        metadata={"dagster/table_name": f"{declared.name}.{relation}"},
+        group_name=declared.name,
+        owners=declared.database.owners,
+        kinds={"postgres", "table"},
+    )
+
+
+def _evaluation(key: dg.AssetKey, check: CheckResult) -> dg.AssetCheckResult:
+    errored = check.status == "errored"
+    measured: dict[str, Any] = {"status": check.status}
+    if check.failed_rows is not None:
+        measured["failed rows"] = check.failed_rows
+    if check.value is not None:
+        measured["value"] = check.value
+    if check.column is not None:
+        measured["column"] = check.column
+    if check.sql is not None:
+        measured["query"] = dg.MetadataValue.md(f"```sql\n{check.sql}\n```")
+    warn = check.severity == "warn" and not errored
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=check.name,
+        passed=check.status == "passed",
+        severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
+        description=f"Could not run: {check.message}" if errored else check.message,
+        metadata=measured,
+    )
+
+
+def _report(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.quality_report(declared.name),
+        deps=deps,
+        description="One page on what the checks of this run found: what failed, which rows, since when.",
+        group_name=declared.name,
+        owners=declared.database.owners,
+        kinds={"html"},
+    )
+    def quality_report(
+        context: dg.AssetExecutionContext, options: dg.ResourceParam[Options]
+    ) -> dg.MaterializeResult[Any]:
+        if options.dry_run:
+            return dg.MaterializeResult(metadata={"dry run": True, "plan": "A report would be written."})
+        with step(context, f"{declared.name}/quality_report"):
+            written = publish(platform, declared, context.run_id, in_dagster=True)
+        metadata: dict[str, Any] = {
+            "report": dg.MetadataValue.url(written.url),
+            "file": dg.MetadataValue.path(str(written.path)),
+            "verdict": written.run.verdict,
+            "checks": len(written.run.checks),
+            "failed checks": written.run.count("failed"),
+            "errored checks": written.run.count("errored"),
+            "failed rows": written.failed_rows,
+        }
+        if written.stops:
+            raise dg.Failure(
+                description=f"The report is written, but {written.stops}. {written.url}",
+                metadata=metadata,
+                allow_retries=False,
+            )
+        return dg.MaterializeResult(metadata=metadata)
+
+    return quality_report
+
+
+def _column_schema(columns: Sequence[checks.Column]) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                type=column.type,
+                description=column.comment,
+                constraints=dg.TableColumnConstraints(nullable=not column.not_null),
+            )
+            for column in columns
+        ]
+    )

@@ -1,0 +1,86 @@
+"""The Dagster instance of a project: its home, its storage on PostgreSQL, the runs that dead processes left behind."""
+
+import os
+import socket
+from importlib.resources import files
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, DagsterRun
+
+from dbplatform.operations.platform import Platform
+
+DAGSTER_DATABASE = "dagster"
+URL_VARIABLE = "DBPLATFORM_DAGSTER_URL"
+WORKSPACE = "workspace.yaml"
+_OWNER_TAG = "dbplatform/process"
+
+
+def prepare_instance(platform: Platform) -> None:
+    """Set ``DAGSTER_HOME`` and the storage's URL for this process and its children, where they are not set yet."""
+    os.environ.setdefault("DAGSTER_HOME", str(platform.home.dagster))
+    if URL_VARIABLE not in os.environ:
+        url = platform.embedded_url(DAGSTER_DATABASE)
+        os.environ[URL_VARIABLE] = url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    home = Path(os.environ["DAGSTER_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    if home == platform.home.dagster:
+        for name in ("dagster.yaml", WORKSPACE):
+            _write_if_changed(home / name, (files(__package__) / name).read_text())
+
+
+def _write_if_changed(file: Path, text: str) -> None:
+    """Replace a file in one step: another process may be reading it."""
+    if file.exists() and file.read_text() == text:
+        return
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    new.write_text(text)
+    new.replace(file)
+
+
+def process_tags() -> dict[str, str]:
+    """Tags of a run that this very process executes."""
+    return {_OWNER_TAG: f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"}
+
+
+def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> list[str]:
+    """End the runs whose process on this machine is gone, and free their pool slots; returns their ids.
+
+    A killed process leaves its run as started, and its slot taken: the next run would wait for ever.
+    """
+    ended = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)):
+        if _is_dead(run):
+            instance.report_run_failed(run, "The process of this run is gone; its pool slots are freed.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended.append(run.run_id)
+    return ended
+
+
+def _is_dead(run: DagsterRun) -> bool:
+    owner = run.tags.get(_OWNER_TAG, "")
+    host, _, process = owner.partition("/")
+    if host != socket.gethostname():
+        return False
+    pid, _, started = process.partition("/")
+    return _started(int(pid)) != started
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks; None when there is none (a pid is used again, a pair is not)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None if Path("/proc/self").exists() else _alive(pid)
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _alive(pid: int) -> str | None:
+    """Without /proc (macOS) only whether the process is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "alive"

@@ -1,0 +1,65 @@
+"""The definitions of a whole project. One broken declaration hides no other.
+
+A project whose declarations all hold is loaded by Dagster's own loader, as ``dg`` does. Where one is broken, that
+loader would refuse the whole location: then the others are loaded one by one, and the broken one appears as an asset
+that says what is wrong with it, and fails when it is run.
+"""
+
+import importlib
+import logging
+from pathlib import Path
+
+import dagster as dg
+
+from dbplatform.declaration.loading import FILE, Declarations, load_project
+from dbplatform.declaration.project import PACKAGE, Project
+from dbplatform.errors import PlatformError
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration.component import ManagedDatabase
+from dbplatform.orchestration.steps import failure
+
+_log = logging.getLogger(__name__)
+
+
+def definitions_of(project: Project) -> dg.Definitions:
+    """Everything that the project declares."""
+    declarations = load_project(project)
+    if project.defs == PACKAGE / "defs" and not declarations.broken:
+        return dg.load_from_defs_folder(path_within_project=PACKAGE)
+    platform = Platform(project)
+    return dg.Definitions.merge(
+        *(ManagedDatabase(platform, declared).build_defs() for declared in declarations.databases),
+        *(_broken(folder, error) for folder, error in declarations.broken),
+        *_other_components(project, declarations),
+    )
+
+
+def _broken(folder: str, error: PlatformError) -> dg.Definitions:
+    """An asset in the place of a database that could not be loaded."""
+    _log.error("%s", error)
+    group = "".join(c if c.isalnum() else "_" for c in folder)
+
+    @dg.asset(
+        key=dg.AssetKey([folder, "declaration"]),
+        group_name=group,
+        description=f"This declaration is broken, so its database is not loaded. {error}",
+        kinds={"yaml"},
+    )
+    def declaration() -> None:
+        raise failure(error)
+
+    return dg.Definitions(assets=[declaration])
+
+
+def _other_components(project: Project, declarations: Declarations) -> list[dg.Definitions]:
+    """What else lies in this repository's ``defs``: components of other types, each in a folder of its own."""
+    if project.defs != PACKAGE / "defs":
+        return []
+    ours = {declared.folder for declared in declarations.databases}
+    ours |= {project.defs / folder for folder, _ in declarations.broken}
+    others = [file.parent for file in sorted(project.defs.glob(f"*/{FILE}")) if file.parent not in ours]
+    return [dg.load_defs(importlib.import_module(_module(folder))) for folder in others]
+
+
+def _module(folder: Path) -> str:
+    return ".".join((PACKAGE.name, *folder.relative_to(PACKAGE).parts))

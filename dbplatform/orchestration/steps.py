@@ -1,0 +1,46 @@
+"""What every step shares: a user's mistake becomes a failure of one sentence, progress goes to the step's log."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from dbplatform import progress
+from dbplatform.errors import PlatformError
+
+#: A step that tells of its progress is logged at most this often.
+_LOG_SECONDS = 2.0
+
+#: The task name under which each step tells that it began (0 of 1) and ended (1 of 1).
+STEP = "step "
+
+
+@contextmanager
+def step(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
+    """Run one step's work: ``name`` is its asset key as people read it (``flights/seed``)."""
+    last = time.monotonic()
+
+    def log(fact: progress.Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _LOG_SECONDS:
+            last = now
+            total = f" of {fact.total:,}" if fact.total is not None else ""
+            context.log.info(f"{fact.task}: {fact.done:,}{total} {fact.unit}")
+
+    progress.report(STEP + name, done=0, total=1)
+    try:
+        with progress.listening(log):
+            yield
+    except PlatformError as error:
+        raise failure(error) from error
+    progress.report(STEP + name, done=1, total=1)
+
+
+def failure(error: PlatformError) -> dg.Failure:
+    """The same sentence for Dagster, which shows it on the run's page; trying again would not help."""
+    metadata = {"kind": error.kind, "place": error.place, "next step": error.hint}
+    return dg.Failure(
+        description=str(error), metadata={key: value for key, value in metadata.items() if value}, allow_retries=False
+    )

@@ -1,0 +1,67 @@
+"""``kill -9`` in every step of the main job: the next run ends green, and every table is as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from dbplatform.home import Home
+from dbplatform_tests.flights import Installation
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    installation = Installation(Home(root=tmp_path_factory.mktemp("killed")))
+    installation.server.start()
+    yield installation
+    installation.server.remove()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(installation: Installation) -> dict[str, tuple[int, str]]:
+    """What every table holds after a run that nobody disturbed."""
+    installation.forget()
+    document = installation.json("run", "flights")
+    assert document["verdict"] == "failed", "the real data has real defects"
+    return installation.hashes()
+
+
+def case(task: str, done: int = 0, *, sample: bool = False) -> object:
+    return pytest.param(task, done, id=f"{task} {done}", marks=pytest.mark.drill(sample=sample))
+
+
+@pytest.mark.parametrize(
+    ("task", "done"),
+    [
+        case("step flights/migrations"),
+        case("migrate flights", 2, sample=True),
+        case("step flights/partitions/flights"),
+        case("partition flights", 5, sample=True),
+        case("partition weather", 5),
+        case("step flights/seed"),
+        case("seed weather", 10_000),
+        case("seed flights", 150_000, sample=True),
+        case("step flights/seed", 1),
+        case("step flights/tables/airlines"),
+        case("check flights", 5, sample=True),
+        case("step flights/tables/flights", 1),
+        case("step flights/quality_report"),
+    ],
+)
+def test_a_run_killed_here_is_made_good_by_the_next(
+    installation: Installation, undisturbed: dict[str, tuple[int, str]], task: str, done: int
+) -> None:
+    installation.forget()
+    killed = installation.command(task, str(done), "run", "flights", module="dbplatform_tests.drills.killed_run")
+    assert killed.returncode == -signal.SIGKILL, f"the point was not reached: {killed.stdout}{killed.stderr}"
+
+    after = installation.command("run", "flights", "--json")
+
+    assert after.returncode == 0, after.stderr
+    assert json.loads(after.stdout)["status"] == "succeeded"
+    assert installation.hashes() == undisturbed
+    checked = installation.json("check", "flights", "--table", "flights", exit_code=1)
+    assert checked["tables"][0]["row_count"] == undisturbed["flights"][0]

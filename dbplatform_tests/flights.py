@@ -1,0 +1,114 @@
+"""The real project of this repository, run in a home of its own: what the acceptance tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dbplatform.home import Home
+from dbplatform.postgres.embedded.server import EmbeddedServer
+
+TABLES = ("airlines", "airports", "planes", "weather", "flights")
+REPOSITORY = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One home with its embedded server: the flights project as a person has it, apart from every other."""
+
+    home: Home
+    service_port: int = field(default_factory=free_port)
+    """Where the status service of this installation answers, so that links in its runs can be followed."""
+    folder: Path = REPOSITORY
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DBPLATFORM_", "DAGSTER_"))}
+        service = f"http://127.0.0.1:{self.service_port}"
+        return {**kept, "DBPLATFORM_HOME": str(self.home.root), "DBPLATFORM_SERVICE_URL": service}
+
+    @property
+    def server(self) -> EmbeddedServer:
+        return EmbeddedServer(self.home)
+
+    def command(self, *arguments: str, module: str = "dbplatform.cli.main") -> subprocess.CompletedProcess[str]:
+        """Type a command; its output and exit code."""
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def json(self, *arguments: str, exit_code: int = 0) -> Any:
+        """Type a command with ``--json``; its document, after its exit code was as expected."""
+        result = self.command(*arguments, "--json")
+        assert result.returncode == exit_code, result.stderr + result.stdout
+        return json.loads(result.stdout)
+
+    def connect(self, database: str = "flights") -> psycopg.Connection[Any]:
+        return psycopg.connect(self.server.url(database), autocommit=True, options="-c timezone=UTC")
+
+    def forget(self) -> None:
+        """Drop all that the platform made on the server: as on a machine that has just been set up."""
+        with self.connect("postgres") as connection:
+            rows = connection.execute(
+                "select datname from pg_database where not datistemplate and datname <> 'postgres'"
+            )
+            for (name,) in rows.fetchall():
+                connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+    def shift(self) -> timedelta:
+        """By how much the year was moved."""
+        with self.connect() as connection:
+            row = connection.execute("select shifted_by from dbplatform.seed_shift").fetchone()
+        assert row is not None
+        return row[0]  # type: ignore[no-any-return]
+
+    def hashes(self) -> dict[str, tuple[int, str]]:
+        """Rows and content hash of each table, as in the year of the source: the same whatever the week of the test."""
+        shift = self.shift()
+        found = {}
+        with self.connect() as connection:
+            for table in TABLES:
+                names = [
+                    row[0]
+                    for row in connection.execute(
+                        "select column_name from information_schema.columns "
+                        "where table_schema = 'public' and table_name = %s order by 1",
+                        (table,),
+                    )
+                ]
+                values = [
+                    sql.SQL("time_hour - {}").format(shift) if name == "time_hour" else sql.Identifier(name)
+                    for name in names
+                ]
+                row = connection.execute(
+                    sql.SQL(
+                        "select count(*), coalesce(sum(hashtextextended(t, 0)), 0)::text from "
+                        "(select row({})::text from {}) as r(t)"
+                    ).format(sql.SQL(", ").join(values), sql.Identifier(table))
+                ).fetchone()
+                assert row is not None
+                found[table] = (row[0], row[1])
+        return found

@@ -1,0 +1,184 @@
+"""What people write: every mistake is one sentence with file, line and what is allowed; one mistake hides no other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dbplatform.declaration.loading import load_project
+from dbplatform.declaration.project import Project
+from dbplatform.errors import NotBuiltYet, PlatformError, UnknownDatabase, VariableNotSet
+from dbplatform.yaml_files import YamlMistake
+
+GOOD = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  owners: ["team:data"]
+  connection:
+    environment: test
+  migrations:
+    directory: migrations
+    lock_timeout: 2s
+  partitioned_tables:
+    - {table: public.sale, column: at, interval: 1 month, premake: 4}
+  quality:
+    - table: public.sale
+      checks:
+        - not_null: at
+        - range:
+            column: amount
+            min: 1
+            max: 9
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "defs").mkdir()
+    return Project.at(tmp_path)
+
+
+def declare(project: Project, text: str, folder: str = "shop") -> None:
+    (project.defs / folder / "migrations").mkdir(parents=True)
+    (project.defs / folder / "defs.yaml").write_text(text)
+
+
+def broken(project: Project, text: str) -> PlatformError:
+    """The error of a project that holds a good declaration beside this one; the good one must have loaded."""
+    declare(project, GOOD.replace("name: shop", "name: other"), "other")
+    declare(project, text)
+    found = load_project(project)
+    assert [declared.name for declared in found.databases] == ["other"]
+    [(folder, error)] = found.broken
+    assert folder == "shop"
+    assert error.exit_code == 2
+    assert error.file == "defs/shop/defs.yaml"
+    assert "\n" not in error.message
+    with pytest.raises(type(error)):
+        found.get("shop")
+    return error
+
+
+def test_a_good_declaration_loads(project: Project) -> None:
+    declare(project, GOOD)
+    found = load_project(project)
+    assert found.broken == ()
+    assert found.get("shop").database.partitioned_tables[0].premake == 4
+
+
+def test_the_declared_databases_of_this_repository_load() -> None:
+    found = load_project(Project.find(Path(__file__)))
+    assert found.broken == ()
+    assert "flights" in found.by_name
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "allowed"),
+    [
+        pytest.param(("attributes:\n", "attributes:\n  migration: {}\n"), 3, "migrations", id="attributes"),
+        pytest.param(("environment: test", "environment: test\n    hosts: x"), 7, "url_env", id="connection"),
+        pytest.param(("lock_timeout: 2s", "lock_timeouts: 2s"), 9, "lock_timeout", id="migrations"),
+        pytest.param(("premake: 4", "pre_make: 4"), 11, "premake", id="partitioned_tables"),
+        pytest.param(("- not_null: at", "- no_nulls: at"), 15, "not_null", id="check type"),
+        pytest.param(("            min: 1", "            minimum: 1"), 18, "min", id="check option"),
+        pytest.param(("type:", "kind: x\ntype:"), 1, "attributes", id="top"),
+    ],
+)
+def test_an_unknown_key_is_refused_at_each_level(
+    project: Project, place: tuple[str, str], line: int, allowed: str
+) -> None:
+    error = broken(project, GOOD.replace(*place))
+    assert error.line == line
+    assert allowed in f"{error.message} {error.hint}"
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "words"),
+    [
+        pytest.param(("environment: test", "environment: prod"), 6, "production", id="bad enum"),
+        pytest.param(("interval: 1 month", "interval: monthly"), 11, "1 month", id="bad interval"),
+        pytest.param(("lock_timeout: 2s", "lock_timeout: 2"), 9, "unit", id="interval without unit"),
+        pytest.param(("premake: 4", "premake: four"), 11, "integer", id="wrong type"),
+        pytest.param(("premake: 4", "premake: 0"), 11, "1", id="impossible number"),
+        pytest.param(("name: shop", "name: Shop-1"), 3, "name", id="bad name"),
+        pytest.param(('"team:data"', "data"), 4, "team:", id="bad owner"),
+        pytest.param(("  name: shop\n", ""), 2, "name", id="missing key"),
+        pytest.param(("max: 9", "max: 0"), 18, "max", id="minimum above maximum"),
+        pytest.param(("directory: migrations", "directory: sql"), 8, "does not exist", id="missing folder"),
+        pytest.param(("  owners:", "  name: again\n  owners:"), 4, "twice", id="key written twice"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(
+    project: Project, place: tuple[str, str], line: int, words: str
+) -> None:
+    error = broken(project, GOOD.replace(*place))
+    assert error.line == line
+    assert words in f"{error.message} {error.hint}"
+
+
+def test_an_empty_file_is_refused(project: Project) -> None:
+    error = broken(project, "")
+    assert (error.line, error.message) == (1, "the file is empty.")
+    assert "dbplatform.ManagedDatabase" in str(error.hint)
+
+
+def test_a_file_that_is_not_yaml_is_refused_with_its_line(project: Project) -> None:
+    error = broken(project, GOOD.replace("  owners: [", "  owners: [["))
+    assert error.line is not None
+    assert "not YAML" in error.message
+
+
+def test_a_database_name_declared_twice_names_the_first(project: Project) -> None:
+    declare(project, GOOD, "a_first")
+    declare(project, GOOD, "b_second")
+    found = load_project(project)
+    [(folder, error)] = found.broken
+    assert (folder, error.line) == ("b_second", 3)
+    assert "defs/a_first/defs.yaml" in error.message
+
+
+def test_an_unset_variable_is_named_with_its_line_and_only_when_the_database_is_used(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOP_URL", raising=False)
+    declare(project, GOOD.replace("environment: test", "url_env: SHOP_URL"))
+    declared = load_project(project).get("shop")
+    with pytest.raises(VariableNotSet) as raised:
+        declared.url_from_environment()
+    assert (raised.value.file, raised.value.line) == ("defs/shop/defs.yaml", 6)
+    assert "SHOP_URL" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "what"),
+    [
+        (("  owners:", "  archives: []\n  owners:"), 4, "Archiving"),
+        (("premake: 4", "retain: 9 months"), 11, "Retiring partitions"),
+        (("    directory:", "    require_rehearsal: true\n    directory:"), 8, "Rehearsing"),
+        (("        - not_null: at", "        - anomaly: {metric: row_count}"), 15, "anomaly"),
+        (("            max: 9", "            max: 9\n            accepted_until: 2027-01-01"), 20, "accepted_until"),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_by_name(
+    project: Project, place: tuple[str, str], line: int, what: str
+) -> None:
+    error = broken(project, GOOD.replace(*place))
+    assert isinstance(error, NotBuiltYet | YamlMistake)
+    assert what.lower() in error.message.lower()
+    assert "not built yet" in error.message
+    assert error.line == line
+
+
+def test_an_unknown_database_is_answered_with_the_nearest_name(project: Project) -> None:
+    declare(project, GOOD)
+    with pytest.raises(UnknownDatabase, match="Did you mean shop"):
+        load_project(project).get("shopp")
+
+
+def test_errors_have_the_shape_of_the_contract(project: Project) -> None:
+    error = broken(project, "")
+    document = json.loads(json.dumps(error.as_json()))
+    assert set(document) == {"kind", "message", "hint", "file", "line"}
