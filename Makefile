@@ -52,6 +52,6 @@ $(UV): requirements-uv.lock
 
 $(READY): $(UV) requirements.lock pyproject.toml
 	@echo "setting up $(VENV)"
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

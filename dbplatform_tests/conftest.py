@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from dbplatform.home import Home
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations.platform import apply_ledger_schema
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform_tests.flights import Installation
@@ -62,12 +62,9 @@ def ledger(server_url: str, ledger_template: str) -> Iterator[Ledger]:
 def ledger_template(server_url: str) -> str:
     """A database with the ledger's schema, cloned for each test that wants one."""
     name = f"{_LEDGER_TEMPLATE}_{uuid.uuid4().hex[:8]}"
-    schema = Path(__file__).parents[1] / "dbplatform" / "ledger" / "schema"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    with psycopg.connect(make_conninfo(server_url, dbname=name), autocommit=True) as connection:
-        for script in sorted(schema.glob("V*.sql")):
-            connection.execute(script.read_bytes())
+    apply_ledger_schema(Target(name, make_conninfo(server_url, dbname=name)))
     return name
 
 

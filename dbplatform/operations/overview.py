@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from dbplatform.errors import PlatformError, VariableNotSet
 from dbplatform.ledger.ledger import Ledger
@@ -85,7 +86,7 @@ def _newest(ledger: Ledger) -> dict[str, tuple[str | None, datetime | None]]:
         select(QualityRun.database, QualityRun.verdict, QualityRun.finished_at)
         .where(QualityRun.finished_at.is_not(None))
         .order_by(QualityRun.database, QualityRun.finished_at.desc())
-        .distinct(QualityRun.database)
+        .ext(distinct_on(QualityRun.database))
     )
     with ledger.session() as session:
         return {name: (verdict, at) for name, verdict, at in session.execute(newest)}

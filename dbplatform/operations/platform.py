@@ -67,10 +67,9 @@ class Platform:
         from dbplatform.ledger.ledger import Ledger
 
         declared = os.environ.get("DBPLATFORM_LEDGER_URL")
-        ledger = Ledger(Target("the ledger", declared or self.embedded_url(LEDGER_DATABASE)))
-        with as_file(files("dbplatform.ledger") / "schema") as directory, connect(ledger.target, work="ledger") as c:
-            apply_migrations(c, directory, MigrationPolicy(history_table=LEDGER_HISTORY), database="the ledger")
-        return ledger
+        target = Target("the ledger", declared or self.embedded_url(LEDGER_DATABASE))
+        apply_ledger_schema(target)
+        return Ledger(target)
 
     def existing_ledger(self) -> Ledger | None:
         """The ledger, if it can be had without starting or creating anything."""
@@ -84,3 +83,10 @@ class Platform:
         """The one writing session of a database, under its advisory lock. Raises ``LockNotAcquired``."""
         with connect(self.target(declared), work=work) as connection, advisory_lock(connection, WRITER):
             yield connection
+
+
+def apply_ledger_schema(target: Target) -> None:
+    """Bring the ledger's schema up to date, by the same engine that migrates the declared databases."""
+    policy = MigrationPolicy(history_table=LEDGER_HISTORY)
+    with as_file(files("dbplatform.ledger") / "schema") as directory, connect(target, work="ledger") as connection:
+        apply_migrations(connection, directory, policy, database=target.name)

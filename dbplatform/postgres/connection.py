@@ -20,11 +20,20 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from dbplatform.errors import CannotConnect
+from dbplatform.errors import CannotConnect, WorkError
 
 AutocommitConnection = NewType("AutocommitConnection", psycopg.Connection[TupleRow])
 SnapshotConnection = NewType("SnapshotConnection", psycopg.Connection[TupleRow])
 AnyConnection = AutocommitConnection | SnapshotConnection | psycopg.Connection[TupleRow]
+
+
+class ServerRefused(WorkError):
+    """PostgreSQL refused a statement on {target}: {reason}."""
+
+
+class SessionLost(WorkError):
+    """The session with {target} was lost: {reason}."""
+
 
 _SESSION = {
     "TimeZone": "UTC",
@@ -62,7 +71,9 @@ def connect(
 ) -> Iterator[AutocommitConnection]:
     """A session that runs each statement by itself, closed at the end of the block.
 
-    ``work`` names what it is for (``application_name`` becomes ``dbplatform <work>``). Raises ``CannotConnect``.
+    ``work`` names what it is for (``application_name`` becomes ``dbplatform <work>``). Raises ``CannotConnect``; an
+    error of PostgreSQL that nobody in the block answered becomes ``ServerRefused`` or, where the session was lost,
+    ``SessionLost``.
     """
     connection = AutocommitConnection(_open(target, work))
     try:
@@ -76,6 +87,8 @@ def connect(
         for name, value in settings.items():
             connection.execute("select set_config(%s, %s, false)", (name, value))
         yield connection
+    except psycopg.Error as error:
+        raise _refusal(target, error) from error
     finally:
         connection.close()
 
@@ -92,6 +105,19 @@ def snapshot(connection: AutocommitConnection, *, of: str | None = None) -> Iter
         if of is not None:
             connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(of)))
         yield SnapshotConnection(connection)
+
+
+def _refusal(target: Target, error: psycopg.Error) -> WorkError:
+    reason = (error.diag.message_primary or str(error).strip().splitlines()[0]).rstrip(".")
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02", "57P03"):
+        return SessionLost(target=target.name, reason=reason, hint="See the server's log, then run the command again.")
+    rights = isinstance(error, psycopg.errors.InsufficientPrivilege)
+    return ServerRefused(
+        target=target.name,
+        reason=reason,
+        hint="Grant it to the user in the URL." if rights else error.diag.message_hint,
+        sqlstate=error.sqlstate,
+    )
 
 
 def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
@@ -114,9 +140,10 @@ def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
 
 
 def _reason(error: psycopg.OperationalError) -> str:
-    """The server's own last words, without the addresses that libpq tried."""
-    last = str(error).strip().splitlines()[-1]
-    return last.split("failed: ")[-1].removeprefix("FATAL:").strip().rstrip(".")
+    """The server's own words, without the addresses that libpq tried."""
+    lines = str(error).strip().splitlines()
+    answers = [line.split("failed: ", 1)[1] for line in lines if "failed: " in line]
+    return (answers or lines)[-1].removeprefix("FATAL:").strip().rstrip(".")
 
 
 def _hint(text: str) -> str:

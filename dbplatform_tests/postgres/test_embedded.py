@@ -17,8 +17,8 @@ import pytest
 from dbplatform.errors import ServerError, UsageError
 from dbplatform.home import Home
 from dbplatform.postgres.embedded import account, launch, place
-from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.postgres.embedded.account import account_for, readable_programs
+from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.postgres.programs import find_programs
 from dbplatform_tests.postgres.embedded_support import IS_ROOT, as_user, embedded, open_folder
 

@@ -15,9 +15,9 @@ import pytest
 
 from dbplatform.errors import ServerError
 from dbplatform.home import Home
-from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.postgres.embedded.lock import locked
 from dbplatform.postgres.embedded.processes import postmaster_of
+from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform_tests.postgres.embedded_support import (
     embedded,
     in_children,

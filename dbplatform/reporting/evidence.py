@@ -1,0 +1,230 @@
+"""What one data-quality run found, with its past: read from the ledger, in the order in which a person wants it.
+
+Only reads, in one transaction. Everything is compared with runs that started earlier, never later, so that a report
+written again says the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.models import QualityResult, QualityRun, QualityTable
+from dbplatform.quality.record import RunOfAnotherDatabase, failed_row_samples, load_run
+from dbplatform.quality.results import CheckResult, RunResult, TableResult, Verdict
+from dbplatform.reporting.errors import RunNotFinished
+
+SAMPLES_PER_CHECK: Final = 20
+HISTORY_RUNS: Final = 20
+#: What needs somebody's attention; ``accepted`` is a failure that somebody has already answered for.
+BAD: Final = frozenset({"failed", "errored"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """The outcome of one check in one run; ``failed_rows`` and ``value`` are none where it errored."""
+
+    run_id: str
+    started_at: datetime
+    status: str
+    failed_rows: int | None
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCount:
+    """How many rows a table had in one run; none where they could not be counted."""
+
+    started_at: datetime
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckEvidence(CheckResult):
+    """One check in this run, a few of the rows that failed it, and its outcomes so far (the last one is this run)."""
+
+    table: str
+    row_count: int | None
+    """Of its table."""
+    samples: tuple[Mapping[str, Any], ...]
+    history: tuple[Point, ...]
+
+    @property
+    def bad(self) -> bool:
+        """It failed, or could not be judged."""
+        return self.status in BAD
+
+    @property
+    def of_rows(self) -> int | None:
+        """How many rows could have failed: those that it considered, else all of the table."""
+        return self.row_count if self.considered_rows is None else self.considered_rows
+
+    @property
+    def before(self) -> Point | None:
+        """Its outcome in the newest earlier run that had it."""
+        return self.history[-2] if len(self.history) > 1 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableEvidence(TableResult):
+    """One table in this run; its checks with the failing ones first, then in their declared order."""
+
+    checks: tuple[CheckEvidence, ...]
+    row_counts: tuple[RowCount, ...]
+
+    def count(self, *statuses: str) -> int:
+        """How many of its checks ended so."""
+        return sum(check.status in statuses for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvidence(RunResult):
+    """One finished run; its tables with the worst first."""
+
+    finished_at: datetime
+    verdict: Verdict
+    tables: tuple[TableEvidence, ...]
+    previous: tuple[str, datetime] | None
+    """Run id and start of the newest earlier run of the database."""
+    gone: tuple[tuple[str, str], ...]
+    """Table and name of each check that the newest earlier result of a table of this run still had."""
+
+    @property
+    def seconds(self) -> float:
+        """From start to finish."""
+        return (self.finished_at - self.started_at).total_seconds()
+
+    @property
+    def checks(self) -> tuple[CheckEvidence, ...]:
+        """Those of all tables."""
+        return tuple(check for table in self.tables for check in table.checks)
+
+    def count(self, *statuses: str) -> int:
+        """How many checks ended so."""
+        return sum(table.count(*statuses) for table in self.tables)
+
+
+def load_evidence(ledger: Ledger, run_id: str, *, database: str | None = None) -> RunEvidence:
+    """Read a finished run with up to 20 failed rows per check and up to 20 outcomes of each.
+
+    Raises ``UnknownRun``, ``RunOfAnotherDatabase``, ``RunNotFinished``.
+    """
+    run = load_run(ledger, run_id)
+    if database not in (None, run.database):
+        raise RunOfAnotherDatabase(
+            run_id=run_id, database=run.database, asked=database, hint="See which there are: dbplatform report list."
+        )
+    if run.verdict is None or run.finished_at is None:
+        raise RunNotFinished(run_id=run_id, hint="Wait for its end, or start it again if its process was ended.")
+    with ledger.session() as session:
+        runs = _runs_until(session, run)
+        results = session.scalars(select(QualityResult).where(QualityResult.run_id.in_(runs))).all()
+        counted = session.scalars(select(QualityTable).where(QualityTable.run_id.in_(runs))).all()
+    history, row_counts = _histories(runs, results), _row_counts(runs, counted)
+    tables = []
+    for table in run.tables:
+        checks = (
+            CheckEvidence(
+                **_fields(check),
+                table=table.table,
+                row_count=table.row_count,
+                samples=_samples(ledger, run_id, table, check),
+                history=tuple(history[table.table, check.name]),
+            )
+            for check in table.checks
+        )
+        kept = {**_fields(table), "checks": tuple(sorted(checks, key=_worst_first))}
+        tables.append(TableEvidence(**kept, row_counts=tuple(row_counts[table.table])))
+    *earlier, _ = runs.items()
+    return RunEvidence(
+        run_id=run.run_id,
+        database=run.database,
+        started_at=run.started_at.astimezone(UTC),
+        finished_at=run.finished_at.astimezone(UTC),
+        verdict=run.verdict,
+        tables=tuple(sorted(tables, key=lambda table: (-table.count(*BAD), table.table))),
+        previous=earlier[-1] if earlier else None,
+        gone=_gone([run_id for run_id, _ in earlier], results, tables),
+    )
+
+
+def _runs_until(session: Session, run: RunResult) -> dict[str, datetime]:
+    """Id and start of the run and of the finished ones before it, oldest first."""
+    rows = session.execute(
+        select(QualityRun.run_id, QualityRun.started_at)
+        .where(
+            QualityRun.database == run.database,
+            QualityRun.verdict.is_not(None),
+            tuple_(QualityRun.started_at, QualityRun.run_id) <= tuple_(run.started_at, run.run_id),
+        )
+        .order_by(QualityRun.started_at.desc(), QualityRun.run_id.desc())
+        .limit(HISTORY_RUNS)
+    ).all()
+    return {run_id: started_at.astimezone(UTC) for run_id, started_at in reversed(rows)}
+
+
+def _histories(
+    runs: Mapping[str, datetime], results: Sequence[QualityResult]
+) -> defaultdict[tuple[str, str], list[Point]]:
+    """The outcomes of each check (by table and name), oldest first; runs that did not have it are left out."""
+    order = {run_id: place for place, run_id in enumerate(runs)}
+    found: defaultdict[tuple[str, str], list[Point]] = defaultdict(list)
+    for result in sorted(results, key=lambda result: order[result.run_id]):
+        known = result.status != "errored"
+        found[result.table_name, result.name].append(
+            Point(
+                run_id=result.run_id,
+                started_at=runs[result.run_id],
+                status=result.status,
+                failed_rows=result.failed_rows if known else None,
+                value=result.value if known else None,
+            )
+        )
+    return found
+
+
+def _row_counts(runs: Mapping[str, datetime], counted: Sequence[QualityTable]) -> defaultdict[str, list[RowCount]]:
+    order = {run_id: place for place, run_id in enumerate(runs)}
+    found: defaultdict[str, list[RowCount]] = defaultdict(list)
+    for table in sorted(counted, key=lambda table: order[table.run_id]):
+        found[table.table_name].append(RowCount(started_at=runs[table.run_id], rows=table.row_count))
+    return found
+
+
+def _samples(ledger: Ledger, run_id: str, table: TableResult, check: CheckResult) -> tuple[Mapping[str, Any], ...]:
+    if not check.kept_rows:
+        return ()
+    return tuple(failed_row_samples(ledger, run_id, table.table, check.name, limit=SAMPLES_PER_CHECK))
+
+
+def _fields(result: CheckResult | TableResult) -> dict[str, Any]:
+    return {field.name: getattr(result, field.name) for field in fields(result)}
+
+
+def _worst_first(check: CheckEvidence) -> tuple[int, int]:
+    if check.bad:
+        return (2 if check.severity == "warn" else 0) + (check.status == "errored"), -(check.failed_rows or 0)
+    return 5 if check.status == "passed" else 4, 0
+
+
+def _gone(
+    earlier: Sequence[str], results: Sequence[QualityResult], tables: Sequence[TableEvidence]
+) -> tuple[tuple[str, str], ...]:
+    """Checks that ended silently: in the newest earlier run of the same table, and not in this one."""
+    had: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for result in results:
+        had[result.run_id, result.table_name].add(result.name)
+    gone = []
+    for table in tables:
+        last = next((run_id for run_id in reversed(earlier) if had[run_id, table.table]), None)
+        if last is not None:
+            lost = had[last, table.table] - {check.name for check in table.checks}
+            gone += [(table.table, name) for name in sorted(lost)]
+    return tuple(gone)

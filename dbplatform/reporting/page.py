@@ -1,0 +1,90 @@
+"""The report as one HTML file that needs nothing else: no script, no request, pictures drawn in place.
+
+Everything from the ledger is escaped; data may hold markup. The page forbids itself to load anything, so even a
+mistake here could not send data away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from dbplatform.reporting import charts, comparison, words
+from dbplatform.reporting.errors import NotAWebAddress
+from dbplatform.reporting.evidence import HISTORY_RUNS, CheckEvidence, RunEvidence
+
+
+def render_report(run: RunEvidence, *, dagster_run_url: str | None = None) -> str:
+    """The whole page. The same evidence gives the same text, byte for byte. Raises ``NotAWebAddress``."""
+    if dagster_run_url is not None and urlsplit(dagster_run_url).scheme not in ("http", "https"):
+        raise NotAWebAddress(url=dagster_run_url, hint="Give one that begins with http:// or https://.")
+    anchors = {
+        (table.table, check.name): f"t{place}c{number}"
+        for place, table in enumerate(run.tables, 1)
+        for number, check in enumerate(table.checks, 1)
+    }
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            headline=words.headline(run),
+            difference=comparison.compare(run),
+            anchors=anchors,
+            bars=_bars(run),
+            history_runs=HISTORY_RUNS,
+            dagster_run_url=dagster_run_url,
+        )
+    )
+
+
+@cache
+def environment() -> Environment:
+    """The templates with the platform's words as filters; everything is escaped, an unknown name is an error."""
+    made = Environment(
+        loader=PackageLoader("dbplatform.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        number=words.number,
+        duration=words.duration,
+        measured=words.measured,
+        utc=words.utc,
+        value_text=words.value_text,
+        change=comparison.change,
+        since=comparison.since,
+        check_trend=charts.check_trend,
+        row_count_trend=charts.row_count_trend,
+        row_count_range=charts.row_count_range,
+        sample_columns=sample_columns,
+        breakable=breakable,
+    )
+    made.tests.update(moved=comparison.moved)
+    made.globals.update(counted=words.counted, percent=words.percent)
+    return made
+
+
+def sample_columns(samples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every key of the sampled rows, in the order in which they first come."""
+    return list(dict.fromkeys(key for row in samples for key in row))
+
+
+def breakable(name: str) -> Markup:
+    """A name that a narrow column may break after ``_`` and ``.``, and that is still copied whole."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_.])", name))
+
+
+def _bars(run: RunEvidence) -> list[tuple[CheckEvidence, float]]:
+    """The checks with failing rows, most first, each with its length in percent of the longest."""
+    found = sorted((check for check in run.checks if check.failed_rows), key=lambda check: -(check.failed_rows or 0))
+    longest = max((check.failed_rows or 0 for check in found), default=1)
+    return [(check, round(100 * (check.failed_rows or 0) / longest, 2)) for check in found]

@@ -1,0 +1,1 @@
+"""The status service: what the ledger says, over HTTP, for people and programs; it changes nothing."""

@@ -1,0 +1,85 @@
+"""The errors that only the service can meet, and what every part of it says of the ledger's databases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+from sqlalchemy import func, select, union
+from sqlalchemy.exc import SQLAlchemyError
+
+from dbplatform.errors import UsageError, WorkError
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.models import Operation, QualityRun, Report
+from dbplatform.reporting.store import ReportEntry, report_of
+
+
+class PageNotFound(UsageError):
+    """There is nothing at {path}."""
+
+
+class BadRequest(UsageError):
+    """The parameter {name} cannot be used: {problem}."""
+
+
+class PortTaken(WorkError):
+    """The status service cannot listen on {host}:{port}: {reason}."""
+
+
+class ReportChanged(WorkError):
+    """The report {location} is not what was written: its file is missing, or its SHA-256 differs from the ledger's."""
+
+
+class LedgerSilent(WorkError):
+    """The ledger does not answer: {reason}."""
+
+    @classmethod
+    def because(cls, error: SQLAlchemyError) -> Self:
+        """Say in words what went wrong, without the driver's text: it could name hosts and users."""
+        state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+        if state in ("42P01", "3F000"):
+            return cls(
+                reason="its schema is not applied", hint="Run any verb that writes, such as dbplatform migrate apply."
+            )
+        return cls(reason="its server cannot be reached", hint="See whether it runs: dbplatform server status.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseState:
+    """A database as the ledger knows it; a verdict only from a run that ended."""
+
+    name: str
+    verdict: str | None
+    run_id: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    unfinished_since: datetime | None
+    """The start of a newer run without a verdict: it still goes on, or its process was ended."""
+    report: ReportEntry | None
+    """The newest one, which may be of an older run."""
+
+
+def databases(ledger: Ledger) -> list[DatabaseState]:
+    """Every database that something was recorded for, by name."""
+    with ledger.session() as session:
+        names = sorted(session.scalars(union(select(Operation.database), select(QualityRun.database))))
+        states = []
+        for name in names:
+            newest = (
+                select(QualityRun).where(QualityRun.database == name).order_by(QualityRun.started_at.desc()).limit(1)
+            )
+            run, finished = session.scalar(newest), session.scalar(newest.where(QualityRun.verdict.is_not(None)))
+            reported = session.scalar(select(func.count()).where(Report.database == name))
+            states.append(
+                DatabaseState(
+                    name=name,
+                    verdict=finished.verdict if finished else None,
+                    run_id=finished.run_id if finished else None,
+                    started_at=finished.started_at.astimezone(UTC) if finished else None,
+                    finished_at=finished.finished_at.astimezone(UTC) if finished and finished.finished_at else None,
+                    unfinished_since=run.started_at.astimezone(UTC) if run and run.verdict is None else None,
+                    report=report_of(ledger, name) if reported else None,
+                )
+            )
+    return states

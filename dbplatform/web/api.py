@@ -1,0 +1,80 @@
+"""The HTTP API for programs, and the two questions of whoever keeps the service running.
+
+What the contract names and the platform does not do yet is refused with 501 and ``not_built_yet``, never answered
+with an empty document.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Final, NoReturn
+
+from fastapi import APIRouter, Query
+from sqlalchemy import select
+
+from dbplatform.errors import NotBuiltYet
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.models import QualityRun
+from dbplatform.reporting.store import ReportEntry, list_reports
+from dbplatform.web.answers import PageNotFound, databases
+
+_LATER: Final = frozenset(
+    {"health", "metrics", "connections", "slow-queries", "dashboard", "recommendations", "alerts"}
+)
+
+
+def router(ledger: Ledger) -> APIRouter:
+    """``/healthz``, ``/readyz``, ``/api/v1/...``; errors are answered by the application."""
+    routes = APIRouter()
+
+    @routes.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """The process is up; nothing else is asked."""
+        return {"status": "up"}
+
+    @routes.get("/readyz")
+    def readyz() -> dict[str, str]:
+        """The ledger answers and has its tables; 503 otherwise."""
+        with ledger.session() as session:
+            session.execute(select(QualityRun.run_id).limit(1))
+        return {"status": "ready"}
+
+    @routes.get("/api/v1/databases")
+    def known() -> dict[str, Any]:
+        """Each database with the verdict of its newest finished run and its newest report."""
+        found = []
+        for state in databases(ledger):
+            document = asdict(state)
+            document["report"] = _url(state.report) if state.report else None
+            found.append(document)
+        return {"databases": found}
+
+    @routes.get("/api/v1/reports")
+    def reports(
+        database: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The newest reports, of one database or of all."""
+        return {"reports": [{**asdict(entry), "url": _url(entry)} for entry in list_reports(ledger, database, limit)]}
+
+    @routes.get("/api/v1/databases/{name}/{what}", response_model=None)
+    def later(name: str, what: str) -> NoReturn:
+        """501 for what the contract promises; 404 for anything else."""
+        if what not in _LATER:
+            raise PageNotFound(path=f"/api/v1/databases/{name}/{what}", hint="See /api/v1/openapi.json.")
+        raise NotBuiltYet(what=f"{what} of a database over HTTP", hint="See /api/v1/reports for data quality.")
+
+    @routes.get("/ws", response_model=None)
+    def live() -> NoReturn:
+        """404 until the live status exists."""
+        raise NotBuiltYet(what="The live status (/ws)", hint="See /api/v1/databases.")
+
+    @routes.get("/metrics", response_model=None)
+    def metrics() -> NoReturn:
+        """404 until there are metrics."""
+        raise NotBuiltYet(what="The Prometheus text (/metrics)", hint="See /api/v1/databases.")
+
+    return routes
+
+
+def _url(entry: ReportEntry) -> str:
+    return f"/reports/{entry.location}"

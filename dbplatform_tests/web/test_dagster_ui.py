@@ -1,0 +1,141 @@
+"""The Dagster UI as a person uses it: the run with its checks, the report one click away, a dry run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from dbplatform_tests.flights import Installation, free_port
+from dbplatform_tests.web.conftest import Open
+
+_SECONDS = 120
+_READY = "Serving dagster-webserver"
+
+
+@dataclass(frozen=True)
+class Dev:
+    """A running ``dbplatform dev``."""
+
+    ui: str
+    service: str
+    run_id: str
+
+    def graphql(self, query: str, **variables: Any) -> Any:
+        request = urllib.request.Request(
+            f"{self.ui}/graphql",
+            data=json.dumps({"query": query, "variables": variables}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+            return json.load(answer)["data"]
+
+
+@pytest.fixture(scope="module")
+def dev(flights: Installation) -> Iterator[Dev]:
+    """``dbplatform dev`` over the finished run; Ctrl-C ends it, and everything that it started with it."""
+    port, service_port = free_port(), flights.service_port
+    arguments = ["dev", "--port", str(port), "--service-port", str(service_port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dbplatform.cli.main", *arguments],
+        cwd=flights.folder,
+        env=flights.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if _READY in line:
+                break
+        assert said[-1:], "dev ended before it was ready"
+        assert _READY in said[-1], "".join(said)
+        run_id = flights.json("report", "show", "flights")["run_id"]
+        yield Dev(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{service_port}", run_id)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    with socket.socket() as listening:
+        assert listening.connect_ex(("127.0.0.1", port)) != 0, "the UI outlived its parent"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_the_run_is_green_and_its_report_is_one_click_away(dev: Dev, open_page: Open) -> None:
+    page = open_page(f"{dev.ui}/runs/{dev.run_id}", width=1600).page
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=_SECONDS * 1000)
+    expect(page.get_by_text("36 checks")).to_be_visible()
+    with page.context.expect_page() as opened:
+        page.locator('a[href*="/reports/run/"]').first.click()
+    expect(opened.value).to_have_title(re.compile("data quality of flights"))
+    expect(opened.value.get_by_text("13 of 36 checks failed on 4 of 5 tables")).to_be_visible()
+    expect(opened.value.get_by_role("link", name="Open this run in Dagster")).to_be_visible()
+
+
+def test_failing_checks_are_shown_as_failing_with_their_rows(dev: Dev, open_page: Open) -> None:
+    page = open_page(f"{dev.ui}/assets/flights/tables/flights?view=checks", width=1600).page
+    page.get_by_text("relationship_tailnum").first.click(timeout=_SECONDS * 1000)
+    expect(page.get_by_text("more than the tolerance of 1%")).to_be_visible()
+    expect(page.get_by_text("50094").first).to_be_visible()
+    expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
+
+
+def test_an_asset_shows_owner_kinds_rows_and_columns(dev: Dev, open_page: Open) -> None:
+    page = open_page(f"{dev.ui}/assets/flights/tables/flights", width=1600).page
+    for words in ("336,776", "postgres", "data", "Scheduled departure, cut to the hour"):
+        expect(page.get_by_text(words).first).to_be_visible(timeout=_SECONDS * 1000)
+
+
+def test_the_daily_schedule_runs(dev: Dev) -> None:
+    states = dev.graphql(
+        'query { schedulesOrError(repositorySelector: {repositoryLocationName: "dbplatform", '
+        'repositoryName: "__repository__"}) { ... on Schedules { results { name scheduleState { status } } } } }'
+    )
+    assert {s["name"]: s["scheduleState"]["status"] for s in states["schedulesOrError"]["results"]} == {
+        "flights_daily": "RUNNING"
+    }
+
+
+def test_a_dry_run_from_the_launchpad_changes_nothing(dev: Dev, flights: Installation, open_page: Open) -> None:
+    before = flights.hashes()
+    page = open_page(f"{dev.ui}/locations/dbplatform/jobs/flights/playground", width=1600).page
+    expect(page.locator(".CodeMirror").first).to_contain_text("dry_run", timeout=_SECONDS * 1000)
+    page.evaluate(
+        "text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)",
+        "resources:\n  options:\n    config:\n      dry_run: true\n",
+    )
+    page.get_by_role("button", name="Launch Run").click()
+    page.wait_for_url(re.compile("/runs/[0-9a-f-]{36}"), timeout=_SECONDS * 1000)
+    run_id = page.url.rsplit("/", 1)[1].split("?")[0]
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=_SECONDS * 1000)
+    found = dev.graphql(
+        "query ($run: ID!) { runOrError(runId: $run) { ... on Run { assetMaterializations "
+        "{ assetKey { path } metadataEntries { label ... on BoolMetadataEntry { boolValue } } } } } }",
+        run=run_id,
+    )
+    dry = {
+        "/".join(m["assetKey"]["path"]): next(e["boolValue"] for e in m["metadataEntries"] if e["label"] == "dry run")
+        for m in found["runOrError"]["assetMaterializations"]
+        if "tables" not in m["assetKey"]["path"]
+    }
+    assert dry == dict.fromkeys(
+        [f"flights/{n}" for n in ("migrations", "partitions/flights", "partitions/weather", "seed", "quality_report")],
+        True,
+    )
+    assert flights.hashes() == before
+    assert run_id not in [report["run_id"] for report in flights.json("report", "list")["reports"]]
