@@ -48,7 +48,7 @@ def declaration() -> str:
     """Every key of ``defs.yaml``, and every check type."""
     parts = ["# The declaration\n", "`type: dbplatform.ManagedDatabase`, and below `attributes`:\n"]
     parts += _model(Database, "attributes")
-    parts += ["\n## Check types\n", "| type | written | fails when |", "|---|---|---|"]
+    parts += ["\n## Check types\n", "| type | written | meaning |", "|---|---|---|"]
     for check in CHECK_TYPES.values():
         purpose = " ".join((check.__doc__ or "").split("\n\n")[0].split())
         parts.append(f"| `{check.type}` | `{check.example}` | {purpose} |")

@@ -56,10 +56,16 @@ Start = Annotated[
 class PartitionPolicy(Policy):
     """A table partitioned by range of one time column: how wide, how far ahead, and from where on."""
 
-    table: RelationName
-    column: ColumnName
-    interval: Annotated[IntervalWords, AfterValidator(check_interval)]
-    #: Partitions kept ready after the one that covers now.
-    premake: Annotated[int, Field(strict=True, ge=1)] = 4
-    start: Start = "auto"
-    retain: IntervalWords | None = None
+    table: RelationName = Field(description="The partitioned table: schema.table.")
+    column: ColumnName = Field(description="The column it is partitioned by: timestamptz, timestamp or date.")
+    interval: Annotated[IntervalWords, AfterValidator(check_interval)] = Field(
+        description="How wide each partition is: whole months, or days, hours and minutes; bounds are in UTC."
+    )
+    premake: Annotated[int, Field(strict=True, ge=1)] = Field(
+        default=4, description="How many partitions are kept ready after the one that covers now."
+    )
+    start: Start = Field(
+        default="auto",
+        description="The history to build: a date, how far back from now (13 months), or auto: from the oldest row.",
+    )
+    retain: IntervalWords | None = Field(default=None, description="When partitions are retired; not built yet.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from dbplatform.postgres.words import Policy
 
@@ -12,5 +12,7 @@ from dbplatform.postgres.words import Policy
 class SeedPolicy(Policy):
     """A named set of rows, such as ``dev`` or ``test``, and the folder of its files."""
 
-    profile: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
-    directory: str
+    profile: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")] = Field(
+        description="What the data is for: dev, test, staging."
+    )
+    directory: str = Field(description="The folder of CSV files or of a seed.yaml, relative to the declaration.")

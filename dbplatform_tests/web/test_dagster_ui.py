@@ -29,8 +29,16 @@ class Dev:
     """A running ``dbplatform dev``."""
 
     ui: str
-    service: str
-    run_id: str
+
+    @property
+    def run_id(self) -> str:
+        """The newest finished run of the main job."""
+        found = self.graphql(
+            'query { runsOrError(filter: {pipelineName: "flights", statuses: [SUCCESS]}, limit: 1) '
+            "{ ... on Runs { results { runId } } } }"
+        )
+        [run] = found["runsOrError"]["results"]
+        return str(run["runId"])
 
     def graphql(self, query: str, **variables: Any) -> Any:
         request = urllib.request.Request(
@@ -65,8 +73,7 @@ def dev(flights: Installation) -> Iterator[Dev]:
                 break
         assert said[-1:], "dev ended before it was ready"
         assert _READY in said[-1], "".join(said)
-        run_id = flights.json("report", "show", "flights")["run_id"]
-        yield Dev(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{service_port}", run_id)
+        yield Dev(f"http://127.0.0.1:{port}")
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

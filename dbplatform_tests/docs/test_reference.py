@@ -1,0 +1,48 @@
+"""The documents hold what the code holds: reference pages are fresh, links lead somewhere, no command is left out."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from dbplatform.cli.main import VERBS
+from dbplatform_tests.flights import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *REPOSITORY.glob("*.md")])
+
+
+def reference() -> dict[str, str]:
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.pages()  # type: ignore[no-any-return]
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    for name, text in reference().items():
+        assert (DOCS / "reference" / name).read_text() == text, f"docs/reference/{name} is stale: make docs"
+
+
+def test_every_verb_is_in_the_reference() -> None:
+    text = reference()["commands.md"]
+    assert [verb for verb in VERBS if f"\n## {verb}\n" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [link for link in links if not link.startswith(("http:", "https:", "mailto:"))]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_every_decision_is_in_the_list() -> None:
+    listed = (DOCS / "adr" / "README.md").read_text()
+    files = sorted(file.name for file in (DOCS / "adr").glob("0*.md"))
+    assert files
+    assert [name for name in files if name not in listed] == []
