@@ -21,6 +21,7 @@ from rich.table import Table
 from dbplatform import progress
 from dbplatform.declaration.loading import Declared
 from dbplatform.declaration.project import Project
+from dbplatform.errors import NotBuiltYet
 from dbplatform.operations.platform import Platform
 
 database_argument = click.argument("database")
@@ -29,6 +30,19 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and
 
 #: Bars appear once the work has taken this long.
 _QUIET_SECONDS = 0.5
+
+
+class SubVerbs(click.Group):
+    """The sub-verbs of a verb; those of the contract that this version does not build say so."""
+
+    def __init__(self, *args: Any, not_built_yet: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.not_built_yet = not_built_yet
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.not_built_yet:
+            raise NotBuiltYet(what=f"{self.name} {cmd_name}", hint=f"Built are: {', '.join(self.commands)}.")
+        return super().get_command(ctx, cmd_name)
 
 
 def platform_of(context: click.Context) -> Platform:

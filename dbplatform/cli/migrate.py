@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dbplatform.cli.common import (
+    SubVerbs,
     bars,
     database_argument,
     dry_run_option,
@@ -16,20 +17,10 @@ from dbplatform.cli.common import (
     show_json,
     show_table,
 )
-from dbplatform.errors import NotBuiltYet
 from dbplatform.operations import schema
 
-NOT_BUILT_YET = ("undo", "lint", "rehearse", "test", "drift", "baseline", "repair")
 
-
-class _Migrate(click.Group):
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in NOT_BUILT_YET:
-            raise NotBuiltYet(what=f"migrate {cmd_name}", hint="Built are: plan, apply, history.")
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=_Migrate)
+@click.group("migrate", cls=SubVerbs, not_built_yet=("undo", "lint", "rehearse", "test", "drift", "baseline", "repair"))
 def command() -> None:
     """Migrations by Flyway's names, with Flyway's history table."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dbplatform.cli.common import (
+    SubVerbs,
     bars,
     database_argument,
     dry_run_option,
@@ -16,20 +17,10 @@ from dbplatform.cli.common import (
     show_json,
     show_table,
 )
-from dbplatform.errors import NotBuiltYet
 from dbplatform.operations import partitions
 
-NOT_BUILT_YET = ("convert", "retire")
 
-
-class _Partition(click.Group):
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in NOT_BUILT_YET:
-            raise NotBuiltYet(what=f"partition {cmd_name}", hint="Built are: plan, apply.")
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=_Partition)
+@click.group("partition", cls=SubVerbs, not_built_yet=("convert", "retire"))
 def command() -> None:
     """Range partitions: history and ahead."""
 

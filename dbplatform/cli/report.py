@@ -7,21 +7,13 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from dbplatform.cli.common import json_option, platform_of, say, show_json, show_table
-from dbplatform.errors import NotBuiltYet
+from dbplatform.cli.common import SubVerbs, json_option, platform_of, say, show_json, show_table
 from dbplatform.reporting.evidence import load_evidence
 from dbplatform.reporting.store import ReportEntry, list_reports, report_of
 from dbplatform.reporting.words import summary_lines
 
 
-class _Report(click.Group):
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "review":
-            raise NotBuiltYet(what="report review", hint="Built are: show, list.")
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=_Report)
+@click.group("report", cls=SubVerbs, not_built_yet=("review",))
 def command() -> None:
     """The data-quality reports, one per run."""
 
