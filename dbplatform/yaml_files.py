@@ -13,6 +13,8 @@ from pydantic_core import ErrorDetails
 from dbplatform.errors import UsageError
 
 Where = tuple[str | int, ...]
+_READABLE = "Make it a file that you may read."
+_ALIAS = "Write it out."
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -39,6 +41,9 @@ class LinedDocument:
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise YamlMistake(f"this is not YAML: {error}.", hint="Save it as UTF-8 text.", file=shown) from error
+        except OSError as error:
+            raise YamlMistake(f"the file cannot be read: {error.strerror}.", hint=_READABLE, file=shown) from error
+        self._above: list[yaml.Node] = []
         self.value: Any = None if node is None else self._read(node, ())
 
     def line_of(self, where: Where) -> int:
@@ -91,11 +96,26 @@ class LinedDocument:
 
     def _read(self, node: yaml.Node, where: Where) -> Any:
         self.lines.setdefault(where, node.start_mark.line + 1)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._read(item, (*where, index)) for index, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, where)
-        return yaml.SafeLoader("").construct_object(node)
+        if isinstance(node, yaml.CollectionNode):
+            if node in self._above:
+                line = node.start_mark.line + 1
+                raise YamlMistake("an alias stands inside of what it names.", hint=_ALIAS, file=self.shown, line=line)
+            self._above.append(node)
+            try:
+                if isinstance(node, yaml.MappingNode):
+                    return self._mapping(node, where)
+                return [self._read(item, (*where, index)) for index, item in enumerate(node.value)]
+            finally:
+                self._above.pop()
+        try:
+            return yaml.SafeLoader("").construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            raise YamlMistake(
+                f"{getattr(node, 'value', '')!r} cannot be read as {node.tag.rpartition(':')[2]}.",
+                hint="Put it in quotes if it is a text.",
+                file=self.shown,
+                line=node.start_mark.line + 1,
+            ) from error
 
     def _mapping(self, node: yaml.MappingNode, where: Where) -> dict[Any, Any]:
         values: dict[Any, Any] = {}

@@ -6,9 +6,11 @@ Results go to standard output, as words or as one JSON document; everything else
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from dbplatform import progress
 from dbplatform.declaration.loading import Declared
@@ -27,6 +30,12 @@ from dbplatform.operations.platform import Platform
 database_argument = click.argument("database")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
+
+
+def port_option(name: str, *, default: int, help: str) -> Callable[[Any], Any]:
+    """An option for a port."""
+    return click.option(name, type=click.IntRange(1, 65535), default=default, show_default=True, help=help)
+
 
 #: Bars appear once the work has taken this long.
 _QUIET_SECONDS = 0.5
@@ -58,32 +67,45 @@ def opened(context: click.Context, database: str) -> tuple[Platform, Declared]:
 
 
 def show_json(document: dict[str, Any]) -> None:
-    """One JSON document on standard output; times become ISO 8601."""
-    click.echo(json.dumps(document, indent=2, default=str, ensure_ascii=False))
+    """One JSON document on standard output; times are ISO 8601."""
+    click.echo(json.dumps(document, indent=2, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def say(text: str) -> None:
-    """A line of the result, on standard output; markup of rich is allowed."""
-    Console(highlight=False, soft_wrap=True).print(text)
+    """A line of the result, on standard output."""
+    click.echo(text)
 
 
 def note(text: str) -> None:
-    """A line beside the result, on standard error; markup of rich is allowed."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+    """A line beside the result, on standard error."""
+    click.echo(text, err=True)
+
+
+def bold(text: str) -> str:
+    """The text in bold, unless NO_COLOR is set; what is not a terminal gets it plain."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, bold=True)
 
 
 def show_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on standard output; numbers stand to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    if title is not None:
+        say(bold(title))
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200
-    console.print(table)
+    with console.capture() as drawn:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def _cell(value: Any) -> str:
@@ -102,7 +124,7 @@ def _cell(value: Any) -> str:
 def bars(*, enabled: bool = True) -> Iterator[Callable[[str], None]]:
     """Show a bar for each task that reports its progress in the block; yields a function that prints above them.
 
-    On a terminal the bars move and vanish at the end. Elsewhere each task is one line when it ends.
+    On a terminal the bars move and vanish at the end; elsewhere there are none.
     """
     console = Console(stderr=True, highlight=False)
     shown = Bars(
@@ -130,6 +152,6 @@ def bars(*, enabled: bool = True) -> Iterator[Callable[[str], None]]:
 
     try:
         with progress.listening(hear):
-            yield lambda text: shown.console.print(text) if enabled else None
+            yield lambda text: shown.console.print(Text(text)) if enabled else None
     finally:
         shown.stop()

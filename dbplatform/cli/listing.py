@@ -20,7 +20,7 @@ def command(context: click.Context, as_json: bool) -> int:
         show_json(
             {
                 "databases": [state.as_json() for state in found],
-                "broken": [{"folder": folder, **error.as_json()} for folder, error in broken],
+                "broken": [{"folder": one.folder, **one.error.as_json()} for one in broken],
             }
         )
     else:
@@ -34,6 +34,6 @@ def command(context: click.Context, as_json: bool) -> int:
         )
         if not found and not broken:
             say(f"No database is declared in {platform.project.defs}.")
-        for _, error in broken:
-            note(f"[red bold]error:[/] {error.place}: {error.message} {error.hint or ''}")
+        for one in broken:
+            note(f"error: {one.error}")
     return 2 if broken else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from dbplatform.errors import NotBuiltYet, PlatformError, UsageError
+from dbplatform.errors import NotBuiltYet, PlatformError, UsageError, WorkError
 
 #: Each verb and the module that holds it, in the order in which the help shows them.
 VERBS = {
@@ -38,6 +39,17 @@ NOT_BUILT_YET = (
 )  # fmt: skip
 
 
+_REPORT = "This is a mistake of dbplatform itself: run it again with --debug and report what it prints."
+
+
+class Stopped(WorkError):
+    """stopped."""
+
+
+class Unexpected(WorkError):
+    """{kind}: {reason}"""
+
+
 class Verbs(click.Group):
     """The verbs, loaded on demand."""
 
@@ -56,7 +68,7 @@ class Verbs(click.Group):
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("-C", "project", type=click.Path(path_type=Path), help="The project: a folder that holds defs/.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere.")
 @click.version_option(package_name="dbplatform", message="%(prog)s %(version)s")
 @click.pass_context
 def dbplatform(context: click.Context, project: Path | None, debug: bool) -> None:
@@ -76,25 +88,30 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     as_json, debug = "--json" in arguments, "--debug" in arguments
+    given = [argument for argument in arguments if argument != "--debug"]
     try:
-        result = dbplatform.main(arguments, prog_name="dbplatform", standalone_mode=False)
+        with dbplatform.make_context("dbplatform", given) as context:
+            result = dbplatform.invoke(context)
         return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
         return _show(_usage_error(error), as_json=as_json, debug=False)
-    except click.Abort:
-        click.echo("stopped.", err=True)
-        return 3
     except PlatformError as error:
         return _show(error, as_json=as_json, debug=debug)
-    except KeyboardInterrupt:
-        click.echo("stopped.", err=True)
-        return 3
+    except (click.Abort, KeyboardInterrupt):
+        return _show(Stopped(), as_json=as_json, debug=debug)
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        # Whoever read our output left; nothing more can be said. 141 is what a shell calls an end by SIGPIPE.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        unexpected = Unexpected(kind=type(error).__name__, reason=str(error).strip() or "no message", hint=_REPORT)
+        unexpected.__cause__ = error
+        return _show(unexpected, as_json=as_json, debug=debug)
 
 
 def _usage_error(error: click.ClickException) -> UsageError:
@@ -110,7 +127,8 @@ def _show(error: PlatformError, *, as_json: bool, debug: bool) -> int:
         click.echo(json.dumps({"error": error.as_json()}))
     else:
         place = f"{error.place}: " if error.place else ""
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {place}{error.message}", err=True)
+        label = "error:" if os.environ.get("NO_COLOR") else click.style("error:", fg="red", bold=True)
+        click.echo(f"{label} {place}{error.message}", err=True)
         if error.hint:
             click.echo(f"  {error.hint}", err=True)
     return error.exit_code

@@ -9,6 +9,7 @@ import click
 from dbplatform.cli.common import (
     SubVerbs,
     bars,
+    bold,
     database_argument,
     dry_run_option,
     json_option,
@@ -59,6 +60,6 @@ def _show(document: dict[str, Any], what: str) -> None:
         create = table["create"]
         horizon = table["horizon_days"]
         runs_out = f"runs out in {horizon:,.0f} days" if horizon is not None else "covers nothing now"
-        say(f"[bold]{table['table']}[/]: {table['existing']} partitions, {len(create)} {what}, {runs_out}")
+        say(f"{bold(table['table'])}: {table['existing']} partitions, {len(create)} {what}, {runs_out}")
         if create:
             show_table(None, ("partition", "from", "to"), [(p["name"], p["lower"], p["upper"]) for p in create])

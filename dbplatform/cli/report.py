@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.markup import escape
 
-from dbplatform.cli.common import SubVerbs, json_option, platform_of, say, show_json, show_table
+from dbplatform.cli.common import SubVerbs, bold, json_option, platform_of, say, show_json, show_table
 from dbplatform.reporting.evidence import load_evidence
 from dbplatform.reporting.store import ReportEntry, list_reports, report_of
 from dbplatform.reporting.words import summary_lines
@@ -34,8 +33,8 @@ def show(context: click.Context, database: str | None, run_id: str | None, as_js
         show_json({**_as_json(entry), "report": str(path)})
         return
     for line in summary_lines(load_evidence(platform.ledger, entry.run_id)):
-        say(escape(line))
-    say(f"\nreport: [bold]{escape(str(path))}[/]")
+        say(line)
+    say(f"\nreport: {bold(str(path))}")
 
 
 @command.command("list")

@@ -8,29 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
+import yaml
 
 from dbplatform import progress
-from dbplatform.cli.common import bars, json_option, note, opened, say, show_json
+from dbplatform.cli.common import bars, bold, json_option, note, opened, say, show_json
 from dbplatform.cli.verdict import show_verdict
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import NotBuiltYet, UsageError, WorkError
+from dbplatform.errors import NotBuiltYet, UsageError
 from dbplatform.operations.platform import Platform
+from dbplatform.reporting.errors import ReportNotFound
 from dbplatform.reporting.evidence import load_evidence
 from dbplatform.reporting.publish import Published, dagster_address, service_address
 from dbplatform.reporting.store import report_of
 
 
-class RunFailed(WorkError):
-    """The run of {job} failed in {step}: {reason}"""
-
-
-class UnknownJob(UsageError):
-    """The database {database} has no job {job!r}."""
-
-
-class BadRunConfig(UsageError):
-    """The run configuration does not fit the job {job}: {reason}"""
+class NothingToJudge(UsageError):
+    """--fail-on {severity} cannot be judged: this run writes no report."""
 
 
 @click.command()
@@ -61,129 +54,118 @@ def command(
         raise UsageError("run needs the name of a database.", hint="See which are declared: dbplatform list")
     platform, declared = opened(context, database)
     declared.url_from_environment()
-    config = _read_config(config_file)
-    if dry_run:
-        config.setdefault("resources", {}).setdefault("options", {}).setdefault("config", {})["dry_run"] = True
-    run_id, seconds = _launch(platform, declared, job_name or database, config, quiet=as_json)
+    job_name = job_name or database
+    config = _read_config(config_file, dry_run=dry_run)
+    if fail_on and (dry_run or not _reports(job_name, database)):
+        raise NothingToJudge(severity=fail_on, hint=f"Run {database} or {database}_quality, without --dry-run.")
+    started = time.monotonic()
+    run_id, steps = _launch(platform, declared, job_name, config, quiet=as_json)
+    seconds = time.monotonic() - started
     published = _published(platform, run_id)
-    findings = _findings(published, fail_on)
     if as_json:
         show_json(
             {
                 "database": database,
-                "job": job_name or database,
+                "job": job_name,
                 "run_id": run_id,
                 "status": "succeeded",
+                "dry_run": dry_run,
                 "seconds": round(seconds, 2),
                 "verdict": published.run.verdict if published else None,
                 "report": str(published.path) if published else None,
+                "steps": steps,
             }
         )
     else:
+        if dry_run:
+            _show_plan(steps)
         if published is not None:
             say("")
             show_verdict(published)
         say(f"run:    {run_id}, {seconds:.1f} s")
-        say("look:   make dev, then " + escape(f"{dagster_address()}/runs/{run_id}"))
-    return 1 if findings else 0
+        say(f"look:   make dev, then {dagster_address()}/runs/{run_id}")
+    return 1 if _findings(published, fail_on) else 0
 
 
-def _read_config(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    import yaml
+def _reports(job_name: str, database: str) -> bool:
+    return job_name in (database, f"{database}_quality")
 
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{file} cannot be read as YAML: {error}", hint="Copy it from the Launchpad.") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"{file} holds no mapping.", hint="Copy it from the Launchpad.")
+
+def _read_config(file: Path | None, *, dry_run: bool) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    if file is not None:
+        try:
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"{file} cannot be read as YAML: {reason}", hint="Copy it from the Launchpad.") from error
+        if not isinstance(loaded, dict):
+            raise UsageError(f"{file} holds no mapping.", hint="Copy it from the Launchpad.")
+        config = loaded
+    if dry_run:
+        resources = _mapping(config, "resources")
+        options = _mapping(resources, "options")
+        wanted = {**_mapping(options, "config"), "dry_run": True}
+        config = {**config, "resources": {**resources, "options": {**options, "config": wanted}}}
     return config
+
+
+def _mapping(value: dict[str, Any], key: str) -> dict[str, Any]:
+    inner = value.get(key) or {}
+    if not isinstance(inner, dict):
+        raise UsageError(f"{key} holds no mapping in the run configuration.", hint="Copy it from the Launchpad.")
+    return inner
 
 
 def _launch(
     platform: Platform, declared: Declared, job_name: str, config: dict[str, Any], *, quiet: bool
-) -> tuple[str, float]:
-    """Execute the job in this process; returns the run's id and its seconds. Raises ``RunFailed``."""
-    started = time.monotonic()
+) -> tuple[str, dict[str, Any]]:
+    """Execute the job in this process; returns the run's id and what its steps published."""
     if not quiet:
-        note(f"[dim]{declared.name}: starting PostgreSQL and Dagster[/]")
-    from dbplatform.orchestration import instance as instances
+        note(f"{declared.name}: starting PostgreSQL and Dagster")
+    from dbplatform.orchestration import instance, launch
 
-    instances.prepare_instance(platform)
+    instance.prepare_instance(platform)
     os.environ["DBPLATFORM_PROJECT"] = str(platform.project.root)
-    import dagster as dg
+    job = launch.find_job(platform, declared, job_name)
+    with bars(enabled=not quiet) as above:
+        if not quiet:
+            above(f"{job_name}: {len(job.nodes)} steps")
+        with progress.listening(_Steps(job_name, len(job.nodes), above)):
+            launched = launch.launch(declared, job, config, tell=above, ui=dagster_address())
+    return launched.run_id, {name: dict(found) for name, found in launched.steps.items()}
 
-    from dbplatform.definitions import definitions
 
-    repository = definitions().get_repository_def()
-    if not repository.has_job(job_name) or not _belongs(repository.get_job(job_name), declared):
-        names = [j.name for j in repository.get_all_jobs() if _belongs(j, declared)]
-        raise UnknownJob(database=declared.name, job=job_name, hint=f"It has: {', '.join(names)}.")
-    job = repository.get_job(job_name)
-    # Dagster's console logger would print every event between the bars; the instance keeps them all.
-    config = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, **config}
-    steps = len(job.nodes)
-    done = 0
+class _Steps:
+    """Hears which step begins and ends: a bar over all of them, and a line for each that ended."""
 
-    with dg.DagsterInstance.get() as instance, bars(enabled=not quiet) as above:
-        for dead in instances.end_runs_of_dead_processes(instance):
-            above(f"[yellow]the process of run {dead} was gone: its run is ended, its place in the pool freed[/]")
-        began: dict[str, float] = {}
+    def __init__(self, job_name: str, total: int, above: Any) -> None:
+        self.job_name, self.total, self.above = job_name, total, above
+        self.done = 0
+        self.began = time.monotonic()
 
-        def hear(fact: progress.Progress) -> None:
-            nonlocal done
-            if not fact.task.startswith("step "):
-                return
+    def __call__(self, fact: progress.Progress) -> None:
+        if not fact.task.startswith("step "):
+            return
+        if fact.done == 0:
+            self.began = time.monotonic()
+            progress.report(f"run {self.job_name}", done=self.done, total=self.total, unit="steps")
+        else:
+            self.done += 1
             name = fact.task.removeprefix("step ")
-            if fact.done == 0:
-                began[name] = time.monotonic()
-                progress.report(f"run {job_name}", done=done, total=steps, unit="steps")
-            else:
-                done += 1
-                above(f"[green]✓[/] {name:<40} [dim]{time.monotonic() - began[name]:6.2f} s[/]")
-
-        with progress.listening(hear):
-            try:
-                result = job.execute_in_process(
-                    instance=instance,
-                    run_config=config,
-                    raise_on_error=False,
-                    tags={**instances.process_tags(), ".dagster/repository": "__repository__@dbplatform"},
-                )
-            except dg.DagsterInvalidConfigError as error:
-                reason = "; ".join(e.message for e in error.errors)
-                raise BadRunConfig(job=job_name, reason=reason, hint="Copy it from the Launchpad.") from error
-    if not result.success:
-        raise _run_failed(job_name, result)
-    return result.run_id, time.monotonic() - started
+            self.above(f"✓ {name:<40} {time.monotonic() - self.began:6.2f} s")
 
 
-def _belongs(job: Any, declared: Declared) -> bool:
-    return bool(job.tags.get("dbplatform/database") == declared.name)
-
-
-def _run_failed(job_name: str, result: Any) -> RunFailed:
-    failures = [e for e in result.all_events if e.is_step_failure]
-    if not failures:
-        return RunFailed(job=job_name, step="Dagster", reason="see the run's log.", hint=f"Run {result.run_id}.")
-    event = failures[0]
-    data = event.event_specific_data
-    cause = data.error.cause or data.error
-    reason = data.user_failure_data.description if data.user_failure_data else cause.message.strip()
-    return RunFailed(
-        job=job_name,
-        step=event.step_key.replace("__", "/"),
-        reason=reason,
-        hint=f"Run {result.run_id}: make dev, then {dagster_address()}/runs/{result.run_id}",
-    )
+def _show_plan(steps: dict[str, dict[str, Any]]) -> None:
+    """What each step of a dry run would do."""
+    for name, found in steps.items():
+        if found.get("dry run"):
+            said = [f"{key} {value}" for key, value in found.items() if isinstance(value, str | int | float)]
+            say(f"{bold(name)}: {', '.join(words for words in said if not words.startswith('dry run'))}")
 
 
 def _published(platform: Platform, run_id: str) -> Published | None:
     """The report of the run, if its job wrote one."""
-    from dbplatform.reporting.errors import ReportNotFound
-
     try:
         entry = report_of(platform.ledger, None, run_id)
     except ReportNotFound:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import click
 
-from dbplatform.cli.common import note, platform_of
+from dbplatform.cli.common import note, platform_of, port_option
 from dbplatform.reporting.publish import dagster_address
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8765, show_default=True, help="The port to listen on.")
+@port_option("--port", default=8765, help="The port to listen on.")
 @click.pass_context
 def command(context: click.Context, host: str, port: int) -> None:
     """The status service: reports, their index and the API, until it is stopped by Ctrl-C."""
     from dbplatform.web.app import create_app
-    from dbplatform.web.server import serve
+    from dbplatform.web.server import listen, serve
 
+    listening = listen(host, port)
     platform = platform_of(context)
     app = create_app(platform.ledger, platform.home.reports, dagster_url=dagster_address())
     note(f"reports: http://{host}:{port}/   (Ctrl-C stops)")
-    serve(app, host=host, port=port)
+    serve(app, listening)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dbplatform.cli.common import json_option, platform_of, say, show_json
+from dbplatform.cli.common import dry_run_option, json_option, platform_of, say, show_json
+from dbplatform.errors import UsageError
 
 
 @click.group()
@@ -13,11 +14,17 @@ def command() -> None:
 
 
 @command.command()
+@dry_run_option
 @json_option
 @click.pass_context
-def start(context: click.Context, as_json: bool) -> None:
+def start(context: click.Context, dry_run: bool, as_json: bool) -> None:
     """Start it; fine when it runs already."""
-    status = platform_of(context).server.start()
+    server = platform_of(context).server
+    status = server.status()
+    if dry_run and not status.running:
+        show_json(status.as_json()) if as_json else say(f"would start PostgreSQL over {status.data_directory}")
+        return
+    status = server.start()
     if as_json:
         show_json(status.as_json())
     else:
@@ -25,11 +32,18 @@ def start(context: click.Context, as_json: bool) -> None:
 
 
 @command.command()
+@dry_run_option
 @json_option
 @click.pass_context
-def stop(context: click.Context, as_json: bool) -> None:
+def stop(context: click.Context, dry_run: bool, as_json: bool) -> None:
     """Stop it: sessions are ended, transactions rolled back."""
     server = platform_of(context).server
+    if dry_run:
+        running = server.status().running
+        show_json(server.status().as_json()) if as_json else say(
+            "would stop PostgreSQL" if running else "PostgreSQL does not run"
+        )
+        return
     server.stop()
     if as_json:
         show_json(server.status().as_json())
@@ -55,7 +69,15 @@ def status(context: click.Context, as_json: bool) -> int:
 
 @command.command()
 @click.argument("database", required=False, default="postgres")
+@json_option
 @click.pass_context
-def url(context: click.Context, database: str) -> None:
+def url(context: click.Context, database: str, as_json: bool) -> None:
     """Print the URL of a database, password included: for psql and other programs."""
-    click.echo(platform_of(context).server.url(database))
+    server = platform_of(context).server
+    found = server.url(database)
+    if not server.has_database(database):
+        raise UsageError(
+            f"There is no database {database!r} on the embedded server.",
+            hint="See which are declared: dbplatform list; one is created when work on it begins.",
+        )
+    show_json({"database": database, "url": found}) if as_json else say(found)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-
-from dbplatform.cli.common import say
+from dbplatform.cli.common import bold, say
 from dbplatform.reporting.publish import Published
 from dbplatform.reporting.words import summary_lines
 
@@ -12,5 +10,5 @@ from dbplatform.reporting.words import summary_lines
 def show_verdict(published: Published) -> None:
     """The verdict with its failing checks, and the report's file."""
     for line in summary_lines(published.run):
-        say(escape(line))
-    say(f"\nreport: [bold]{escape(str(published.path))}[/]")
+        say(line)
+    say(f"\nreport: {bold(str(published.path))}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 from pydantic import AfterValidator, Field, model_validator
 
 from dbplatform.migrations.policy import MigrationPolicy
@@ -37,8 +37,15 @@ NOT_BUILT_YET: dict[tuple[str, ...], str] = {
     ("maintenance", "quarterly"): "quarterly maintenance",
 }
 
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+#: What Dagster takes for an owner.
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 _TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")
+
+#: Databases of the platform itself and of PostgreSQL, on the embedded server.
+_TAKEN = ("dagster", "dbplatform_ledger", "postgres", "template0", "template1")
+
+#: The jobs of a database are named as it is, with one of these behind.
+JOBS = ("migrate", "backup", "restore", "quality", "daily", "weekly", "monthly", "quarterly")
 
 
 def _owner(value: str) -> str:
@@ -50,6 +57,10 @@ def _owner(value: str) -> str:
 def _cron(value: str) -> str:
     if len(value.split()) != 5 or not croniter.is_valid(value):
         raise ValueError(f"{value!r} is no cron schedule; write minute, hour, day, month and weekday, as '0 2 * * *'")
+    try:
+        croniter(value).get_next()
+    except CroniterBadDateError:
+        raise ValueError(f"the cron schedule {value!r} never comes; correct day and month") from None
     return value
 
 
@@ -105,4 +116,15 @@ class Database(Policy):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"the {what} {twice[0]} is declared twice")
+        return self
+
+    @model_validator(mode="after")
+    def _own_names(self) -> Database:
+        if self.connection.url_env is None and self.name in _TAKEN:
+            raise ValueError(f"the name {self.name!r} is taken on the embedded server; choose another name")
+        words: dict[str, str] = {}
+        for relation in {p.table for p in self.partitioned_tables} | {t.table for t in self.quality}:
+            other = words.setdefault(relation.word, str(relation))
+            if other != str(relation):
+                raise ValueError(f"{other} and {relation} would be one asset; rename one of them")
         return self

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dbplatform.declaration.database import NOT_BUILT_YET, Database
+from dbplatform.declaration.database import JOBS, NOT_BUILT_YET, Database
 from dbplatform.declaration.project import Project
 from dbplatform.errors import NotBuiltYet, PlatformError, UnknownDatabase, UsageError, VariableNotSet
 from dbplatform.yaml_files import LinedDocument, Where
 
 TYPE = "dbplatform.ManagedDatabase"
 FILE = "defs.yaml"
-_TOP_KEYS = {"type", "attributes", "template_vars_module", "requirements", "post_processing"}
+_TOP_KEYS = {"type", "attributes"}
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,22 @@ class Declared:
             raise
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A declaration that does not hold: its folder's name, the database's name as far as it can be read, and why."""
+
+    folder: str
+    name: str | None
+    error: PlatformError
+
+
 @dataclass(frozen=True)
 class Declarations:
     """All of a project: the databases that hold, in the order of their names, and the errors of the others."""
 
     project: Project
     databases: tuple[Declared, ...]
-    broken: tuple[tuple[str, PlatformError], ...]
-    """The folder's name and its error."""
+    broken: tuple[Broken, ...]
 
     @cached_property
     def by_name(self) -> dict[str, Declared]:
@@ -83,9 +92,9 @@ class Declarations:
         """The database of that name; raises its own error where its declaration is broken, or ``UnknownDatabase``."""
         if name in self.by_name:
             return self.by_name[name]
-        for folder, error in self.broken:
-            if folder == name:
-                raise error
+        for broken in self.broken:
+            if name in (broken.folder, broken.name):
+                raise broken.error
         near = difflib.get_close_matches(name, self.by_name, n=1)
         names = ", ".join(self.by_name) or "none"
         raise UnknownDatabase(
@@ -96,17 +105,17 @@ class Declarations:
 
 
 def load_project(project: Project) -> Declarations:
-    """Read every ``defs/*/defs.yaml`` of our type; folders of other components are left to Dagster."""
+    """Read every ``defs.yaml`` of our type below ``defs/``; those of other types belong to Dagster."""
     loaded: list[Declared] = []
-    broken: list[tuple[str, PlatformError]] = []
-    for file in sorted(project.defs.glob(f"*/{FILE}")):
+    broken: list[Broken] = []
+    for file in sorted(project.defs.rglob(FILE)):
         try:
             declared = load_file(file, project)
             if declared is not None:
                 _refuse_second(declared, loaded)
                 loaded.append(declared)
         except PlatformError as error:
-            broken.append((file.parent.name, error))
+            broken.append(Broken(file.parent.name, _name_in(file), error))
     return Declarations(project, tuple(sorted(loaded, key=lambda d: d.name)), tuple(broken))
 
 
@@ -136,7 +145,9 @@ def _attributes(document: LinedDocument) -> dict[str, Any] | None:
         return None
     for key in value.keys() - _TOP_KEYS:
         raise document.unknown_key(str(key), sorted(_TOP_KEYS), where=(str(key),), inside="the top")
-    attributes = value.get("attributes") or {}
+    attributes = value.get("attributes")
+    if attributes is None:
+        return {}
     if not isinstance(attributes, dict):
         raise document.mistake(
             "attributes must be a mapping.", where=("attributes",), hint="Write them indented below, as key: value."
@@ -174,6 +185,21 @@ def _refuse_second(declared: Declared, loaded: list[Declared]) -> None:
                 where=("attributes", "name"),
                 hint="Give each database a name of its own.",
             )
+        for first, second in ((other.name, declared.name), (declared.name, other.name)):
+            if second in [f"{first}_{job}" for job in JOBS]:
+                raise declared.document.mistake(
+                    f"{second!r} is the name of a job of the database {first!r}.",
+                    where=("attributes", "name"),
+                    hint=f"Do not let a name end on _{second.rpartition('_')[2]}.",
+                )
+
+
+def _name_in(file: Path) -> str | None:
+    """The database's name in a file that does not hold, by its looks."""
+    with suppress(OSError, UnicodeDecodeError):
+        found = re.search(r"^\s+name:\s*([A-Za-z0-9_]+)\s*(?:#.*)?$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        return found[1] if found else None
+    return None
 
 
 def _check_folders(declared: Declared, project: Project) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform.errors import PlatformError, VariableNotSet
 from dbplatform.ledger.ledger import Ledger
@@ -77,8 +78,14 @@ def _state(platform: Platform, name: str) -> str:
 
 
 def _verdicts(platform: Platform) -> dict[str, tuple[str | None, datetime | None]]:
+    """What the ledger knows; nothing where there is none yet, or it does not answer."""
     ledger = platform.existing_ledger()
-    return {} if ledger is None else _newest(ledger)
+    if ledger is None:
+        return {}
+    try:
+        return _newest(ledger)
+    except SQLAlchemyError:
+        return {}
 
 
 def _newest(ledger: Ledger) -> dict[str, tuple[str | None, datetime | None]]:

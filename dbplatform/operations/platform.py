@@ -31,6 +31,7 @@ class Platform:
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self._created: set[str] = set()
 
     @property
     def home(self) -> Home:
@@ -55,7 +56,9 @@ class Platform:
     def embedded_url(self, database: str) -> str:
         """The URL of a database on the embedded server, which is started, and the database created, when missing."""
         self.server.start()
-        self.server.ensure_database(database)
+        if database not in self._created:
+            self.server.ensure_database(database)
+            self._created.add(database)
         return self.server.url(database)
 
     @cached_property
@@ -72,11 +75,15 @@ class Platform:
         return Ledger(target)
 
     def existing_ledger(self) -> Ledger | None:
-        """The ledger, if it can be had without starting or creating anything."""
-        if os.environ.get("DBPLATFORM_LEDGER_URL"):
-            return self.ledger
-        there = self.server.status().running and self.server.has_database(LEDGER_DATABASE)
-        return self.ledger if there else None
+        """The ledger as it is, if it can be had without starting, creating or migrating anything."""
+        from dbplatform.ledger.ledger import Ledger
+
+        declared = os.environ.get("DBPLATFORM_LEDGER_URL")
+        if declared:
+            return Ledger(Target("the ledger", declared))
+        if not self.server.status().running or not self.server.has_database(LEDGER_DATABASE):
+            return None
+        return Ledger(Target("the ledger", self.server.url(LEDGER_DATABASE)))
 
     @contextmanager
     def writer(self, declared: Declared, work: str) -> Iterator[AutocommitConnection]:

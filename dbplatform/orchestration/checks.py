@@ -94,13 +94,16 @@ def _plain_table(
     key = keys.table(declared.name, relation)
 
     @dg.multi_asset(name="__".join(key.path), specs=[_spec(declared, relation, deps)])
-    def table(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def table(context: dg.AssetExecutionContext, options: dg.ResourceParam[Options]) -> dg.MaterializeResult[Any]:
         with step(context, f"{declared.name}/tables/{relation.words}"):
-            metadata: dict[str, Any] = {
-                "dagster/row_count": checks.row_count_of(platform, declared, relation),
-                "dagster/column_schema": _column_schema(checks.columns_of(platform, declared, relation)),
-            }
-        return dg.MaterializeResult(metadata=metadata)
+            try:
+                rows = checks.row_count_of(platform, declared, relation)
+            except TableMissing as missing:
+                if not options.dry_run:
+                    raise
+                return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+            columns = _column_schema(checks.columns_of(platform, declared, relation))
+        return dg.MaterializeResult(metadata={"dagster/row_count": rows, "dagster/column_schema": columns})
 
     return table
 

@@ -4,6 +4,7 @@ The model of its attributes is the plain declaration, which knows no Dagster; th
 declaration's own loader, so that every mistake has its line and no secret is resolved while loading.
 """
 
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ class ManagedDatabaseScaffolder(Scaffolder[Any]):
 
     def scaffold(self, request: ScaffoldRequest[Any]) -> None:
         folder = request.target_path
-        name = folder.name
+        name = re.sub(r"[^a-z0-9_]", "_", folder.name.lower())
         (folder / "migrations").mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_text(_SCAFFOLD.format(name=name))
         (folder / "migrations" / "V1__first.sql").write_text(textwrap.dedent(_FIRST_MIGRATION).format(name=name))

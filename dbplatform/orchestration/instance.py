@@ -18,15 +18,17 @@ _OWNER_TAG = "dbplatform/process"
 
 def prepare_instance(platform: Platform) -> None:
     """Set ``DAGSTER_HOME`` and the storage's URL for this process and its children, where they are not set yet."""
-    os.environ.setdefault("DAGSTER_HOME", str(platform.home.dagster))
+    # A child may work in another folder.
+    os.environ["DBPLATFORM_HOME"] = str(platform.home.root)
+    os.environ["DAGSTER_HOME"] = str(Path(os.environ.get("DAGSTER_HOME", platform.home.dagster)).absolute())
     if URL_VARIABLE not in os.environ:
         url = platform.embedded_url(DAGSTER_DATABASE)
         os.environ[URL_VARIABLE] = url.replace("postgresql://", "postgresql+psycopg2://", 1)
-    home = Path(os.environ["DAGSTER_HOME"])
-    home.mkdir(parents=True, exist_ok=True)
-    if home == platform.home.dagster:
-        for name in ("dagster.yaml", WORKSPACE):
-            _write_if_changed(home / name, (files(__package__) / name).read_text())
+    own = platform.home.dagster
+    own.mkdir(parents=True, exist_ok=True)
+    _write_if_changed(own / WORKSPACE, (files(__package__) / WORKSPACE).read_text())
+    if Path(os.environ["DAGSTER_HOME"]) == own:
+        _write_if_changed(own / "dagster.yaml", (files(__package__) / "dagster.yaml").read_text())
 
 
 def _write_if_changed(file: Path, text: str) -> None:
@@ -38,16 +40,27 @@ def _write_if_changed(file: Path, text: str) -> None:
     new.replace(file)
 
 
-def process_tags() -> dict[str, str]:
-    """Tags of a run that this very process executes."""
-    return {_OWNER_TAG: f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"}
+def process_tags(run_id: str) -> dict[str, str]:
+    """The tag of a run that this process executes. The run's id is in it: a re-execution inherits its parent's tags."""
+    return {_OWNER_TAG: f"{run_id}/{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"}
 
 
-def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> list[str]:
+def tag_with_process(instance: dg.DagsterInstance, run: DagsterRun) -> None:
+    """Make known which process executes a run, whoever launched it: so that a killed one is recognised."""
+    tags = process_tags(run.run_id)
+    if run.tags.get(_OWNER_TAG) != tags[_OWNER_TAG]:
+        instance.add_run_tags(run.run_id, tags)
+
+
+def end_runs_of_dead_processes(instance: dg.DagsterInstance | None = None) -> list[str]:
     """End the runs whose process on this machine is gone, and free their pool slots; returns their ids.
 
-    A killed process leaves its run as started, and its slot taken: the next run would wait for ever.
+    A killed process leaves its run as started, and its slot taken: the next run would wait for ever. By default of the
+    instance that ``DAGSTER_HOME`` names.
     """
+    if instance is None:
+        with dg.DagsterInstance.get() as opened:
+            return end_runs_of_dead_processes(opened)
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)):
         if _is_dead(run):
@@ -58,11 +71,11 @@ def end_runs_of_dead_processes(instance: dg.DagsterInstance) -> list[str]:
 
 
 def _is_dead(run: DagsterRun) -> bool:
-    owner = run.tags.get(_OWNER_TAG, "")
-    host, _, process = owner.partition("/")
-    if host != socket.gethostname():
-        return False
+    run_id, _, process = run.tags.get(_OWNER_TAG, "").partition("/")
+    host, _, process = process.partition("/")
     pid, _, started = process.partition("/")
+    if run_id != run.run_id or host != socket.gethostname():
+        return False
     return _started(int(pid)) != started
 
 

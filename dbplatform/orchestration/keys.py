@@ -1,16 +1,8 @@
 """The names of the graph: asset keys, groups, pools and jobs of one declared database."""
 
-import re
-
 import dagster as dg
 
 from dbplatform.postgres.identifiers import Relation
-
-
-def table_word(relation: Relation) -> str:
-    """A table's part of an asset key: its name; with the schema in front where that is not ``public``."""
-    name = relation.name if relation.schema == "public" else f"{relation.schema}__{relation.name}"
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 def migrations(database: str) -> dg.AssetKey:
@@ -18,7 +10,7 @@ def migrations(database: str) -> dg.AssetKey:
 
 
 def partitions(database: str, relation: Relation) -> dg.AssetKey:
-    return dg.AssetKey([database, "partitions", table_word(relation)])
+    return dg.AssetKey([database, "partitions", relation.word])
 
 
 def seed(database: str) -> dg.AssetKey:
@@ -26,7 +18,7 @@ def seed(database: str) -> dg.AssetKey:
 
 
 def table(database: str, relation: Relation) -> dg.AssetKey:
-    return dg.AssetKey([database, "tables", table_word(relation)])
+    return dg.AssetKey([database, "tables", relation.word])
 
 
 def quality_report(database: str) -> dg.AssetKey:

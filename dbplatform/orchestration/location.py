@@ -7,13 +7,13 @@ that says what is wrong with it, and fails when it is run.
 
 import importlib
 import logging
+import re
 from pathlib import Path
 
 import dagster as dg
 
-from dbplatform.declaration.loading import FILE, Declarations, load_project
+from dbplatform.declaration.loading import FILE, Broken, Declarations, load_project
 from dbplatform.declaration.project import PACKAGE, Project
-from dbplatform.errors import PlatformError
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.component import ManagedDatabase
 from dbplatform.orchestration.steps import failure
@@ -29,24 +29,24 @@ def definitions_of(project: Project) -> dg.Definitions:
     platform = Platform(project)
     return dg.Definitions.merge(
         *(ManagedDatabase(platform, declared).build_defs() for declared in declarations.databases),
-        *(_broken(folder, error) for folder, error in declarations.broken),
+        *(_broken(broken) for broken in declarations.broken),
         *_other_components(project, declarations),
     )
 
 
-def _broken(folder: str, error: PlatformError) -> dg.Definitions:
+def _broken(broken: Broken) -> dg.Definitions:
     """An asset in the place of a database that could not be loaded."""
-    _log.error("%s", error)
-    group = "".join(c if c.isalnum() else "_" for c in folder)
+    _log.error("%s", broken.error)
+    word = re.sub(r"[^A-Za-z0-9_]", "_", broken.folder)
 
     @dg.asset(
-        key=dg.AssetKey([folder, "declaration"]),
-        group_name=group,
-        description=f"This declaration is broken, so its database is not loaded. {error}",
+        key=dg.AssetKey([word, "declaration"]),
+        group_name=word,
+        description=f"This declaration is broken, so its database is not loaded. {broken.error}",
         kinds={"yaml"},
     )
     def declaration() -> None:
-        raise failure(error)
+        raise failure(broken.error)
 
     return dg.Definitions(assets=[declaration])
 
@@ -56,8 +56,9 @@ def _other_components(project: Project, declarations: Declarations) -> list[dg.D
     if project.defs != PACKAGE / "defs":
         return []
     ours = {declared.folder for declared in declarations.databases}
-    ours |= {project.defs / folder for folder, _ in declarations.broken}
-    others = [file.parent for file in sorted(project.defs.glob(f"*/{FILE}")) if file.parent not in ours]
+    broken = {one.folder for one in declarations.broken}
+    others = [file.parent for file in sorted(project.defs.rglob(FILE)) if file.parent not in ours]
+    others = [folder for folder in others if folder.name not in broken]
     return [dg.load_defs(importlib.import_module(_module(folder))) for folder in others]
 
 

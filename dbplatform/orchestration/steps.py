@@ -8,12 +8,16 @@ import dagster as dg
 
 from dbplatform import progress
 from dbplatform.errors import PlatformError
+from dbplatform.orchestration.instance import tag_with_process
 
 #: A step that tells of its progress is logged at most this often.
 _LOG_SECONDS = 2.0
 
 #: The task name under which each step tells that it began (0 of 1) and ended (1 of 1).
 STEP = "step "
+
+#: The metadata of a failed step that says with which exit code the command line ends.
+EXIT_CODE = "exit code"
 
 
 @contextmanager
@@ -29,6 +33,7 @@ def step(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
             total = f" of {fact.total:,}" if fact.total is not None else ""
             context.log.info(f"{fact.task}: {fact.done:,}{total} {fact.unit}")
 
+    tag_with_process(context.instance, context.run)
     progress.report(STEP + name, done=0, total=1)
     try:
         with progress.listening(log):
@@ -40,7 +45,7 @@ def step(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
 
 def failure(error: PlatformError) -> dg.Failure:
     """The same sentence for Dagster, which shows it on the run's page; trying again would not help."""
-    metadata = {"kind": error.kind, "place": error.place, "next step": error.hint}
+    metadata = {"kind": error.kind, "place": error.place, "next step": error.hint, EXIT_CODE: error.exit_code}
     return dg.Failure(
         description=str(error), metadata={key: value for key, value in metadata.items() if value}, allow_retries=False
     )

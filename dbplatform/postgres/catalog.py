@@ -89,6 +89,13 @@ def content_hash(connection: AnyConnection, relation: Relation, *, leave_out: tu
     Reads the whole table. Columns enter in the order of their names, so that a table rebuilt with another order is the
     same; columns in ``leave_out`` do not enter. Two 64-bit sums over the rows' text forms and the row count are hashed.
     """
+    return count_and_hash(connection, relation, leave_out=leave_out)[1]
+
+
+def count_and_hash(
+    connection: AnyConnection, relation: Relation, *, leave_out: tuple[str, ...] = ()
+) -> tuple[int, str]:
+    """The number of rows and ``content_hash``, by reading the table once."""
     names = sorted(c.name for c in columns(connection, relation) if c.name not in leave_out)
     row_text = sql.SQL("row({})::text").format(sql.SQL(", ").join(map(sql.Identifier, names)))
     query = sql.SQL(
@@ -96,7 +103,8 @@ def content_hash(connection: AnyConnection, relation: Relation, *, leave_out: tu
         "coalesce(sum(hashtextextended(t, 1)::numeric), 0) from (select {} from {}) as rows(t)"
     ).format(row_text, relation.identifier)
     row = connection.execute(query).fetchone()
-    return hashlib.sha256(repr(row).encode()).hexdigest()[:32]
+    assert row is not None
+    return int(row[0]), hashlib.sha256(repr(row).encode()).hexdigest()[:32]
 
 
 def _kind(connection: AnyConnection, relation: Relation) -> str | None:

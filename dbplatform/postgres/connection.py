@@ -18,6 +18,7 @@ from typing import NewType
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from dbplatform.errors import CannotConnect, WorkError
@@ -88,8 +89,14 @@ def connect(
             connection.execute("select set_config(%s, %s, false)", (name, value))
         yield connection
     except psycopg.Error as error:
+        interruption = _interruption(error)
+        if interruption is not None:
+            raise interruption from None
         raise _refusal(target, error) from error
     finally:
+        if not connection.closed and connection.info.transaction_status == TransactionStatus.ACTIVE:
+            # Interrupted in a statement: the server is told, or it would go on with it.
+            connection.cancel_safe(timeout=5)
         connection.close()
 
 
@@ -105,6 +112,13 @@ def snapshot(connection: AutocommitConnection, *, of: str | None = None) -> Iter
         if of is not None:
             connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(of)))
         yield SnapshotConnection(connection)
+
+
+def _interruption(error: BaseException | None) -> BaseException | None:
+    """What stopped the work from outside (Ctrl-C, a run that is ended), where an error only followed from it."""
+    while error is not None and isinstance(error, Exception):
+        error = error.__context__
+    return error
 
 
 def _refusal(target: Target, error: psycopg.Error) -> WorkError:

@@ -67,5 +67,11 @@ class Relation:
         """The name as people write it; ``public`` is left out."""
         return quoted(self.name) if self.schema == "public" else str(self)
 
+    @property
+    def word(self) -> str:
+        """The name where only letters, digits and underscores may stand; ``schema__name`` outside of ``public``."""
+        name = self.name if self.schema == "public" else f"{self.schema}__{self.name}"
+        return re.sub(r"[^A-Za-z0-9_]", "_", name)
+
     def __str__(self) -> str:
         return f"{quoted(self.schema)}.{quoted(self.name)}"

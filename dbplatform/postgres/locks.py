@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from psycopg.pq import TransactionStatus
+
 from dbplatform.errors import LockNotAcquired
 from dbplatform.postgres.connection import AutocommitConnection
 
@@ -61,7 +63,8 @@ def advisory_lock(
     try:
         yield
     finally:
-        if not connection.closed:
+        # A session that is broken, or was interrupted in a statement, is about to end, and its locks with it.
+        if not connection.closed and connection.info.transaction_status != TransactionStatus.ACTIVE:
             connection.execute("select pg_advisory_unlock(%s)", (key,))
 
 

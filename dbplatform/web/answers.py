@@ -24,7 +24,7 @@ class BadRequest(UsageError):
 
 
 class PortTaken(WorkError):
-    """The status service cannot listen on {host}:{port}: {reason}."""
+    """{what} cannot listen on {host}:{port}: {reason}."""
 
 
 class ReportChanged(WorkError):

@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import socket
 from contextlib import suppress
-from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,12 +14,10 @@ from starlette.types import ASGIApp
 
 from dbplatform.web.answers import PortTaken
 
-DEFAULT_PORT: Final = 8765
 
-
-def serve(app: FastAPI, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
-    """Answer requests until SIGINT or SIGTERM. Raises ``PortTaken`` before anything starts."""
-    listening = listen(host, port)
+def serve(app: FastAPI, listening: socket.socket) -> None:
+    """Answer requests on a socket of ``listen`` until SIGINT or SIGTERM; closes it."""
+    host = str(listening.getsockname()[0])
     config = uvicorn.Config(guarded(app, host), log_level="warning", server_header=False)
     server = uvicorn.Server(config)
     with listening, suppress(KeyboardInterrupt):
@@ -38,8 +35,11 @@ def guarded(app: ASGIApp, host: str) -> ASGIApp:
     return TrustedHostMiddleware(app, allowed_hosts=["127.0.0.1", "localhost", "[::1]", host])
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that nobody can take the port between the question and the start."""
+def listen(host: str, port: int, *, what: str = "the status service", option: str = "--port") -> socket.socket:
+    """A socket that is bound, so that nobody can take the port between the question and the start.
+
+    Raises ``PortTaken``, which names ``what`` wanted to listen and the ``option`` that chooses another port.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -51,10 +51,11 @@ def listen(host: str, port: int) -> socket.socket:
         listening.close()
         taken = error.errno == errno.EADDRINUSE
         raise PortTaken(
+            what=what[0].upper() + what[1:],
             host=host,
             port=port,
             reason="another program listens there" if taken else (error.strerror or str(error)),
-            hint="Choose another one with --port, or end that program.",
+            hint=f"Choose another one with {option}, or end that program.",
         ) from error
     return listening
 

@@ -39,7 +39,7 @@ def case(task: str, done: int = 0, *, sample: bool = False) -> object:
         case("step flights/migrations"),
         case("migrate flights", 2, sample=True),
         case("step flights/partitions/flights"),
-        case("partition flights", 5, sample=True),
+        case("partition flights", 5),
         case("partition weather", 5),
         case("step flights/seed"),
         case("seed weather", 10_000),
@@ -48,7 +48,7 @@ def case(task: str, done: int = 0, *, sample: bool = False) -> object:
         case("step flights/tables/airlines"),
         case("check flights", 5, sample=True),
         case("step flights/tables/flights", 1),
-        case("step flights/quality_report"),
+        case("step flights/quality_report", sample=True),
     ],
 )
 def test_a_run_killed_here_is_made_good_by_the_next(

@@ -14,7 +14,9 @@ from psycopg.conninfo import make_conninfo
 from dbplatform.cli.main import NOT_BUILT_YET, main
 from dbplatform.home import Home
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.catalog import content_hash
 from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.identifiers import Relation
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -123,11 +125,14 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(type_: Type, database: Tar
 
 
 def contents(database: Target) -> list[tuple[Any, ...]]:
+    """Every relation with the hash of its rows."""
     with connect(database, work="test") as connection:
-        return connection.execute(
-            "select relname, relkind::text from pg_class "
-            "where relnamespace::regnamespace::text !~ '^(pg_|information)' order by 1"
+        found = connection.execute(
+            "select n.nspname, c.relname, c.relkind::text "
+            "from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "where n.nspname !~ '^(pg_|information)' order by 1, 2"
         ).fetchall()
+        return [(*row, content_hash(connection, Relation(row[0], row[1])) if row[2] in "rp" else None) for row in found]
 
 
 def test_a_second_apply_says_that_there_is_nothing_to_do(type_: Type) -> None:

@@ -52,8 +52,9 @@ def broken(project: Project, text: str) -> PlatformError:
     declare(project, text)
     found = load_project(project)
     assert [declared.name for declared in found.databases] == ["other"]
-    [(folder, error)] = found.broken
-    assert folder == "shop"
+    [one] = found.broken
+    error = one.error
+    assert one.folder == "shop"
     assert error.exit_code == 2
     assert error.file == "defs/shop/defs.yaml"
     assert "\n" not in error.message
@@ -135,9 +136,9 @@ def test_a_database_name_declared_twice_names_the_first(project: Project) -> Non
     declare(project, GOOD, "a_first")
     declare(project, GOOD, "b_second")
     found = load_project(project)
-    [(folder, error)] = found.broken
-    assert (folder, error.line) == ("b_second", 3)
-    assert "defs/a_first/defs.yaml" in error.message
+    [one] = found.broken
+    assert (one.folder, one.error.line) == ("b_second", 3)
+    assert "defs/a_first/defs.yaml" in one.error.message
 
 
 def test_an_unset_variable_is_named_with_its_line_and_only_when_the_database_is_used(

@@ -20,7 +20,7 @@ from dbplatform.reporting.errors import NotAWebAddress
 from dbplatform.reporting.store import WrittenReport, write_report
 from dbplatform.web.answers import PortTaken
 from dbplatform.web.app import create_app
-from dbplatform.web.server import guarded, listen, serve
+from dbplatform.web.server import guarded, listen
 from dbplatform_tests.web.report_samples import START, Made, put_run
 
 _BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -252,7 +252,7 @@ def test_serve_refuses_a_taken_port_before_it_starts(ledger: Ledger, reports: Pa
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"127.0.0.1:{port}: another program listens there"):
-            serve(create_app(ledger, reports), port=port)
+            listen("127.0.0.1", port)
 
 
 def test_on_loopback_only_this_machines_names_are_answered(ledger: Ledger, reports: Path) -> None:

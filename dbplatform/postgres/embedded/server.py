@@ -13,7 +13,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -176,9 +175,6 @@ class EmbeddedServer:
     def _place(self) -> Place:
         return Place.of(self._home)
 
-    def _connected(self) -> AbstractContextManager[AutocommitConnection]:
-        return connect(Target(name="postgres", url=self.url()), work="server")
-
     def _start_locked(self) -> ServerStatus:
         """A server that another process has brought half way is waited for; one that ends meanwhile is replaced."""
         if postmaster_of(self._place.data_directory) is not None:
@@ -251,11 +247,6 @@ class EmbeddedServer:
 
 def _has_database(connection: AutocommitConnection, name: str) -> bool:
     return connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone() is not None
-
-
-def _is_there(connection: AutocommitConnection, database: str) -> bool:
-    known = connection.execute("select 1 from pg_database where datname = %s", (database,))
-    return known.fetchone() is not None
 
 
 def _programs_of(place: Place) -> Programs:

@@ -1,0 +1,45 @@
+"""Runs one command and ends it, with all that it started, as soon as standard input closes.
+
+``dbplatform dev`` holds the other end of that pipe: so Dagster ends with it even when it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+_SECONDS = 20.0
+
+
+def supervise(command: list[str]) -> int:
+    """The command's exit code; it runs in a session of its own, so that the whole group can be ended."""
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        end(child)
+
+    threading.Thread(target=watch, daemon=True).start()
+    code = child.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    return code
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Ask the group to end, then make it."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=_SECONDS)
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    # The terminal's Ctrl-C is for `dbplatform dev`, which then closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(supervise(sys.argv[1:]))

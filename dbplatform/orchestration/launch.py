@@ -1,0 +1,219 @@
+"""Executes a job in this process, recorded in the instance, without a way to hang.
+
+Dagster's in-process executor waits for a taken pool slot without a bound and without hearing Ctrl-C. A watch beside it
+frees what dead processes hold, says who is waited for, and ends the run when it is told to, or when it waited too long.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from dbplatform import progress
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import UsageError, WorkError
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import instance as instances
+from dbplatform.orchestration import keys
+from dbplatform.orchestration.location import definitions_of
+from dbplatform.orchestration.steps import EXIT_CODE, STEP
+
+#: How long a run may wait for the pool before it gives up, how long a stopped one has for its clean-up.
+WAIT_SECONDS = 600.0
+_STOP_SECONDS = 10.0
+_TELL_SECONDS = 5.0
+
+
+class UnknownJob(UsageError):
+    """The database {database} has no job {job!r}."""
+
+
+class BadRunConfig(UsageError):
+    """The run configuration does not fit the job {job}: {reason}"""
+
+
+class RunStopped(WorkError):
+    """The run of {job} was stopped."""
+
+
+class RunFailed(WorkError):
+    """The run of {job} failed in {step}: {reason}"""
+
+    def __init__(self, *, run_id: str, exit_code: int, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.run_id = run_id
+        self.exit_code = exit_code  # type: ignore[misc]
+
+    def as_json(self) -> dict[str, Any]:
+        return {**super().as_json(), "run_id": self.run_id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """A run whose every step succeeded; ``steps`` has what each published, by its asset's name."""
+
+    run_id: str
+    steps: Mapping[str, Mapping[str, Any]]
+
+
+def find_job(platform: Platform, declared: Declared, name: str) -> dg.JobDefinition:
+    """A job of the database; raises ``UnknownJob``."""
+    repository = definitions_of(platform.project).get_repository_def()
+    jobs = {job.name: job for job in repository.get_all_jobs() if job.tags.get("dbplatform/database") == declared.name}
+    if name not in jobs:
+        raise UnknownJob(database=declared.name, job=name, hint=f"It has: {', '.join(sorted(jobs))}.")
+    return jobs[name]
+
+
+def launch(
+    declared: Declared,
+    job: dg.JobDefinition,
+    config: Mapping[str, Any],
+    *,
+    tell: Callable[[str], None],
+    ui: str,
+) -> Launched:
+    """Execute the job, as ``prepare_instance`` has set the instance. ``tell`` hears of waiting.
+
+    Raises ``BadRunConfig`` before anything runs, ``RunFailed`` and ``RunStopped``.
+    """
+    run_id = str(uuid.uuid4())
+    # Dagster's console logger would print every event between the bars; the instance keeps them all.
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, **config}
+    with dg.DagsterInstance.get() as instance:
+        for dead in instances.end_runs_of_dead_processes(instance):
+            tell(f"the process of run {dead} was gone: its run is ended, its place in the pool freed")
+        watch = _Watch(instance, run_id, pool=keys.pool(declared.name), tell=tell)
+        with watch.watching(), progress.listening(watch.hear):
+            try:
+                result = job.execute_in_process(
+                    instance=instance,
+                    run_config=quiet,
+                    run_id=run_id,
+                    raise_on_error=False,
+                    tags={**instances.process_tags(run_id), ".dagster/repository": "__repository__@dbplatform"},
+                )
+            except dg.DagsterInvalidConfigError as error:
+                reason = "; ".join(e.message for e in error.errors)
+                raise BadRunConfig(job=job.name, reason=reason, hint="Copy it from the Launchpad.") from error
+        if watch.told_to_stop:
+            raise RunStopped(job=job.name, hint="Start it again: it goes on where it stood.")
+        if not result.success:
+            raise _failure(job.name, result, ui)
+        return Launched(run_id=run_id, steps=_published(result))
+
+
+def _failure(job: str, result: dg.ExecuteInProcessResult, ui: str) -> RunFailed:
+    failures = [event for event in result.all_events if event.is_step_failure]
+    look = f"Run {result.run_id}: make dev, then {ui}/runs/{result.run_id}"
+    if not failures:
+        return RunFailed(run_id=result.run_id, exit_code=3, job=job, step="Dagster", reason="see its log.", hint=look)
+    data: Any = failures[0].event_specific_data
+    cause = data.error.cause or data.error
+    said = data.user_failure_data
+    code = said.metadata.get(EXIT_CODE) if said else None
+    return RunFailed(
+        run_id=result.run_id,
+        exit_code=int(code.value) if code is not None else 3,
+        job=job,
+        step=str(failures[0].step_key).replace("__", "/"),
+        reason=said.description if said else cause.message.strip(),
+        hint=look,
+    )
+
+
+def _published(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    found = {}
+    for event in result.all_events:
+        if event.is_step_materialization and event.asset_key is not None:
+            metadata = event.step_materialization_data.materialization.metadata
+            found["/".join(event.asset_key.path)] = {key: _plain(value) for key, value in metadata.items()}
+    return found
+
+
+def _plain(value: dg.MetadataValue[Any]) -> Any:
+    """What the command line can print of a published value: tables as lists of mappings."""
+    if isinstance(value, dg.TableMetadataValue):
+        return [dict(record.data) for record in value.records]
+    if isinstance(value, dg.TableSchemaMetadataValue):
+        return {column.name: column.type for column in value.schema.columns}
+    return value.value if isinstance(value.value, str | int | float | bool) else str(value.value)
+
+
+class _Watch:
+    """A thread beside the executor: hears signals that Dagster keeps to itself, and knows when no step runs."""
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str, *, pool: str, tell: Callable[[str], None]) -> None:
+        self.instance, self.run_id, self.pool, self.tell = instance, run_id, pool, tell
+        self.told_to_stop = False
+        self._idle_since: float | None = time.monotonic()
+        self._ended = threading.Event()
+
+    def hear(self, fact: progress.Progress) -> None:
+        """A step began or ended."""
+        if fact.task.startswith(STEP):
+            self._idle_since = None if fact.done == 0 else time.monotonic()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch while the block runs. Only the main thread can hear signals; elsewhere only waiting is watched."""
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False) if main else -1
+        thread = threading.Thread(target=self._watch, args=(reader,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            if main:
+                signal.set_wakeup_fd(before)
+            writer.close()
+            thread.join()
+            reader.close()
+
+    def _watch(self, reader: socket.socket) -> None:
+        reader.settimeout(0.5)
+        stop_by: float | None = None
+        told_at = 0.0
+        while not self._ended.is_set():
+            try:
+                heard = reader.recv(64)
+            except TimeoutError:
+                heard = b""
+            now = time.monotonic()
+            if {signal.SIGINT, signal.SIGTERM} & set(heard):
+                self.told_to_stop = True
+                stop_by = stop_by or now + _STOP_SECONDS
+            if stop_by is not None and (now > stop_by or self._idle_since is not None):
+                self._give_up("it was stopped while it waited", canceled=True)
+            idle = now - self._idle_since if self._idle_since is not None else 0.0
+            if idle > _TELL_SECONDS and now - told_at > _TELL_SECONDS:
+                instances.end_runs_of_dead_processes(self.instance)
+                holders = self.instance.event_log_storage.get_concurrency_info(self.pool).active_run_ids
+                if holders - {self.run_id} and told_at == 0.0:
+                    self.tell(f"waiting for run {', '.join(sorted(holders))}, which has the pool {self.pool}")
+                told_at = now
+            if idle > WAIT_SECONDS:
+                self._give_up(f"it waited {WAIT_SECONDS:.0f} s for the pool {self.pool}", canceled=False)
+
+    def _give_up(self, why: str, *, canceled: bool) -> None:
+        """End the run from outside: nothing runs, and the executor's loop cannot be left in another way."""
+        if self._ended.is_set():
+            return
+        run = self.instance.get_run_by_id(self.run_id)
+        if run is not None:
+            report = self.instance.report_run_canceled if canceled else self.instance.report_run_failed
+            report(run, f"The run gave up: {why}.")
+            self.instance.event_log_storage.free_concurrency_slots_for_run(self.run_id)
+        self.tell(f"the run gave up: {why}")
+        os._exit(3)
