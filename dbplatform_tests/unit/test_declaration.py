@@ -110,6 +110,21 @@ def test_an_unknown_key_is_refused_at_each_level(
         pytest.param(("max: 9", "max: 0"), 18, "max", id="minimum above maximum"),
         pytest.param(("directory: migrations", "directory: sql"), 8, "does not exist", id="missing folder"),
         pytest.param(("  owners:", "  name: again\n  owners:"), 4, "twice", id="key written twice"),
+        pytest.param(('"team:data"', "a@b.c"), 4, "e-mail", id="owner that Dagster refuses"),
+        pytest.param(
+            ("  owners:", '  maintenance: {daily: "0 0 30 2 *"}\n  owners:'), 4, "never", id="a day that never comes"
+        ),
+        pytest.param(("  owners:", '  maintenance: {daily: "daily"}\n  owners:'), 4, "cron", id="no cron"),
+        pytest.param(("name: shop", "name: !odd shop"), 3, "cannot be read", id="unknown tag"),
+        pytest.param(("premake: 4", "premake: 4, start: 2026-13-01"), 11, "2026-13-01", id="impossible date"),
+        pytest.param(("name: shop", "name: dagster"), 2, "taken", id="a name of the platform"),
+        pytest.param(("attributes:", "attributes: []\nx:"), 3, "x", id="key beside attributes"),
+        pytest.param(
+            ("    - table: public.sale", "    - table: app.sale\n      checks: [not_null: at]\n    - table: app__sale"),
+            2,
+            "one asset",
+            id="two tables of one word",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(
@@ -130,6 +145,41 @@ def test_a_file_that_is_not_yaml_is_refused_with_its_line(project: Project) -> N
     error = broken(project, GOOD.replace("  owners: [", "  owners: [["))
     assert error.line is not None
     assert "not YAML" in error.message
+
+
+def test_attributes_that_are_a_list_are_refused(project: Project) -> None:
+    error = broken(project, "type: dbplatform.ManagedDatabase\nattributes: []\n")
+    assert (error.line, error.message) == (2, "attributes must be a mapping.")
+
+
+def test_an_alias_inside_of_itself_is_refused(project: Project) -> None:
+    error = broken(
+        project,
+        GOOD.replace("  owners:", "  migrations: &m {placeholders: *m}\n  owners:", 1).replace(
+            "  migrations:\n    directory: migrations\n    lock_timeout: 2s\n", ""
+        ),
+    )
+    assert "alias" in error.message
+
+
+def test_a_folder_in_place_of_the_file_is_refused(project: Project) -> None:
+    (project.defs / "shop" / "defs.yaml").mkdir(parents=True)
+    [one] = load_project(project).broken
+    assert "cannot be read" in one.error.message
+
+
+def test_a_database_named_as_a_job_of_another_is_refused(project: Project) -> None:
+    declare(project, GOOD)
+    declare(project, GOOD.replace("name: shop", "name: shop_quality"), "shop_quality")
+    [one] = load_project(project).broken
+    assert (one.folder, one.error.line) == ("shop_quality", 3)
+    assert "job of the database 'shop'" in one.error.message
+
+
+def test_a_broken_declaration_is_found_by_the_name_in_it_too(project: Project) -> None:
+    declare(project, GOOD.replace("name: shop", "name: store").replace("premake: 4", "premake: 0"), "a_folder")
+    with pytest.raises(YamlMistake):
+        load_project(project).get("store")
 
 
 def test_a_database_name_declared_twice_names_the_first(project: Project) -> None:
