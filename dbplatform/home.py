@@ -36,3 +36,8 @@ class Home:
     def reports(self) -> Path:
         """The HTML reports, one folder per database."""
         return self.root / "reports"
+
+    @property
+    def backups(self) -> Path:
+        """The backups, one folder per database, where no other destination is declared."""
+        return self.root / "backups"

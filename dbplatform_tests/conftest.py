@@ -16,7 +16,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.platform import apply_ledger_schema
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.server import EmbeddedServer
-from dbplatform_tests.flights import Installation
+from dbplatform_tests.installation import Installation
 
 _LEDGER_TEMPLATE = "ledger_template"
 

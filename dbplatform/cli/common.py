@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +25,28 @@ from rich.text import Text
 from dbplatform import progress
 from dbplatform.declaration.loading import Declared
 from dbplatform.declaration.project import Project
-from dbplatform.errors import NotBuiltYet
+from dbplatform.errors import NotBuiltYet, UsageError
 from dbplatform.operations.platform import Platform
 
 database_argument = click.argument("database")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask before something is destroyed.")
+
+
+class NotConfirmed(UsageError):
+    """It was not confirmed: {question}"""
+
+
+def confirmed(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed; raises ``NotConfirmed`` where nobody can answer, or the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise NotConfirmed(question=question, hint="Answer beforehand by --yes.")
+    if not click.confirm(question, err=True):
+        raise NotConfirmed(question=question, hint="Nothing was changed.")
 
 
 def port_option(name: str, *, default: int, help: str) -> Callable[[Any], Any]:

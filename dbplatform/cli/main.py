@@ -30,11 +30,14 @@ VERBS = {
     "seed": "seed",
     "check": "check",
     "report": "report",
+    "backup": "backup",
+    "restore": "restore",
+    "drill": "drill",
 }
 
 #: Verbs of the contract that this version does not build.
 NOT_BUILT_YET = (
-    "init", "adopt", "doctor", "runs", "archive", "backup", "restore", "drill", "health", "metrics", "slow-queries",
+    "init", "adopt", "doctor", "runs", "archive", "health", "metrics", "slow-queries",
     "connections", "explain", "advise", "alerts", "optimize", "roles", "bench", "wal",
 )  # fmt: skip
 

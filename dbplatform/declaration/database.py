@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from croniter import CroniterBadDateError, croniter
 from pydantic import AfterValidator, Field, model_validator
 
+from dbplatform.backups.policy import BackupPolicy
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.partitioning.policy import PartitionPolicy
-from dbplatform.postgres.words import Policy
+from dbplatform.postgres.words import Cron, Policy
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.seeding.policy import SeedPolicy
 
 #: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
 NOT_BUILT_YET: dict[tuple[str, ...], str] = {
     ("archives",): "archiving",
-    ("backups",): "taking backups",
     ("thresholds",): "alerting on thresholds",
     ("notify",): "sending alerts",
     ("live",): "pushing changes of tables",
@@ -45,7 +44,7 @@ _TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")
 _TAKEN = ("dagster", "dbplatform_ledger", "postgres", "template0", "template1")
 
 #: The jobs of a database are named as it is, with one of these behind.
-JOBS = ("migrate", "backup", "restore", "quality", "daily", "weekly", "monthly", "quarterly")
+JOBS = ("migrate", "backup", "drill", "restore", "quality", "daily", "weekly", "monthly", "quarterly")
 
 
 def _owner(value: str) -> str:
@@ -54,18 +53,7 @@ def _owner(value: str) -> str:
     return value
 
 
-def _cron(value: str) -> str:
-    if len(value.split()) != 5 or not croniter.is_valid(value):
-        raise ValueError(f"{value!r} is no cron schedule; write minute, hour, day, month and weekday, as '0 2 * * *'")
-    try:
-        croniter(value).get_next()
-    except CroniterBadDateError:
-        raise ValueError(f"the cron schedule {value!r} never comes; correct day and month") from None
-    return value
-
-
 Owner = Annotated[str, AfterValidator(_owner)]
-Cron = Annotated[str, AfterValidator(_cron)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -103,6 +91,7 @@ class Database(Policy):
         default=[], description="Folders of data, one per profile; the first is the default."
     )
     partitioned_tables: list[PartitionPolicy] = Field(default=[], description="Range partitions, made ahead.")
+    backups: BackupPolicy | None = Field(default=None, description="Dumps, how long they are kept, and their proof.")
     quality: list[TablePolicy] = Field(default=[], description="The data-quality checks of each table.")
     maintenance: MaintenancePolicy = MaintenancePolicy()
 

@@ -4,7 +4,7 @@ Each step calls an operation that the command line calls too, and publishes its 
 plots over time, and tables that it shows in line.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -15,7 +15,7 @@ from dbplatform.operations import partitions, schema, seeds
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import step
+from dbplatform.orchestration.steps import step, table_metadata
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import TableMissing
 
@@ -83,7 +83,7 @@ def _migrations(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
                 "version": found["current"] or "none",
                 wanted: len(rows),
                 "seconds": float(sum(m["seconds"] or 0 for m in rows)),
-                **_table("migrations", rows, ("version", "description", "script", "seconds")),
+                **table_metadata("migrations", rows, ("version", "description", "script", "seconds")),
             }
         )
 
@@ -121,7 +121,7 @@ def _partitions(
                 "to create" if options.dry_run else "created": len(found["create"]),
                 "partitions": found["existing"],
                 **({} if found["horizon_days"] is None else {"runs out in days": float(found["horizon_days"])}),
-                **_table("new partitions", found["create"], ("name", "lower", "upper")),
+                **table_metadata("new partitions", found["create"], ("name", "lower", "upper")),
             }
         )
 
@@ -159,25 +159,8 @@ def _seed(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]
                 "profile": found["profile"],
                 "tables to load" if options.dry_run else "tables loaded": len(loaded),
                 "rows loaded": sum(table["rows"] or 0 for table in loaded),
-                **_table("tables", tables, ("table", "status", "rows", "seconds")),
+                **table_metadata("tables", tables, ("table", "status", "rows", "seconds")),
             }
         )
 
     return seed
-
-
-def _table(name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, dg.MetadataValue[Any]]:
-    """Rows as a table shown in line; nothing when there are none."""
-    if not rows:
-        return {}
-    records = [dg.TableRecord({column: _plain(row.get(column)) for column in columns}) for row in rows]
-    schema_ = dg.TableSchema(columns=[dg.TableColumn(column) for column in columns])
-    return {name: dg.MetadataValue.table(records=records, schema=schema_)}
-
-
-def _plain(value: Any) -> str | int | float | bool:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return round(value, 3)
-    return value if isinstance(value, str | int | bool) else str(value)

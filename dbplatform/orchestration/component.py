@@ -21,6 +21,7 @@ from dbplatform.orchestration.assets import last_stage, writing_assets
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.resources import options_at_launch
+from dbplatform.orchestration.safety import backup_assets
 
 _SCAFFOLD = """\
 type: dbplatform.ManagedDatabase
@@ -81,7 +82,9 @@ class ManagedDatabase(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext | None = None) -> dg.Definitions:
         assets = writing_assets(self.platform, self.declared)
-        assets += table_assets(self.platform, self.declared, deps=last_stage(assets))
+        filled = last_stage(assets)
+        assets += table_assets(self.platform, self.declared, deps=filled)
+        assets += backup_assets(self.platform, self.declared, deps=filled)
         jobs = jobs_of(self.declared, assets)
         return dg.Definitions(
             assets=assets,

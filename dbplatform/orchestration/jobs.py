@@ -22,21 +22,32 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
     checked = [key for key in every if key.path[1] == "tables" or key == keys.quality_report(database)]
     if checked:
         jobs.append(_job(database, f"{database}_quality", checked, "Run the data-quality checks; write the report."))
+    if keys.backup(database) in every:
+        proven = [keys.backup(database), keys.restore_drill(database)]
+        jobs.append(_job(database, f"{database}_backup", proven, "Take a backup, and prove it by a restore."))
+        jobs.append(_job(database, f"{database}_drill", proven[1:], "Prove the newest backup by a restore."))
     return jobs
 
 
 def schedules_of(declared: Declared, jobs: Sequence[UnresolvedAssetJobDefinition]) -> list[dg.ScheduleDefinition]:
-    """The daily run of the main job, in UTC; it runs as soon as the daemon does."""
+    """When the jobs run, in UTC; as soon as the daemon does."""
     database = declared.database
+    by_name = {job.name: job for job in jobs}
+    wanted: list[tuple[str, str, str | None]] = [("daily", database.name, database.maintenance.daily)]
+    if database.backups is not None:
+        wanted.append(("backup", f"{database.name}_backup", database.backups.logical.schedule))
+        wanted.append(("drill", f"{database.name}_drill", database.backups.drill.schedule))
     return [
         dg.ScheduleDefinition(
-            name=f"{database.name}_daily",
-            job=jobs[0],
-            cron_schedule=database.maintenance.daily,
+            name=f"{database.name}_{what}_schedule" if what != "daily" else f"{database.name}_daily",
+            job=by_name[job],
+            cron_schedule=cron,
             execution_timezone="UTC",
             default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=f"The whole graph of {database.name}.",
+            description=by_name[job].description,
         )
+        for what, job, cron in wanted
+        if cron is not None
     ]
 
 

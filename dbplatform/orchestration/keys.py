@@ -25,6 +25,14 @@ def quality_report(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "quality_report"])
 
 
+def backup(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "backup"])
+
+
+def restore_drill(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "restore_drill"])
+
+
 def pool(database: str) -> str:
     """The pool that lets one writing step of a database run at a time."""
     return f"{database}_writer"

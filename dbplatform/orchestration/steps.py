@@ -1,8 +1,9 @@
 """What every step shares: a user's mistake becomes a failure of one sentence, progress goes to the step's log."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 
@@ -49,3 +50,22 @@ def failure(error: PlatformError) -> dg.Failure:
     return dg.Failure(
         description=str(error), metadata={key: value for key, value in metadata.items() if value}, allow_retries=False
     )
+
+
+def table_metadata(
+    name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Rows as a table shown in line; nothing when there are none."""
+    if not rows:
+        return {}
+    records = [dg.TableRecord({column: _plain(row.get(column)) for column in columns}) for row in rows]
+    schema_ = dg.TableSchema(columns=[dg.TableColumn(column) for column in columns])
+    return {name: dg.MetadataValue.table(records=records, schema=schema_)}
+
+
+def _plain(value: Any) -> str | int | float | bool:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return round(value, 3)
+    return value if isinstance(value, str | int | bool) else str(value)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 
+from croniter import CroniterBadDateError, croniter
 from dateutil.relativedelta import relativedelta
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
 from dbplatform.postgres.identifiers import Relation, split_name
 
@@ -169,6 +170,16 @@ def _aware(value: Any) -> Any:
     return value
 
 
+def _cron(value: str) -> str:
+    if len(value.split()) != 5 or not croniter.is_valid(value):
+        raise ValueError(f"{value!r} is no cron schedule; write minute, hour, day, month and weekday, as '0 2 * * *'")
+    try:
+        croniter(value).get_next()
+    except CroniterBadDateError:
+        raise ValueError(f"the cron schedule {value!r} never comes; correct day and month") from None
+    return value
+
+
 _TEXT = WithJsonSchema({"type": "string"})
 
 #: An interval longer than zero: ``1 month``, ``P1M``.
@@ -181,3 +192,5 @@ RelationName = Annotated[Relation, BeforeValidator(_relation), PlainSerializer(s
 ColumnName = Annotated[str, BeforeValidator(_column)]
 #: An aware time; one without a zone is UTC.
 AwareTime = Annotated[datetime, BeforeValidator(_aware)]
+#: A schedule of five cron words, in UTC, that comes at least once.
+Cron = Annotated[str, AfterValidator(_cron)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dbplatform.cli.main import VERBS
-from dbplatform_tests.flights import REPOSITORY
+from dbplatform_tests.installation import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *REPOSITORY.glob("*.md")])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dbplatform.home import Home
-from dbplatform_tests.flights import Installation
+from dbplatform_tests.installation import Installation
 
 
 @pytest.fixture(scope="module")

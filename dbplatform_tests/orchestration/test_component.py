@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dbplatform.declaration.project import PACKAGE
-from dbplatform_tests.flights import REPOSITORY
+from dbplatform_tests.installation import REPOSITORY
 
 DG = str(Path(sys.executable).with_name("dg"))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dbplatform_tests.flights import TABLES, Installation
+from dbplatform_tests.installation import TABLES, Installation
 
 
 @cache

@@ -15,9 +15,8 @@ import psycopg
 import pytest
 from dagster import DagsterRun
 
-from dbplatform.home import Home
 from dbplatform.orchestration.instance import _is_dead, process_tags
-from dbplatform_tests.flights import Installation, free_port
+from dbplatform_tests.installation import Installation, free_port, small_project
 
 _DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -39,21 +38,13 @@ _SECONDS = 120
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A small project of its own, its main job run once."""
-    folder = tmp_path_factory.mktemp("shop")
-    migrations = folder / "defs" / "shop" / "migrations"
-    migrations.mkdir(parents=True)
-    (migrations.parent / "defs.yaml").write_text(_DECLARATION)
-    (migrations / "V1__first.sql").write_text(_MIGRATION)
-    installation = Installation(Home(root=folder / "home"), folder=folder)
-    try:
+    with small_project(tmp_path_factory.mktemp("shop"), _DECLARATION, _MIGRATION) as installation:
         dry = installation.json("run", "shop", "--dry-run")
         assert dry["verdict"] is None
         with installation.connect("shop") as connection:
             assert connection.execute("select to_regclass('item'), to_regclass('sale')").fetchone() == (None, None)
         assert installation.json("run", "shop")["verdict"] == "passed"
         yield installation
-    finally:
-        installation.server.remove()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from dbplatform_tests.flights import Installation, free_port
+from dbplatform_tests.installation import Installation, free_port
 from dbplatform_tests.web.conftest import Open
 
 _SECONDS = 120

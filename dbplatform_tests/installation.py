@@ -1,4 +1,4 @@
-"""The real project of this repository, run in a home of its own: what the acceptance tests share."""
+"""The command line in a home of its own: what the acceptance tests share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -109,3 +111,17 @@ class Installation:
                 assert row is not None
                 found[table] = (row[0], row[1])
         return found
+
+
+@contextmanager
+def small_project(folder: Path, declaration: str, migration: str) -> Iterator[Installation]:
+    """A project elsewhere with one database ``shop`` on an embedded server of its own, which is removed at the end."""
+    migrations = folder / "defs" / "shop" / "migrations"
+    migrations.mkdir(parents=True)
+    (migrations.parent / "defs.yaml").write_text(declaration)
+    (migrations / "V1__first.sql").write_text(migration)
+    installation = Installation(Home(root=folder / "home"), folder=folder)
+    try:
+        yield installation
+    finally:
+        installation.server.remove()

@@ -1,0 +1,164 @@
+"""From the outbox to the receivers: every message until it is taken, in order, and once.
+
+A message is marked in the transaction that claimed it, so two processes never send the same one, and a killed process
+leaves it to the next. Killed between the receiver's answer and the commit, the message is sent again: no protocol with
+a foreign receiver can exclude that. Its last line, the message key, is the same then, so that a receiver can tell. The
+same holds for a receiver that takes a message and answers too late.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import exists, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from dbplatform import progress
+from dbplatform.alerting.errors import ChannelFailed
+from dbplatform.alerting.messages import message_key, proof_text
+from dbplatform.alerting.policy import NotifyPolicy
+from dbplatform.alerting.sending import Message, Send, send_by_apprise
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.monitoring import Outbox
+
+FIRST_WAIT = timedelta(seconds=10)
+LONGEST_WAIT = timedelta(minutes=15)
+MOST_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try to send one message; ``error`` is none when the receiver took it."""
+
+    channel: str
+    message_key: str
+    error: str | None
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the receiver took it."""
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What one call of ``deliver`` did, and how many messages of these channels still wait."""
+
+    attempts: tuple[Attempt, ...]
+    waiting: int
+
+
+def deliver(
+    ledger: Ledger,
+    channels: Sequence[NotifyPolicy],
+    *,
+    now: datetime,
+    send: Send = send_by_apprise,
+    limit: int = MOST_AT_ONCE,
+) -> Delivery:
+    """Send the messages that are due to these channels at ``now`` (aware), at most ``limit``, oldest first.
+
+    The URL is read from the channel's variable at this moment. A message that is not taken is tried again after 10 s,
+    20 s and so on up to 15 min, for ever; its error is kept. A channel that fails is left alone until the next call,
+    and its later messages of an alert wait for the earlier ones. One transaction in the ledger per message, open while
+    it is sent. Messages of channels that are no longer declared stay where they are.
+    """
+    names = {channel.url_env for channel in channels}
+    attempts: list[Attempt] = []
+    while len(attempts) < limit:
+        up = names - {one.channel for one in attempts if not one.delivered}
+        attempt = _next(ledger, up, now, send, number=len(attempts) + 1)
+        if attempt is None:
+            break
+        attempts.append(attempt)
+        progress.report("alerts recorded", done=len(attempts), unit="messages")
+    return Delivery(attempts=tuple(attempts), waiting=_waiting(ledger, names))
+
+
+def prove_channel(ledger: Ledger, url_env: str, *, now: datetime, send: Send = send_by_apprise) -> Attempt:
+    """Send a test message through the outbox to one channel, now and once: a test that fails is not tried again."""
+    with ledger.session() as session:
+        row = Outbox(
+            change=0,
+            kind="test",
+            channel=url_env,
+            message_key="",
+            title="",
+            body="",
+            severity="warning",
+            created_at=now,
+        )
+        session.add(row)
+        session.flush()
+        row.message_key = message_key("test", row.id, 0, now)
+        row.title, row.body = proof_text(url_env, row.message_key)
+        return _try(row, now, send)
+
+
+def _next(ledger: Ledger, names: Iterable[str], now: datetime, send: Send, *, number: int) -> Attempt | None:
+    with ledger.session() as session:
+        row = _claim(session, names, now)
+        if row is None:
+            return None
+        progress.report("alerts claimed", done=number, unit="messages")
+        attempt = _try(row, now, send)
+        progress.report("alerts sent", done=number, unit="messages")
+        if not attempt.delivered:
+            row.next_attempt_at = now + wait_after(row.attempts)
+    return attempt
+
+
+def _claim(session: Session, names: Iterable[str], now: datetime) -> Outbox | None:
+    """The oldest due message that no other process holds and that no earlier one of its alert and channel precedes."""
+    earlier = aliased(Outbox)
+    statement = (
+        select(Outbox)
+        .where(
+            Outbox.delivered_at.is_(None),
+            Outbox.channel.in_(sorted(names)),
+            # One that is due much later than any wait was put there by a clock that was wrong.
+            or_(Outbox.next_attempt_at <= now, Outbox.next_attempt_at > now + LONGEST_WAIT),
+            ~exists().where(
+                earlier.alert_id == Outbox.alert_id,
+                earlier.channel == Outbox.channel,
+                earlier.delivered_at.is_(None),
+                earlier.id < Outbox.id,
+            ),
+        )
+        .order_by(Outbox.id)
+        .limit(1)
+        .with_for_update(of=Outbox, skip_locked=True)
+    )
+    return session.scalars(statement).first()
+
+
+def _try(row: Outbox, now: datetime, send: Send) -> Attempt:
+    """Send it, and note in the row how that went."""
+    message = Message(key=row.message_key, kind=row.kind, severity=row.severity, title=row.title, body=row.body)
+    row.attempts += 1
+    try:
+        url = os.environ.get(row.channel)
+        if not url:
+            raise ChannelFailed(reason=f"the environment variable {row.channel} is not set")
+        send(url, message)
+    except ChannelFailed as error:
+        row.last_error = error.message
+    else:
+        row.delivered_at, row.last_error = now, None
+    return Attempt(channel=row.channel, message_key=row.message_key, error=row.last_error)
+
+
+def wait_after(attempts: int) -> timedelta:
+    """How long after that many tries the next one is due: doubled each time, up to the longest wait."""
+    return min(FIRST_WAIT * (1 << min(attempts - 1, 20)), LONGEST_WAIT)
+
+
+def _waiting(ledger: Ledger, names: Iterable[str]) -> int:
+    statement = select(func.count()).where(
+        Outbox.delivered_at.is_(None), Outbox.channel.in_(sorted(names)), Outbox.next_attempt_at.is_not(None)
+    )
+    with ledger.session() as session:
+        return session.scalars(statement).one()

@@ -1,0 +1,17 @@
+"""What can go wrong with alerts and their messages."""
+
+from __future__ import annotations
+
+from dbplatform.errors import UsageError, WorkError
+
+
+class UnknownAlert(UsageError):
+    """There is no alert {id}."""
+
+
+class AlreadyResolved(UsageError):
+    """The alert {id} ({metric} of {database}) is resolved: there is nothing to acknowledge."""
+
+
+class ChannelFailed(WorkError):
+    """{reason}."""

@@ -1,0 +1,236 @@
+"""The ledger's list of archives, and whether their files are still what was written."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from sqlalchemy import func, select
+
+from dbplatform.archiving.errors import ArchiveDamaged, ArchiveOfAnotherDatabase, UnknownArchive
+from dbplatform.archiving.export import Exported
+from dbplatform.archiving.parquet import ArchiveReader, require_sha256
+from dbplatform.archiving.plan import ArchivePlan
+from dbplatform.ledger.archives import Archive
+from dbplatform.ledger.ledger import Ledger
+
+Status = Literal["exported", "verified", "deleted", "restored"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveEntry:
+    """One archive as the ledger lists it."""
+
+    id: uuid.UUID
+    database: str
+    name: str
+    table: str
+    column: str
+    cutoff: datetime
+    rows: int
+    bytes: int
+    sha256: str
+    content_hash: str
+    location: str
+    backup_id: str
+    status: Status
+    deleted_rows: int
+    kept: dict[str, int]
+    created_at: datetime
+    restored_at: datetime | None
+
+    @property
+    def path(self) -> Path:
+        return Path(self.location)
+
+    def as_json(self) -> dict[str, Any]:
+        """One entry of ``archives`` of the contract."""
+        return {
+            "id": str(self.id),
+            "name": self.name,
+            "table": self.table,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "content_hash": self.content_hash,
+            "location": self.location,
+            "status": self.status,
+            "deleted_rows": self.deleted_rows,
+            "kept": self.kept,
+            "cutoff": self.cutoff.isoformat(),
+            "backup_id": self.backup_id,
+            "created_at": self.created_at.isoformat(),
+            "restored_at": self.restored_at.isoformat() if self.restored_at else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveVerification:
+    """What reading one archive's file has shown; no ``problem``: every byte is as written and every row is there."""
+
+    id: uuid.UUID
+    location: str
+    rows: int
+    problem: str | None
+
+    @property
+    def passed(self) -> bool:
+        return self.problem is None
+
+    def as_json(self) -> dict[str, Any]:
+        """One entry of ``archives`` of ``archive verify --json``."""
+        return {
+            "id": str(self.id),
+            "location": self.location,
+            "rows": self.rows,
+            "status": "passed" if self.passed else "failed",
+            "problem": self.problem,
+        }
+
+
+def list_archives(ledger: Ledger, database: str) -> list[ArchiveEntry]:
+    """The archives of a database, the newest first. Only files that are complete are listed."""
+    with ledger.session() as session:
+        stored = session.scalars(
+            select(Archive).where(Archive.database == database).order_by(Archive.created_at.desc(), Archive.id)
+        )
+        return [_entry(row) for row in stored]
+
+
+def get_archive(ledger: Ledger, database: str, archive_id: str | uuid.UUID) -> ArchiveEntry:
+    """One archive. Raises ``UnknownArchive`` and ``ArchiveOfAnotherDatabase``."""
+    hint = f"See which there are: dbplatform archive list {database}."
+    try:
+        wanted = uuid.UUID(str(archive_id))
+    except ValueError:
+        raise UnknownArchive(archive=archive_id, database=database, hint=hint) from None
+    with ledger.session() as session:
+        row = session.get(Archive, wanted)
+        if row is None:
+            raise UnknownArchive(archive=archive_id, database=database, hint=hint)
+        if row.database != database:
+            raise ArchiveOfAnotherDatabase(archive=archive_id, database=row.database, asked=database, hint=hint)
+        return _entry(row)
+
+
+def verify_archive(ledger: Ledger, database: str, archive_id: str | uuid.UUID) -> ArchiveVerification:
+    """Read the whole file: its SHA-256, every page of it, the number of its rows, whose they are. Only reads."""
+    entry = get_archive(ledger, database, archive_id)
+    try:
+        _read_all(entry)
+        problem = None
+    except ArchiveDamaged as error:
+        problem = error.message
+    return ArchiveVerification(id=entry.id, location=entry.location, rows=entry.rows, problem=problem)
+
+
+def record(
+    ledger: Ledger, database: str, plan: ArchivePlan, exported: Exported, *, backup_id: str, now: datetime
+) -> ArchiveEntry:
+    """List a complete file as ``exported``."""
+    with ledger.session() as session:
+        row = Archive(
+            id=exported.archive_id,
+            database=database,
+            name=plan.policy.name,
+            table_name=str(plan.policy.table),
+            column_name=plan.policy.column,
+            cutoff=plan.cutoff,
+            rows=exported.sums.rows,
+            bytes=exported.bytes,
+            sha256=exported.sha256,
+            content_hash=exported.sums.hash,
+            location=str(exported.path),
+            backup_id=backup_id,
+            status="exported",
+            deleted_rows=0,
+            kept={},
+            created_at=now,
+        )
+        session.add(row)
+        session.flush()
+        return _entry(row)
+
+
+def unfinished(ledger: Ledger, database: str, name: str) -> list[ArchiveEntry]:
+    """The archives of that name whose rows have not all been dealt with, the oldest first."""
+    with ledger.session() as session:
+        stored = session.scalars(
+            select(Archive)
+            .where(Archive.database == database, Archive.name == name, Archive.status.in_(("exported", "verified")))
+            .order_by(Archive.created_at, Archive.id)
+        )
+        return [_entry(row) for row in stored]
+
+
+def known(ledger: Ledger, archive_id: uuid.UUID) -> bool:
+    """Whether the ledger lists the archive."""
+    with ledger.session() as session:
+        return session.get(Archive, archive_id) is not None
+
+
+def forget(ledger: Ledger, archive_id: uuid.UUID) -> None:
+    """Take an archive by which no row has left off the list."""
+    with ledger.session() as session:
+        session.delete(session.get_one(Archive, archive_id))
+
+
+def mark_verified(ledger: Ledger, archive_id: uuid.UUID) -> None:
+    """The file was read back and is equal to what the snapshot held."""
+    with ledger.session() as session:
+        row = session.get_one(Archive, archive_id)
+        row.status, row.verified_at = "verified", func.now()
+
+
+def mark_deleted(
+    ledger: Ledger, archive_id: uuid.UUID, *, deleted: int, kept: dict[str, int], backup_id: str
+) -> ArchiveEntry:
+    """All rows are dealt with: ``deleted`` have left behind the backup named, the others stayed."""
+    with ledger.session() as session:
+        row = session.get_one(Archive, archive_id)
+        row.status, row.deleted_at, row.deleted_rows, row.kept = "deleted", func.now(), deleted, dict(kept)
+        row.backup_id = backup_id
+        return _entry(row)
+
+
+def mark_restored(ledger: Ledger, archive_id: uuid.UUID) -> None:
+    """The rows are back in the table that they came from."""
+    with ledger.session() as session:
+        row = session.get_one(Archive, archive_id)
+        row.status, row.restored_at = "restored", func.now()
+
+
+def _read_all(entry: ArchiveEntry) -> None:
+    require_sha256(entry.path, entry.sha256)
+    with ArchiveReader(entry.path) as reader:
+        rows = sum(block.rows for block in reader.blocks())
+        said = reader.metadata
+    if (said.archive_id, said.rows, said.content_hash) != (str(entry.id), entry.rows, entry.content_hash):
+        raise ArchiveDamaged(path=entry.location, reason="it is the file of another archive")
+    if rows != entry.rows:
+        raise ArchiveDamaged(path=entry.location, reason=f"it holds {rows} rows instead of {entry.rows}")
+
+
+def _entry(row: Archive) -> ArchiveEntry:
+    return ArchiveEntry(
+        id=row.id,
+        database=row.database,
+        name=row.name,
+        table=row.table_name,
+        column=row.column_name,
+        cutoff=row.cutoff,
+        rows=row.rows,
+        bytes=row.bytes,
+        sha256=row.sha256,
+        content_hash=row.content_hash,
+        location=row.location,
+        backup_id=row.backup_id,
+        status=cast("Status", row.status),
+        deleted_rows=row.deleted_rows,
+        kept=row.kept,
+        created_at=row.created_at,
+        restored_at=row.restored_at,
+    )

@@ -1,0 +1,254 @@
+"""Step three: exactly the exported rows leave the table, in small transactions that a killed process cannot split.
+
+A row is deleted when it has the key *and* the whole contents of the exported row and the proven backup holds this very
+version of it. The predicate of the policy is never asked again: a row that has begun to match since is not in the file
+and cannot be touched. Rows are locked first (FOR UPDATE) and judged by a later statement, which therefore sees every
+row of another table that has come to refer to them: their writers held FOR KEY SHARE on the row (manual: "13.3.2
+Row-Level Locks"). Otherwise ON DELETE CASCADE would take rows that are in no archive.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import psycopg
+from psycopg import sql
+
+from dbplatform.archiving import records
+from dbplatform.archiving.content import be_durable, be_exact, row_text, same_key
+from dbplatform.archiving.errors import ArchiveTableChanged
+from dbplatform.archiving.parquet import ArchiveReader, require_sha256
+from dbplatform.archiving.points import reached
+from dbplatform.archiving.proof import ProvenSnapshot, covered
+from dbplatform.archiving.records import Reason
+from dbplatform.archiving.shape import TableShape, read_references
+from dbplatform.archiving.staging import Staging, staging
+from dbplatform.archiving.verify import require_same_columns
+from dbplatform.errors import LockNotAcquired
+from dbplatform.postgres.connection import AutocommitConnection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """How gently rows are deleted. After each batch: a pause of ``pause_s`` and as long again as the batch took.
+
+    A batch that waits longer than ``lock_timeout_ms`` is rolled back, halved and tried again, up to ``tries`` times in
+    a row; after 20 that succeed in a row the batch is doubled, up to ``most_rows``.
+    """
+
+    batch_rows: int = 500
+    most_rows: int = 10_000
+    pause_s: float = 0.2
+    lock_timeout_ms: int = 2000
+    tries: int = 8
+
+
+GENTLE = Throttle()
+_SUCCESSES = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pace:
+    """The size of the next batch, from how the last ones went."""
+
+    throttle: Throttle
+    sleep: Callable[[float], None]
+    rows: int = field(init=False)
+    successes: int = 0
+    failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.rows = self.throttle.batch_rows
+
+    def succeeded(self, seconds: float) -> None:
+        self.successes, self.failures = self.successes + 1, 0
+        if self.successes == _SUCCESSES:
+            self.rows, self.successes = min(self.rows * 2, self.throttle.most_rows), 0
+        self.sleep(self.throttle.pause_s + seconds)
+
+    def failed(self) -> bool:
+        """Whether to try again."""
+        self.successes, self.failures = 0, self.failures + 1
+        self.rows = max(self.rows // 2, 1)
+        if self.failures >= self.throttle.tries:
+            return False
+        self.sleep(self.throttle.pause_s * 2**self.failures * random.uniform(0.8, 1.2))
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    connection: AutocommitConnection
+    shape: TableShape
+    archive_id: uuid.UUID
+    name: str
+    proof: ProvenSnapshot
+    stage: Staging
+    pace: _Pace
+    total: int
+
+
+def delete_rows(
+    connection: AutocommitConnection,
+    shape: TableShape,
+    archive_id: uuid.UUID,
+    path: Path,
+    *,
+    sha256: str,
+    proof: ProvenSnapshot,
+    throttle: Throttle = GENTLE,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Delete the exported rows that are still what they were, from where the last call stopped.
+
+    The file's SHA-256 is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, its rows FOR UPDATE)
+    that also records what became of every row: ``records.read_progress`` and ``records.kept_counts`` tell. Triggers
+    fire. Raises ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn`` and ``LockNotAcquired``; the batches
+    before stay.
+    """
+    require_sha256(path, sha256)
+    stand = records.read_progress(connection, archive_id)
+    assert stand is not None
+    position = stand.position
+    pace = _Pace(throttle=throttle, sleep=sleep)
+    with ArchiveReader(path) as reader:
+        require_same_columns(shape, reader.metadata)
+        name, total = reader.metadata.name, reader.rows
+        reached(name, "delete", position, total)
+        with staging(connection, shape.table, shape.names) as stage:
+            work = _Work(
+                connection=connection,
+                shape=shape,
+                archive_id=archive_id,
+                name=name,
+                proof=proof,
+                stage=stage,
+                pace=pace,
+                total=total,
+            )
+            for block in reader.blocks(start=position):
+                stage.replace(block)
+                end = block.first + block.rows
+                while position < end:
+                    position = _batch(work, position, end, clock)
+                    reached(name, "delete", position, total)
+
+
+def _batch(work: _Work, first: int, block_end: int, clock: Callable[[], float]) -> int:
+    """Deal with the next rows; returns the place after them."""
+    while True:
+        end = min(first + work.pace.rows, block_end)
+        started = clock()
+        try:
+            with work.connection.transaction():
+                _deal_with(work, first, end)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            if not work.pace.failed():
+                raise LockNotAcquired(
+                    lock=f"a lock on rows of {work.shape.table}",
+                    waited_ms=work.pace.failures * work.pace.throttle.lock_timeout_ms,
+                    hint="Find in pg_stat_activity the transaction that holds it, then archive again: "
+                    "it goes on where it stopped.",
+                ) from error
+        else:
+            work.pace.succeeded(clock() - started)
+            return end
+
+
+def _deal_with(work: _Work, first: int, end: int) -> None:
+    """One transaction: lock, delete, account for every row, advance."""
+    connection, shape, stage = work.connection, work.shape, work.stage
+    connection.execute("select set_config('lock_timeout', %s, true)", (str(work.pace.throttle.lock_timeout_ms),))
+    be_exact(connection)
+    be_durable(connection)
+    table = shape.table.identifier
+    # No foreign key can be added, and the table not be swapped for another, until this transaction ends.
+    connection.execute(sql.SQL("lock table {} in row exclusive mode").format(table))
+    _require_same_table(work)
+    match = same_key(shape.key, "t", "x")
+    among = stage.between(first, end)
+    connection.execute(
+        sql.SQL("select 1 from {} as t join {} as x on {} where {} for update of t").format(
+            table, stage.table, match, among
+        )
+    )
+    references = read_references(connection, shape.oid)
+    same = sql.SQL("{} = {}").format(row_text(shape.names, "t"), row_text(shape.names, "x"))
+    held = covered(work.proof, "t")
+    referred = sql.SQL("({})").format(
+        sql.SQL(" or ").join([sql.SQL("false"), *(reference.refers_to("t") for reference in references)])
+    )
+    deleted = connection.execute(
+        sql.SQL(
+            "delete from {table} as t using {stage} as x"
+            " where {match} and {among} and {same} and {held} and not {referred} returning {ordinal}"
+        ).format(
+            table=table,
+            stage=stage.table,
+            match=match,
+            among=among,
+            same=same,
+            held=held,
+            referred=referred,
+            ordinal=stage.ordinal,
+        )
+    ).fetchall()
+    if len(deleted) < end - first:
+        _account_for_the_rest(
+            work,
+            [place for (place,) in deleted],
+            sql.SQL(
+                "select {ordinal}, t.same, t.held, t.referred from {stage} as x left join lateral"
+                " (select {same} as same, {held} as held, {referred} as referred from {table} as t where {match})"
+                " as t on true where {among} order by 1"
+            ).format(
+                ordinal=stage.ordinal,
+                stage=stage.table,
+                same=same,
+                held=held,
+                referred=referred,
+                table=table,
+                match=match,
+                among=among,
+            ),
+        )
+    reached(work.name, "batch", end, work.total)
+    records.advance(connection, work.archive_id, first, end, len(deleted))
+
+
+def _account_for_the_rest(work: _Work, deleted: list[int], statement: sql.Composed) -> None:
+    """Record why each row of the batch that was not deleted is still exported only."""
+    gone = set(deleted)
+    kept = [row for row in work.connection.execute(statement).fetchall() if row[0] not in gone]
+    reasons = [_reason(same, held, referred) for _, same, held, referred in kept]
+    records.keep(work.connection, work.archive_id, [row[0] for row in kept], reasons)
+
+
+def _reason(same: bool | None, held: bool | None, referred: bool | None) -> Reason:
+    if same is None:
+        return "gone"
+    if not same:
+        return "changed"
+    if not held:
+        return "uncovered"
+    return "referenced" if referred else "held"
+
+
+def _require_same_table(work: _Work) -> None:
+    row = work.connection.execute(
+        "select to_regclass(%s)::oid::bigint", (work.shape.table.identifier.as_string(work.connection),)
+    ).fetchone()
+    if cast("tuple[int | None]", row)[0] != work.shape.oid:
+        raise ArchiveTableChanged(
+            table=str(work.shape.table),
+            archive=str(work.archive_id),
+            reason="another table has its name now",
+            hint="Archive again; what has left so far stays archived.",
+        )

@@ -1,0 +1,279 @@
+"""Archive files: Parquet with zstd, page checksums and, in the metadata, everything needed to read the rows back.
+
+Rows come from COPY as CSV and go back to COPY as CSV; Arrow turns them into columns and back. In COPY's CSV a null is
+an empty field and an empty text is ``""``, and Arrow keeps the two apart in both directions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from dbplatform.archiving.errors import ArchiveDamaged, ArchiveNotWritten
+from dbplatform.archiving.shape import Column
+from dbplatform.archiving.storage import Storage
+
+FORMAT = 1
+_METADATA_KEY = b"dbplatform"
+_BLOCK = 1024 * 1024
+
+_ARROW: dict[Storage, Any] = {
+    "bool": pa.bool_(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What the file says of itself: enough to restore it, and to rebuild the ledger's row, without the ledger."""
+
+    archive_id: str
+    name: str
+    database: str
+    table: str
+    column: str
+    cutoff: datetime
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: int
+    content_hash: str
+    snapshot: str
+    exported_at: datetime
+    backup_id: str
+
+    def as_bytes(self) -> bytes:
+        document = {
+            "format": FORMAT,
+            "archive_id": self.archive_id,
+            "name": self.name,
+            "database": self.database,
+            "table": self.table,
+            "column": self.column,
+            "cutoff": self.cutoff.isoformat(),
+            "key": list(self.key),
+            "columns": [column.as_json() for column in self.columns],
+            "rows": self.rows,
+            "content_hash": self.content_hash,
+            "snapshot": self.snapshot,
+            "exported_at": self.exported_at.isoformat(),
+            "backup_id": self.backup_id,
+        }
+        return json.dumps(document, ensure_ascii=False).encode()
+
+    @classmethod
+    def read(cls, data: bytes) -> Metadata:
+        """Raises ValueError or KeyError when it is not metadata of a format known here."""
+        document = json.loads(data)
+        if document.pop("format") != FORMAT:
+            raise ValueError("it was written by another version of the format")
+        return cls(
+            **{
+                **document,
+                "cutoff": datetime.fromisoformat(document["cutoff"]),
+                "exported_at": datetime.fromisoformat(document["exported_at"]),
+                "key": tuple(document["key"]),
+                "columns": tuple(Column(**column) for column in document["columns"]),
+            }
+        )
+
+
+class ArchiveWriter:
+    """Writes the rows of COPY's CSV, a block at a time, each block a row group."""
+
+    def __init__(self, file: io.BufferedWriter, metadata: Metadata) -> None:
+        self.columns = metadata.columns
+        schema = pa.schema([(column.name, _ARROW[column.storage]) for column in metadata.columns])
+        self._schema = schema.with_metadata({_METADATA_KEY: metadata.as_bytes()})
+        self._writer = pq.ParquetWriter(
+            file, self._schema, compression="zstd", compression_level=3, write_page_checksum=True
+        )
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Append the rows, one CSV record each. Raises ``pyarrow.ArrowInvalid`` for a value that does not fit."""
+        table = _parsed(lines, self.columns)
+        if table.num_rows != len(lines):
+            raise pa.ArrowInvalid(f"{len(lines)} rows became {table.num_rows}")
+        self._writer.write_table(table.replace_schema_metadata(self._schema.metadata), row_group_size=len(lines))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some consecutive rows of a file; ``first`` is the place of the first of them, from 0."""
+
+    first: int
+    rows: int
+    csv: bytes
+    """COPY's CSV: the row's place, then its columns."""
+
+
+class ArchiveReader:
+    """Reads an archive file block by block. Every error of reading becomes ``ArchiveDamaged``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._reading():
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+            data: Mapping[bytes, bytes] = self._file.schema_arrow.metadata or {}
+            self.metadata = Metadata.read(data[_METADATA_KEY])
+            self.rows = int(self._file.metadata.num_rows)
+
+    def blocks(self, *, start: int = 0) -> Iterator[Block]:
+        """The blocks that hold the rows from place ``start`` on, the first perhaps with rows before it."""
+        first = 0
+        for group in range(self._file.num_row_groups):
+            rows = int(self._file.metadata.row_group(group).num_rows)
+            if first + rows > start:
+                with self._reading():
+                    csv = _csv(self._file.read_row_group(group), self.metadata.columns, first)
+                yield Block(first, rows, csv)
+            first += rows
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> ArchiveReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise damaged(self.path, f"it cannot be read ({first_line(error)})") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file as it lies on the disk. Raises ``ArchiveDamaged`` when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise damaged(path, f"it cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
+
+
+def require_sha256(path: Path, expected: str) -> None:
+    """Raise ``ArchiveDamaged`` unless the file on the disk has the SHA-256 that was recorded."""
+    if sha256_of(path) != expected:
+        raise damaged(path, "its SHA-256 differs from the recorded one")
+
+
+def damaged(path: Path, reason: str) -> ArchiveDamaged:
+    """The error for a file that is not what was written."""
+    return ArchiveDamaged(
+        path=str(path),
+        reason=reason,
+        hint="No row was deleted on its word. Bring back a good copy of the file, then try again; where no row has "
+        "left by it yet, removing the file lets the next run archive anew.",
+    )
+
+
+@contextmanager
+def written(partial: Path) -> Iterator[io.BufferedWriter]:
+    """A new file at ``partial``, on the disk when the block ends, gone when it raises (as far as that is possible)."""
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError | pa.ArrowException):
+            raise ArchiveNotWritten(
+                path=str(partial),
+                reason=first_line(error),
+                hint="Make room there, or correct its rights, then archive again. Nothing was deleted.",
+            ) from error
+        raise
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Give the file its final name; durable when this returns, with the folders that hold it."""
+    partial.rename(final)
+    _sync(final.parent)
+    # Any of these may be new as well; one that cannot be opened was not made by us.
+    with suppress(PermissionError):
+        for folder in final.parent.parents:
+            _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _parsed(lines: Sequence[bytes], columns: Sequence[Column]) -> Any:
+    data = b"".join(lines)
+    # bytea comes as \x and hexadecimal digits: read as text first.
+    types = {c.name: pa.string() if c.storage == "binary" else _ARROW[c.storage] for c in columns}
+    table = pa_csv.read_csv(
+        pa.BufferReader(data),
+        read_options=pa_csv.ReadOptions(
+            column_names=[c.name for c in columns], block_size=len(data) + 1, use_threads=False
+        ),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, escape_char=False, ignore_empty_lines=False),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=types,
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            true_values=["t"],
+            false_values=["f"],
+        ),
+    )
+    for place, column in enumerate(columns):
+        if column.storage == "binary":
+            values = [None if v is None else bytes.fromhex(v[2:]) for v in table.column(place).to_pylist()]
+            table = table.set_column(place, column.name, pa.array(values, pa.binary()))
+    return table
+
+
+def _csv(table: Any, columns: Sequence[Column], first: int) -> bytes:
+    for place, column in enumerate(columns):
+        if column.storage == "binary":
+            values = [None if v is None else "\\x" + v.hex() for v in table.column(place).to_pylist()]
+            table = table.set_column(place, column.name, pa.array(values, pa.string()))
+    places = pa.array(range(first, first + table.num_rows), pa.int64())
+    # By place, because a column of the table may have any name.
+    numbered = pa.table([places, *table.columns], names=["place", *table.column_names])
+    out = io.BytesIO()
+    pa_csv.write_csv(numbered, out, pa_csv.WriteOptions(include_header=False, quoting_style="all_valid"))
+    return out.getvalue()

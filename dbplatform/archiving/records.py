@@ -1,0 +1,142 @@
+"""What a managed database remembers of its archives: which rows have left, and which of the exported ones stayed.
+
+``dbplatform.archive_progress`` commits in the transaction that deletes rows, so it is never ahead of or behind them.
+A row of it is made before the file is, so that the files of a killed export can be told from all others.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg import sql
+
+from dbplatform.archiving.errors import ArchiveMovedOn
+from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
+from dbplatform.postgres.state import ensure_state
+
+_PROGRESS_DDL = """
+    create table dbplatform.archive_progress (
+        archive_id uuid primary key,
+        name text not null,
+        table_name text not null,
+        position bigint not null default 0,
+        deleted bigint not null default 0,
+        started_at timestamptz not null default now(),
+        updated_at timestamptz not null default now()
+    )
+"""
+_KEPT_DDL = """
+    create table dbplatform.archive_kept (
+        archive_id uuid not null references dbplatform.archive_progress on delete cascade,
+        place bigint not null,
+        reason text not null check (reason in ('changed', 'gone', 'referenced', 'uncovered', 'held')),
+        primary key (archive_id, place)
+    )
+"""
+
+#: Why an exported row was not deleted: its contents changed, it was deleted by somebody else, another row refers to
+#: it by now, the proven backup does not hold this version, or a trigger held it back.
+Reason = Literal["changed", "gone", "referenced", "uncovered", "held"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveProgress:
+    """The rows of the file before ``position`` are dealt with; ``deleted`` of them were deleted."""
+
+    position: int
+    deleted: int
+
+
+def ensure_records(connection: AutocommitConnection) -> None:
+    """Create both tables where they are missing."""
+    ensure_state(connection, "archive_progress", _PROGRESS_DDL)
+    ensure_state(connection, "archive_kept", _KEPT_DDL)
+
+
+def begin(connection: AutocommitConnection, archive_id: uuid.UUID, name: str, table: str) -> None:
+    """Remember that rows of an archive are about to be written or to leave; a no-op when it is remembered."""
+    connection.execute(
+        "insert into dbplatform.archive_progress (archive_id, name, table_name) values (%s, %s, %s)"
+        " on conflict do nothing",
+        (archive_id, name, table),
+    )
+
+
+def untouched(connection: AutocommitConnection, name: str) -> list[uuid.UUID]:
+    """The archives of that name that were begun and have not dealt with any row."""
+    rows = connection.execute(
+        "select archive_id from dbplatform.archive_progress where name = %s and position = 0", (name,)
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def forget(connection: AutocommitConnection, archive_id: uuid.UUID) -> None:
+    """Forget an archive that never came to be."""
+    connection.execute("delete from dbplatform.archive_progress where archive_id = %s and position = 0", (archive_id,))
+
+
+def read_progress(connection: AnyConnection, archive_id: uuid.UUID) -> ArchiveProgress | None:
+    """How far the archive is; None: this database does not know it."""
+    if not _exists(connection):
+        return None
+    row = connection.execute(
+        "select position, deleted from dbplatform.archive_progress where archive_id = %s", (archive_id,)
+    ).fetchone()
+    return None if row is None else ArchiveProgress(position=row[0], deleted=row[1])
+
+
+def advance(connection: AutocommitConnection, archive_id: uuid.UUID, first: int, end: int, deleted: int) -> None:
+    """Record, in the transaction that deletes them, that the rows ``[first, end)`` are dealt with.
+
+    Raises ``ArchiveMovedOn`` when row ``first`` is not the next one: then the transaction must be rolled back.
+    """
+    done = connection.execute(
+        "update dbplatform.archive_progress set position = %s, deleted = deleted + %s, updated_at = now()"
+        " where archive_id = %s and position = %s",
+        (end, deleted, archive_id, first),
+    )
+    if done.rowcount != 1:
+        actual = read_progress(connection, archive_id)
+        raise ArchiveMovedOn(
+            archive=str(archive_id),
+            expected=first,
+            actual=actual.position if actual else "none",
+            hint="Wait for it, then archive again.",
+        )
+
+
+def kept_counts(connection: AnyConnection, archive_id: uuid.UUID) -> dict[str, int]:
+    """How many exported rows stayed, by reason."""
+    rows = connection.execute(
+        "select reason, count(*) from dbplatform.archive_kept where archive_id = %s group by 1 order by 1",
+        (archive_id,),
+    ).fetchall()
+    return dict(rows)
+
+
+def not_kept(connection: AnyConnection, archive_id: uuid.UUID, place: sql.Composable) -> sql.Composed:
+    """Whether the exported row at ``place`` has left the table, or still will: a boolean expression."""
+    if not _exists(connection):
+        return sql.Composed([sql.SQL("true")])
+    return sql.SQL(
+        "not exists (select from dbplatform.archive_kept as k where k.archive_id = {id}::uuid and k.place = {place})"
+    ).format(id=sql.Literal(str(archive_id)), place=place)
+
+
+def keep(
+    connection: AutocommitConnection, archive_id: uuid.UUID, places: Sequence[int], reasons: Sequence[Reason]
+) -> None:
+    """Remember which rows stayed, in the transaction that advances past them."""
+    connection.execute(
+        "insert into dbplatform.archive_kept (archive_id, place, reason)"
+        " select %s, * from unnest(%s::bigint[], %s::text[])",
+        (archive_id, list(places), list(reasons)),
+    )
+
+
+def _exists(connection: AnyConnection) -> bool:
+    row = connection.execute("select to_regclass('dbplatform.archive_kept') is not null").fetchone()
+    return row is not None and bool(row[0])

@@ -1,0 +1,274 @@
+"""Brings archived rows back, exactly as they were, in one transaction: all of them or none.
+
+The rows that return are those that the archive has taken out: an exported row that stayed in the table, because it was
+changed or deleted by others meanwhile, is not brought back over them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dbplatform.archiving import catalogue, records
+from dbplatform.archiving.apply import LOCK
+from dbplatform.archiving.catalogue import ArchiveEntry
+from dbplatform.archiving.content import be_durable, be_exact, row_text, same_key
+from dbplatform.archiving.errors import (
+    ArchiveTableChanged,
+    RestoreConflict,
+    RestoreFailed,
+    RestorePartitionMissing,
+)
+from dbplatform.archiving.parquet import ArchiveReader, Metadata, first_line, require_sha256
+from dbplatform.archiving.points import reached
+from dbplatform.archiving.shape import read_columns
+from dbplatform.archiving.staging import Staging, staging
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.catalog import is_partitioned, require_table, table_exists
+from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.locks import advisory_lock
+
+_BOUNDS = """
+    select pg_get_partition_constraintdef(p.relid) from pg_partition_tree(%s::regclass) p where p.isleaf
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreReport:
+    """What ``archive restore`` did: how many rows it brought back, and how many were there already, equal."""
+
+    archive_id: str
+    table: str
+    restored: int
+    already_there: int
+    left_out: int
+    """Exported rows that had never left the table."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``archive restore --json``."""
+        return {
+            "id": self.archive_id,
+            "table": self.table,
+            "restored": self.restored,
+            "already_there": self.already_there,
+            "left_out": self.left_out,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    connection: AutocommitConnection
+    entry: ArchiveEntry
+    metadata: Metadata
+    target: Relation
+    stage: Staging
+    wanted: sql.Composed
+    """Whether the row ``x`` of the file has left its table."""
+    inserted: tuple[str, ...]
+
+
+def restore_archive(
+    connection: AutocommitConnection,
+    ledger: Ledger,
+    archive_id: str,
+    *,
+    database: str,
+    into: Relation | None = None,
+    wait_ms: int = 600_000,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RestoreReport:
+    """Put the archived rows back into their table, or into the table ``into``, made like it where it is missing.
+
+    Under the advisory lock ``archive``. The file's SHA-256 is read first. Rows whose key is absent are inserted, with
+    the values of identity columns (generated columns are computed again); rows that are there and equal are counted.
+    Afterwards every row is compared with the file, still in the transaction. The ledger says ``restored`` once
+    the rows are back in their own table; ``into`` leaves it as it is. Can be run again. Triggers fire.
+
+    Raises ``UnknownArchive``, ``ArchiveDamaged``, ``ArchiveTableChanged``, ``RestoreConflict`` when a key is there with
+    other contents, ``RestorePartitionMissing`` and ``RestoreFailed``: in every case nothing was written.
+    """
+    entry = catalogue.get_archive(ledger, database, archive_id)
+    with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
+        require_sha256(entry.path, entry.sha256)
+        source = Relation.parse(entry.table)
+        target = source if into is None else into
+        with ArchiveReader(entry.path) as reader:
+            try:
+                report = _restore(connection, entry, reader, source, target)
+            except (psycopg.IntegrityError, psycopg.DataError) as error:
+                raise _failed(entry, target, error) from error
+        if target == source:
+            reached(entry.name, "return", report.restored, entry.rows)
+            catalogue.mark_restored(ledger, entry.id)
+        reached(entry.name, "restored", report.restored, entry.rows)
+    return report
+
+
+def _restore(
+    connection: AutocommitConnection, entry: ArchiveEntry, reader: ArchiveReader, source: Relation, target: Relation
+) -> RestoreReport:
+    metadata = reader.metadata
+    names = tuple(column.name for column in metadata.columns)
+    like = target if table_exists(connection, target) else source
+    require_table(connection, like)
+    inserted = _insertable(connection, entry, metadata, like)
+    with staging(connection, like, names) as stage:
+        done = 0
+        for block in reader.blocks():
+            stage.add(block)
+            done += block.rows
+            reached(entry.name, "restore", done, entry.rows)
+        stage.analyze()
+        work = _Work(
+            connection=connection,
+            entry=entry,
+            metadata=metadata,
+            target=target,
+            stage=stage,
+            wanted=records.not_kept(connection, entry.id, stage.ordinal),
+            inserted=inserted,
+        )
+        with connection.transaction():
+            be_exact(connection)
+            be_durable(connection)
+            if like != target:
+                connection.execute(
+                    sql.SQL("create table {} (like {} including all)").format(target.identifier, source.identifier)
+                )
+            return _put_back(work)
+
+
+def _put_back(work: _Work) -> RestoreReport:
+    """In one transaction: refuse conflicts, insert what is absent, compare every row."""
+    connection, target = work.connection, work.target
+    wanted = _count(work, work.wanted)
+    _refuse_conflicts(work)
+    if is_partitioned(connection, target):
+        _refuse_missing_partitions(work)
+    columns = [sql.Identifier(name) for name in work.inserted]
+    inserted = connection.execute(
+        sql.SQL(
+            "insert into {target} ({columns}) overriding system value select {values} from {stage} as x"
+            " where {wanted} and not exists (select from {target} as t where {match})"
+        ).format(
+            target=target.identifier,
+            columns=sql.SQL(", ").join(columns),
+            values=sql.SQL(", ").join(sql.SQL("x.{}").format(column) for column in columns),
+            stage=work.stage.table,
+            wanted=work.wanted,
+            match=same_key(work.metadata.key, "t", "x"),
+        )
+    ).rowcount
+    equal = _count(work, sql.SQL("{} and exists ({})").format(work.wanted, _there(work, same=True)))
+    if equal != wanted:
+        raise RestoreFailed(
+            archive=str(work.entry.id),
+            table=str(target),
+            reason=f"{wanted - equal} rows came back with other contents or not at all",
+            hint="Look for triggers, rules or generated columns that change rows on INSERT.",
+        )
+    reached(work.entry.name, "insert", inserted, work.entry.rows)
+    return RestoreReport(
+        archive_id=str(work.entry.id),
+        table=str(target),
+        restored=inserted,
+        already_there=wanted - inserted,
+        left_out=work.entry.rows - wanted,
+    )
+
+
+def _insertable(
+    connection: AutocommitConnection, entry: ArchiveEntry, metadata: Metadata, table: Relation
+) -> tuple[str, ...]:
+    """The columns to write: those of the file that the table does not compute itself."""
+    there = {column.name: column for column in read_columns(connection, table)}
+    for column in metadata.columns:
+        now = there.get(column.name)
+        if now is None or now.type != column.type:
+            raise ArchiveTableChanged(
+                table=str(table),
+                archive=str(entry.id),
+                reason=f"its column {column.name} was {column.type}, and is {now.type if now else 'gone'}",
+                hint="Restore into a table that has it: --into NAME.",
+            )
+    return tuple(column.name for column in metadata.columns if not there[column.name].generated)
+
+
+def _refuse_conflicts(work: _Work) -> None:
+    condition = sql.SQL("{} and exists ({})").format(work.wanted, _there(work, same=False))
+    rows = _count(work, condition)
+    if not rows:
+        return
+    key = row_text(work.metadata.key, "x")
+    examples = work.connection.execute(
+        sql.SQL("select {} from {} as x where {} order by {} limit 3").format(
+            key, work.stage.table, condition, work.stage.ordinal
+        )
+    ).fetchall()
+    raise RestoreConflict(
+        rows=rows,
+        table=str(work.target),
+        keys=", ".join(f"({', '.join(work.metadata.key)}) = {example}" for (example,) in examples),
+        hint="Restore aside (--into NAME) and compare, or delete those rows first.",
+    )
+
+
+def _there(work: _Work, *, same: bool) -> sql.Composed:
+    """The rows of the table with the key of ``x``, and with equal or other contents."""
+    names = tuple(column.name for column in work.metadata.columns)
+    return sql.SQL("select from {} as t where {} and {} {} {}").format(
+        work.target.identifier,
+        same_key(work.metadata.key, "t", "x"),
+        row_text(names, "t"),
+        sql.SQL("=" if same else "<>"),
+        row_text(names, "x"),
+    )
+
+
+def _refuse_missing_partitions(work: _Work) -> None:
+    bounds = work.connection.execute(_BOUNDS, (work.target.identifier.as_string(work.connection),)).fetchall()
+    # The catalog's own text of what each partition takes; no bound at all: a default partition alone.
+    takes = [sql.SQL("({})").format(sql.SQL(text)) for (text,) in bounds if text is not None]
+    if len(takes) < len(bounds):
+        return
+    row = work.connection.execute(
+        sql.SQL("select {} from {} as x where {} and not coalesce({}, false) order by {} limit 1").format(
+            row_text(dict.fromkeys((*work.metadata.key, work.metadata.column)), "x"),
+            work.stage.table,
+            work.wanted,
+            sql.SQL(" or ").join([sql.SQL("false"), *takes]),
+            work.stage.ordinal,
+        )
+    ).fetchone()
+    if row is not None:
+        raise RestorePartitionMissing(
+            table=str(work.target),
+            key=row[0],
+            hint="Make its partition first (dbplatform partition apply, with a start that reaches back far enough), "
+            "or restore aside: --into NAME.",
+        )
+
+
+def _count(work: _Work, condition: sql.Composable) -> int:
+    row = work.connection.execute(
+        sql.SQL("select count(*) from {} as x where {}").format(work.stage.table, condition)
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _failed(entry: ArchiveEntry, target: Relation, error: psycopg.Error) -> RestoreFailed:
+    said = (error.diag.message_primary, error.diag.message_detail)
+    reason = ": ".join(words.rstrip(".") for words in said if words)
+    return RestoreFailed(
+        archive=str(entry.id),
+        table=str(target),
+        reason=reason or first_line(error),
+        hint="Mend the cause, then restore again; or restore aside: --into NAME.",
+    )

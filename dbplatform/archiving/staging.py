@@ -1,0 +1,97 @@
+"""The temporary table into which a file's rows are loaded back, with the types of the table they came from.
+
+It lives in the session, so a killed process leaves nothing behind; it writes no WAL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from dbplatform.archiving.content import RowSums, be_exact, row_text, sums_of
+from dbplatform.archiving.parquet import Block
+from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.identifiers import Relation
+
+_TABLE = sql.Identifier("pg_temp", "dbplatform_archived")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    """Rows of a file, by their place in it. In statements the table is ``table``, its rows are called ``x``."""
+
+    connection: AutocommitConnection
+    names: tuple[str, ...]
+    place: sql.Identifier
+
+    @property
+    def table(self) -> sql.Identifier:
+        return _TABLE
+
+    @property
+    def ordinal(self) -> sql.Composed:
+        """The place of the row ``x``."""
+        return sql.SQL("x.{}").format(self.place)
+
+    def between(self, first: int, end: int) -> sql.Composed:
+        """Whether the row ``x`` has a place in ``[first, end)``."""
+        return sql.SQL("{place} >= {first} and {place} < {end}").format(
+            place=self.ordinal, first=sql.Literal(first), end=sql.Literal(end)
+        )
+
+    def add(self, block: Block) -> None:
+        """Load the rows of a block, beside those that are there."""
+        columns = sql.SQL(", ").join([self.place, *map(sql.Identifier, self.names)])
+        statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(_TABLE, columns)
+        with self.connection.transaction():
+            be_exact(self.connection)
+            with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.write(block.csv)
+
+    def replace(self, block: Block) -> None:
+        """Load the rows of a block in place of those that are there."""
+        self.connection.execute(sql.SQL("truncate {}").format(_TABLE))
+        self.add(block)
+        self.analyze()
+
+    def analyze(self) -> None:
+        """Let the planner know how few rows a batch of it is."""
+        self.connection.execute(sql.SQL("analyze {}").format(_TABLE))
+
+    def sums(self) -> RowSums:
+        """The sums over the rows that are there, computed by the server from the table's own types."""
+        text = row_text(sorted(self.names), "x")
+        statement = sql.SQL("select {} from (select {} from {} as x) as rows (text)").format(
+            sums_of(sql.SQL("text"), sql.SQL("true")), text, _TABLE
+        )
+        with self.connection.transaction():
+            be_exact(self.connection)
+            row = self.connection.execute(statement).fetchone()
+        assert row is not None
+        return RowSums(rows=row[0], first=row[1], second=row[2])
+
+
+@contextmanager
+def staging(connection: AutocommitConnection, like: Relation, names: Sequence[str]) -> Iterator[Staging]:
+    """An empty temporary table with the columns ``names`` of ``like`` and without its constraints."""
+    place = "place"
+    while place in names:
+        place += "_"
+    columns = [sql.SQL("0::bigint as {}").format(sql.Identifier(place))]
+    columns += [sql.SQL("t.{}").format(sql.Identifier(name)) for name in names]
+    drop = sql.SQL("drop table if exists {}").format(_TABLE)
+    connection.execute(drop)
+    connection.execute(
+        sql.SQL("create temporary table {} as select {} from {} as t with no data").format(
+            _TABLE, sql.SQL(", ").join(columns), like.identifier
+        )
+    )
+    try:
+        connection.execute(sql.SQL("create unique index on {} ({})").format(_TABLE, sql.Identifier(place)))
+        yield Staging(connection=connection, names=tuple(names), place=sql.Identifier(place))
+    finally:
+        if not connection.closed:
+            connection.execute(drop)

@@ -1,0 +1,209 @@
+"""The proof: the backup is restored into a scratch database, and every table compared with the manifest.
+
+Only this sets ``proven_at``. A drill that could not be carried out has errored: it neither proves nor disproves.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from dbplatform import progress
+from dbplatform.backups.catalogue import Backup, load_manifest, mark_damaged, mark_proven, reading
+from dbplatform.backups.compare import TableProof, compare
+from dbplatform.backups.errors import BackupDamaged, RestoreFailed
+from dbplatform.backups.files import check_files
+from dbplatform.backups.holding import held
+from dbplatform.backups.loading import check_server, load
+from dbplatform.backups.scratch import maintained, scratch_database
+from dbplatform.ledger.backups import DrillRecord
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.connection import Target
+from dbplatform.postgres.programs import Programs
+
+#: A restore that failed with these words says nothing of the backup: the scratch server was in trouble.
+_OF_THE_SERVER = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "connection to server",
+    "server closed the connection",
+    "terminating connection",
+    "the database system is",
+    "out of memory",
+    "out of shared memory",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillReport:
+    """What a drill found. ``proven`` only when every file, every count and every hash was right."""
+
+    id: str
+    backup_id: str
+    database: str
+    proven: bool
+    rto_seconds: float | None
+    """From the start of the restore until all was compared; none where it did not come so far."""
+    rpo_seconds: float | None
+    """How old the data was when the drill began; none where the manifest cannot be read."""
+    tables: tuple[TableProof, ...]
+    errors: tuple[str, ...]
+    """One sentence for each file or table that is wrong."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's ``drill``."""
+        return {
+            "backup_id": self.backup_id,
+            "proven": self.proven,
+            "rto_seconds": self.rto_seconds,
+            "rpo_seconds": self.rpo_seconds,
+            "tables": [table.as_json() for table in self.tables],
+            "errors": list(self.errors),
+        }
+
+
+def drill(
+    backup: Backup,
+    ledger: Ledger,
+    scratch_server: Target,
+    *,
+    programs: Programs,
+    jobs: int = 2,
+    room: Path | None = None,
+    run_id: str | None = None,
+    now: datetime | None = None,
+) -> DrillReport:
+    """Restore a complete backup into a scratch database of ``scratch_server``, compare it, drop it, record the result.
+
+    ``scratch_server`` is any database of a server that is at least as new as the source. Owners, grants and policies
+    are left out, because a scratch server lacks the roles. A mismatch, a damaged file, or a dump that pg_restore
+    refuses gives ``proven`` false, and takes away an earlier proof. What keeps the drill from being carried out
+    (``ServerTooOld``, ``ServerLacks``, ``NoRoom``, ``BackupUnreadable``, a lost connection) is raised and recorded as
+    ``errored``; the earlier proof stays.
+
+    Reports ``restore <database>`` in bytes and the facts ``drill <database>: started, read, created, loaded, compared,
+    dropped, recorded``.
+    """
+    record = DrillRecord(
+        id=uuid.uuid4(),
+        backup_id=backup.id,
+        database=backup.database,
+        run_id=run_id,
+        status="running",
+        started_at=now or datetime.now(UTC),
+        tables=[],
+        errors=[],
+    )
+    with held(ledger, _lock(record.id)), reading(ledger, backup):
+        _close_killed(ledger, backup.database)
+        with ledger.session() as session:
+            session.add(record)
+        _step(backup, "started")
+        try:
+            report = _carry_out(backup, record, ledger, scratch_server, programs, jobs, room)
+        except BaseException as error:
+            _finish(ledger, record, status="errored", errors=(str(error) or type(error).__name__,))
+            raise
+        if report.proven:
+            mark_proven(ledger, backup.id)
+        else:
+            mark_damaged(ledger, backup.id, report.errors)
+        _finish(
+            ledger,
+            record,
+            status="proven" if report.proven else "not proven",
+            errors=report.errors,
+            report=report,
+        )
+    _step(backup, "recorded")
+    return report
+
+
+def _carry_out(
+    backup: Backup,
+    record: DrillRecord,
+    ledger: Ledger,
+    server: Target,
+    programs: Programs,
+    jobs: int,
+    room: Path | None,
+) -> DrillReport:
+    started = time.monotonic()
+    rto_seconds: float | None = None
+    rpo_seconds: float | None = None
+    tables: tuple[TableProof, ...] = ()
+    try:
+        manifest = load_manifest(backup)
+        rpo_seconds = (record.started_at - manifest.source.taken_at).total_seconds()
+        errors = [str(problem) for problem in check_files(backup, manifest)]
+        _step(backup, "read")
+        if not errors:
+            with maintained(server) as (connection, token):
+                check_server(connection, server, backup, manifest, roles=False, room=room)
+                with scratch_database(connection, token, server, manifest.source.locale, purpose="drill") as scratch:
+                    _step(backup, "created")
+                    task = f"restore {backup.database}"
+                    load(backup, manifest, scratch, programs=programs, jobs=jobs, roles=False, task=task)
+                    _step(backup, "loaded")
+                    tables = compare(scratch.target, manifest, task=f"compare {backup.database}")
+                    rto_seconds = time.monotonic() - started
+                    _step(backup, "compared")
+                _step(backup, "dropped")
+            errors = [table.difference for table in tables if table.difference is not None]
+    except BackupDamaged as error:
+        errors = [str(error.fields["problems"])]
+    except RestoreFailed as error:
+        if any(words in error.message for words in _OF_THE_SERVER):
+            raise
+        errors = [error.message]
+    return DrillReport(
+        id=str(record.id),
+        backup_id=backup.id,
+        database=backup.database,
+        proven=not errors,
+        rto_seconds=rto_seconds,
+        rpo_seconds=rpo_seconds,
+        tables=tables,
+        errors=tuple(errors),
+    )
+
+
+def list_drills(ledger: Ledger, database: str) -> tuple[DrillRecord, ...]:
+    """Every drill of a database, the newest first."""
+    query = select(DrillRecord).where(DrillRecord.database == database)
+    with ledger.session() as session:
+        return tuple(session.scalars(query.order_by(DrillRecord.started_at.desc(), DrillRecord.id)))
+
+
+def _close_killed(ledger: Ledger, database: str) -> None:
+    """Drills whose process was killed have errored; what they left on the scratch server goes by ``maintained``."""
+    for record in list_drills(ledger, database):
+        if record.status == "running":
+            with held(ledger, _lock(record.id)) as mine:
+                if mine:
+                    _finish(ledger, record, status="errored", errors=("its process was ended before it had finished",))
+
+
+def _finish(
+    ledger: Ledger, record: DrillRecord, *, status: str, errors: tuple[str, ...], report: DrillReport | None = None
+) -> None:
+    with ledger.session() as session:
+        stored = session.get_one(DrillRecord, record.id)
+        stored.status, stored.errors, stored.finished_at = status, list(errors), func.now()
+        if report is not None:
+            stored.rto_seconds, stored.rpo_seconds = report.rto_seconds, report.rpo_seconds
+            stored.tables = [table.as_json() for table in report.tables]
+
+
+def _lock(id: uuid.UUID) -> str:
+    return f"drill {id}"
+
+
+def _step(backup: Backup, fact: str) -> None:
+    progress.report(f"drill {backup.database}: {fact}", done=1, total=1, unit="step")

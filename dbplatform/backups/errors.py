@@ -1,0 +1,79 @@
+"""What can go wrong with backups.
+
+UsageError
++-- UnknownBackup
++-- NotRestorable           a backup that is not complete
++-- DatabaseExists          a restore would go over a database
++-- ReplaceMismatch
++-- ServerTooOld
++-- ServerLacks             extensions or roles that the backup needs
+`-- SecretOnCommandLine     a secret of the URL that PostgreSQL's programs take in no safe way
+WorkError
++-- NoFittingProgram
++-- NoRoom
++-- BackupFailed
++-- BackupDamaged           the files are not what was written
++-- BackupUnreadable        the files could not be read, so nothing is known of them
++-- BackupInUse
+`-- RestoreFailed
+"""
+
+from __future__ import annotations
+
+from dbplatform.errors import UsageError, WorkError
+
+
+class UnknownBackup(UsageError):
+    """The database {database} has no backup {id}."""
+
+
+class NotRestorable(UsageError):
+    """The backup {id} is {status}, not complete."""
+
+
+class DatabaseExists(UsageError):
+    """The database {name} exists on {server}."""
+
+
+class ReplaceMismatch(UsageError):
+    """The restore goes into {name}, but {replace} was named as the database to replace."""
+
+
+class ServerTooOld(UsageError):
+    """The backup {id} comes from PostgreSQL {needed}; {server} runs {actual}, which is older."""
+
+
+class ServerLacks(UsageError):
+    """The backup {id} needs {what}, which {server} does not have."""
+
+
+class SecretOnCommandLine(UsageError):
+    """The URL of {target} holds {keyword}, which {program} can be given on its command line only."""
+
+
+class NoFittingProgram(WorkError):
+    """No {program} of PostgreSQL {at_least} or newer was found; there is {found}."""
+
+
+class NoRoom(WorkError):
+    """{folder} has {free} free; {work} may need {needed}."""
+
+
+class BackupFailed(WorkError):
+    """The backup of {database} failed: {reason}."""
+
+
+class BackupDamaged(WorkError):
+    """The backup {id} is damaged: {problems}."""
+
+
+class BackupUnreadable(WorkError):
+    """The file {path} of the backup {id} cannot be read: {reason}."""
+
+
+class BackupInUse(WorkError):
+    """The backup {id} is being pruned."""
+
+
+class RestoreFailed(WorkError):
+    """The restore of {id} into {name} failed: {reason}."""

@@ -1,0 +1,145 @@
+"""One backup into one empty database: what a restore and a drill share."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dbplatform import progress
+from dbplatform.backups.catalogue import Backup
+from dbplatform.backups.errors import RestoreFailed, ServerLacks, ServerTooOld
+from dbplatform.backups.files import require_room
+from dbplatform.backups.manifest import Manifest
+from dbplatform.backups.programs import (
+    ProgramFailed,
+    login,
+    own_environment,
+    restore_program,
+    run,
+    stops_at_once,
+    unknown_timeout,
+)
+from dbplatform.backups.scratch import Scratch
+from dbplatform.postgres.connection import AnyConnection, Target
+from dbplatform.postgres.programs import Programs
+
+# Entries of the table of contents that need a role, which a scratch server does not have, and hold no rows.
+_BOUND_TO_ROLES = re.compile(r"\d+; \d+ \d+ (?:POLICY|USER MAPPING) ")
+_LOOK_AT_SIZE_S = 1.0
+_SIZE = "select pg_database_size(oid) from pg_database where datname = %s"
+
+
+def check_server(
+    connection: AnyConnection, server: Target, backup: Backup, manifest: Manifest, *, roles: bool, room: Path | None
+) -> None:
+    """Raise what would stop the restore later: an older server, missing extensions or roles, too little room.
+
+    ``room`` is a folder on the file system of the server's data, where that is known; nothing is read of the server's
+    disk otherwise.
+    """
+    major = connection.info.server_version // 10000
+    if major < manifest.source.server_major:
+        raise ServerTooOld(
+            id=backup.id,
+            needed=manifest.source.server_version,
+            server=server.place,
+            actual=connection.info.parameter_status("server_version"),
+            hint=f"Restore to PostgreSQL {manifest.source.server_major} or newer.",
+        )
+    available = {name for (name,) in connection.execute("select name from pg_available_extensions").fetchall()}
+    if missing := sorted(set(manifest.source.extensions) - available):
+        raise ServerLacks(
+            id=backup.id,
+            what=f"the extension {', '.join(missing)}",
+            server=server.place,
+            hint="Install it on that server, or restore to another.",
+        )
+    known = {name for (name,) in connection.execute("select rolname from pg_roles").fetchall()}
+    if roles and (missing := sorted({*manifest.source.roles, manifest.source.owner} - known)):
+        raise ServerLacks(
+            id=backup.id,
+            what=f"the role {', '.join(missing)}",
+            server=server.place,
+            hint="Create it there, or restore without owners and grants.",
+        )
+    if room is not None:
+        require_room(room, manifest.source.database_bytes, work=f"the restored {backup.database}")
+
+
+def load(
+    backup: Backup,
+    manifest: Manifest,
+    scratch: Scratch,
+    *,
+    programs: Programs,
+    jobs: int,
+    roles: bool,
+    task: str,
+) -> None:
+    """Run pg_restore into the empty database, without subscriptions.
+
+    Without ``roles``, what belongs to roles (owners, grants, row security policies, user mappings) is left out.
+    Reports ``task`` in bytes of the growing database. Raises ``RestoreFailed`` with pg_restore's own words.
+    """
+    major = scratch.maintenance.info.server_version // 10000
+    program = restore_program(programs, dump_major=manifest.program_major, server_major=major)
+    access = login(scratch.target, work=f"loads {scratch.token}", server_of=scratch.maintenance)
+    command: list[str | Path] = [
+        program.path("pg_restore"),
+        f"--dbname={access.dbname}",
+        f"--jobs={jobs}",
+        "--no-subscriptions",
+        "--no-password",
+    ]
+    if stops_at_once(program, server_major=major):
+        command.append("--exit-on-error")
+    if not roles:
+        command += ["--no-owner", "--no-privileges"]
+    looked = 0.0
+
+    def poll() -> None:
+        nonlocal looked
+        if time.monotonic() - looked >= _LOOK_AT_SIZE_S:
+            looked = time.monotonic()
+            row = scratch.maintenance.execute(_SIZE, (scratch.name,)).fetchone()
+            total = manifest.source.database_bytes
+            progress.report(task, done=min(int(row[0]), total) if row else 0, total=total, unit="bytes")
+
+    try:
+        with _without_roles(command, backup, roles=roles) as complete_command:
+            run(
+                [*complete_command, backup.dump],
+                login=access,
+                poll=poll,
+                tolerated=unknown_timeout(program, server_major=major),
+            )
+    except ProgramFailed as error:
+        raise RestoreFailed(
+            id=backup.id,
+            name=scratch.name,
+            reason=str(error),
+            hint=f"See whether the backup can be read: dbplatform backup verify {backup.database} {backup.id}",
+        ) from error
+
+
+@contextmanager
+def _without_roles(command: list[str | Path], backup: Backup, *, roles: bool) -> Iterator[list[str | Path]]:
+    """The command with a list of what to restore, where entries are to be left out."""
+    if roles:
+        yield command
+        return
+    answer = subprocess.run(
+        [command[0], "--list", backup.dump], capture_output=True, env=own_environment(), check=False
+    )
+    if answer.returncode != 0:
+        raise ProgramFailed(" ".join(answer.stderr.decode(errors="replace").split()))
+    lines = answer.stdout.decode(errors="surrogateescape").splitlines(keepends=True)
+    with tempfile.NamedTemporaryFile(suffix=".list") as listed:
+        kept = "".join(line for line in lines if not _BOUND_TO_ROLES.match(line))
+        Path(listed.name).write_text(kept, errors="surrogateescape")
+        yield [*command, f"--use-list={listed.name}"]

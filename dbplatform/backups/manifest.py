@@ -1,0 +1,134 @@
+"""The manifest: what was in the database at the snapshot, and which files hold it.
+
+``manifest.json`` is written last, beside the folder ``dump`` that pg_dump made. Its own SHA-256 lies in the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+MANIFEST = "manifest.json"
+DUMP = "dump"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TableContent(_Part):
+    """What one table held: its rows, and the content hash of ``postgres.catalog``."""
+
+    table: str
+    rows: int
+    hash: str
+
+
+class FileEntry(_Part):
+    """One file, by its path relative to the manifest."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Locale(_Part):
+    """How the database was created: what ``CREATE DATABASE`` must be told to make it again."""
+
+    encoding: str
+    provider: Literal["libc", "icu", "builtin"]
+    collate: str
+    ctype: str
+    locale: str | None
+    rules: str | None
+
+
+class Source(_Part):
+    """The database that was dumped, and the moment."""
+
+    database: str
+    """Its name on the server."""
+    database_oid: int
+    system_identifier: str
+    server_version: str
+    server_major: int
+    snapshot: str
+    """``pg_current_snapshot()``: which transactions are in it."""
+    wal_lsn: str
+    """A WAL position at or after the last commit in it."""
+    taken_at: datetime
+    """Every transaction that committed before is in it."""
+    database_bytes: int
+    owner: str
+    locale: Locale
+    settings: dict[str, str]
+    """``ALTER DATABASE ... SET``."""
+    extensions: tuple[str, ...]
+    roles: tuple[str, ...]
+    """Those that own, or are named by, what is in it."""
+
+
+class Manifest(_Part):
+    """The whole of ``manifest.json``."""
+
+    format: Literal[1] = 1
+    id: str
+    database: str
+    """Its name in the declaration."""
+    kind: Literal["logical"] = "logical"
+    started_at: datetime
+    finished_at: datetime
+    source: Source
+    program: str
+    """The version of pg_dump."""
+    program_major: int
+    compression: str
+    warnings: tuple[str, ...]
+    """What pg_dump said without failing."""
+    tables: tuple[TableContent, ...]
+    files: tuple[FileEntry, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files but the manifest."""
+        return sum(file.bytes for file in self.files)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> str:
+    """Write ``manifest.json`` to disk, for sure; its SHA-256."""
+    data = manifest.model_dump_json(indent=2).encode() + b"\n"
+    with (folder / MANIFEST).open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder)
+    return hashlib.sha256(data).hexdigest()
+
+
+def sum_file(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Every file below, whatever its kind, in the order of the names; a link to a folder is a file."""
+    for root, folders, files in os.walk(folder):
+        links = [name for name in folders if (Path(root) / name).is_symlink()]
+        folders.sort()
+        yield from (Path(root) / name for name in sorted([*files, *links]))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

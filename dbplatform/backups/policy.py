@@ -1,0 +1,101 @@
+"""What may be declared about backups."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from dbplatform.postgres.words import Cron, DurationWords, Interval, Policy
+
+#: The levels that pg_dump takes, by method.
+_LEVELS = {"none": (0, 0), "gzip": (1, 9), "lz4": (1, 12), "zstd": (1, 22)}
+_NOT_BUILT_YET = {
+    "physical": "physical backups are not built yet; leave physical out",
+    "encrypt_to": "encrypting backups is not built yet; leave encrypt_to out",
+}
+
+
+def _compression(value: str) -> str:
+    match = re.fullmatch(r"([a-z0-9]+)(?::(\d+))?", value)
+    if match is None or match[1] not in _LEVELS:
+        raise ValueError(f"{value!r} is no compression; write zstd:3, gzip:6, lz4:1 or none")
+    low, high = _LEVELS[match[1]]
+    if match[2] is not None and not low <= int(match[2]) <= high:
+        raise ValueError(f"{match[1]} has the levels {low} to {high}, not {match[2]}")
+    return value
+
+
+def _destination(value: str) -> str:
+    if value.startswith("s3://"):
+        raise ValueError("backups on S3 are not built yet; name a folder")
+    if "://" in value:
+        raise ValueError(f"{value!r} is no destination; name a folder")
+    return value
+
+
+class LogicalPolicy(Policy):
+    """Dumps of the database by pg_dump, in its directory format."""
+
+    schedule: Cron | None = Field(
+        default=None, description="When a backup is taken besides the main job: five cron words, in UTC."
+    )
+    compression: Annotated[str, AfterValidator(_compression)] = Field(
+        default="zstd:3",
+        description="How pg_dump packs the data: zstd, gzip or lz4 with a level, or none. Where the program cannot do "
+        "it, gzip:1; the manifest tells which it was.",
+    )
+    jobs: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(
+        default=2, description="How many tables are dumped, or restored, side by side; each takes a connection."
+    )
+
+
+class RetainPolicy(Policy):
+    """What is kept: the newest backup of each of so many days, ISO weeks and months that have one, in UTC."""
+
+    daily: Annotated[int, Field(strict=True, ge=0)] = Field(default=7, description="How many days.")
+    weekly: Annotated[int, Field(strict=True, ge=0)] = Field(default=4, description="How many weeks.")
+    monthly: Annotated[int, Field(strict=True, ge=0)] = Field(default=12, description="How many months.")
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> RetainPolicy:
+        if not (self.daily or self.weekly or self.monthly):
+            raise ValueError("nothing would be kept; let daily, weekly or monthly be at least 1")
+        return self
+
+
+class DrillPolicy(Policy):
+    """How often a restore proves the newest backup."""
+
+    schedule: Cron | None = Field(
+        default=None, description="When a drill runs besides the main job: five cron words, in UTC."
+    )
+    max_age: DurationWords = Field(
+        default=Interval(days=8),
+        validate_default=True,
+        description="How old the newest proof may be; with an older one nothing is pruned or archived.",
+    )
+
+
+class BackupPolicy(Policy):
+    """How one database is backed up, how long backups are kept, and how they are proven."""
+
+    destination: Annotated[str, AfterValidator(_destination), Field(min_length=1)] | None = Field(
+        default=None,
+        description="The folder of the backups; each database has a folder of its name in it. Left out: the folder "
+        "backups in DBPLATFORM_HOME.",
+    )
+    logical: LogicalPolicy = LogicalPolicy()
+    retain: RetainPolicy = RetainPolicy()
+    drill: DrillPolicy = DrillPolicy()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for key, sentence in _NOT_BUILT_YET.items():
+                if value.get(key, False) is not False:
+                    raise ValueError(sentence)
+            return {name: item for name, item in value.items() if name not in _NOT_BUILT_YET}
+        return value

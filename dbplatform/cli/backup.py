@@ -1,0 +1,133 @@
+"""``dbplatform backup``: take, list, verify and prune the backups of a database."""
+
+from __future__ import annotations
+
+import click
+
+from dbplatform.backups.prune import PrunePlan
+from dbplatform.cli.common import (
+    SubVerbs,
+    bars,
+    confirmed,
+    database_argument,
+    dry_run_option,
+    json_option,
+    note,
+    opened,
+    say,
+    show_json,
+    show_table,
+    yes_option,
+)
+from dbplatform.errors import NotBuiltYet
+from dbplatform.operations import backups
+
+
+@click.group("backup", cls=SubVerbs)
+def command() -> None:
+    """Backups by pg_dump, each with a manifest; a drill proves them."""
+
+
+@command.command()
+@database_argument
+@click.option("--kind", type=click.Choice(["logical", "physical"]), default="logical", show_default=True)
+@click.option("--only", hidden=True)
+@dry_run_option
+@json_option
+@click.pass_context
+def create(context: click.Context, database: str, kind: str, only: str | None, dry_run: bool, as_json: bool) -> None:
+    """Take a backup. Lock: ACCESS SHARE on every table; holds back vacuum while it lasts."""
+    if kind == "physical" or only:
+        raise NotBuiltYet(what="backup create --only" if only else "A physical backup", hint="Leave the option out.")
+    platform, declared = opened(context, database)
+    folder = backups.folder_of(platform, backups.policy_of(declared)) / database
+    if dry_run:
+        show_json({"database": database, "kind": kind, "folder": str(folder)}) if as_json else say(
+            f"would dump {database} into a new folder of {folder}"
+        )
+        return
+    if not as_json:
+        note(f"dumping {database} into {folder}")
+    with bars():
+        backup = backups.take(platform, declared)
+    if as_json:
+        show_json({"database": database, **backup.as_json()})
+    else:
+        say(f"backup {backup.id}: {backup.bytes or 0:,} bytes in {backup.location}")
+        say(f"It counts when a restore has proven it: dbplatform drill {database}")
+
+
+@command.command("list")
+@database_argument
+@json_option
+@click.pass_context
+def list_(context: click.Context, database: str, as_json: bool) -> None:
+    """The backups, the newest first, with their proof."""
+    found = backups.known(*opened(context, database))
+    if as_json:
+        show_json({"database": database, "backups": [backup.as_json() for backup in found]})
+        return
+    show_table(
+        None,
+        ("backup", "status", "proven", "bytes", "note"),
+        [
+            (b.id, b.status, b.proven_at and f"{b.proven_at:%Y-%m-%d %H:%M} UTC", b.bytes, b.damage or b.error)
+            for b in found
+        ],
+    )
+
+
+@command.command()
+@database_argument
+@click.argument("backup_id", required=False)
+@json_option
+@click.pass_context
+def verify(context: click.Context, database: str, backup_id: str | None, as_json: bool) -> int:
+    """Read a backup from end to end, by default the newest; exit 1 when it is damaged."""
+    with bars():
+        found = backups.examine(*opened(context, database), backup_id)
+    if as_json:
+        show_json({"database": database, **found.as_json()})
+    else:
+        say(f"backup {found.backup_id}: {found.files} files, {found.bytes:,} bytes read")
+        for problem in found.problems:
+            say(f"  DAMAGED {problem}")
+        if found.passed:
+            say("  every file is what was written; that it can be restored is shown by a drill alone")
+    return 0 if found.passed else 1
+
+
+@command.command()
+@database_argument
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_context
+def prune(context: click.Context, database: str, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Remove what the retention does not keep; never the newest proven backup. Exit 1 when nothing may be removed."""
+    platform, declared = opened(context, database)
+    planned = backups.plan_prune(platform, declared)
+    if not as_json or dry_run:
+        show_json(planned.as_json()) if as_json else _show_plan(planned)
+    if planned.refusal:
+        if as_json and not dry_run:
+            show_json(planned.as_json())
+        return 1
+    if dry_run or (not planned.prune and not as_json):
+        return 0
+    confirmed(f"Remove {len(planned.prune)} backups?", yes=yes or not planned.prune)
+    report = backups.apply_prune(platform, declared, planned)
+    show_json(report.as_json()) if as_json else say(f"removed: {', '.join(report.pruned) or 'none'}")
+    return 0
+
+
+def _show_plan(planned: PrunePlan) -> None:
+    if planned.refusal:
+        say(f"Nothing is removed: {planned.refusal}")
+        return
+    show_table(
+        f"{planned.database}: {len(planned.keep)} stay, {len(planned.prune)} go",
+        ("backup", "why"),
+        [(kept.backup.id, ", ".join(kept.reasons)) for kept in planned.keep]
+        + [(backup.id, "REMOVED") for backup in planned.prune],
+    )

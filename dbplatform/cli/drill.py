@@ -1,0 +1,51 @@
+"""``dbplatform drill``: prove the newest backup by restoring it elsewhere."""
+
+from __future__ import annotations
+
+import click
+
+from dbplatform.cli.common import (
+    bars,
+    database_argument,
+    dry_run_option,
+    json_option,
+    note,
+    opened,
+    say,
+    show_json,
+    show_table,
+)
+from dbplatform.operations import backups
+
+
+@click.command("drill")
+@database_argument
+@dry_run_option
+@json_option
+@click.pass_context
+def command(context: click.Context, database: str, dry_run: bool, as_json: bool) -> int:
+    """Restore the newest backup on the scratch server and compare it. Exit 1 when it is not proven."""
+    platform, declared = opened(context, database)
+    if dry_run:
+        backup = backups.newest(platform, declared)
+        show_json({"backup_id": backup.id}) if as_json else say(f"would restore backup {backup.id} and compare it")
+        return 0
+    if not as_json:
+        note(f"restoring the newest backup of {database} into a scratch database")
+    with bars():
+        report = backups.prove(platform, declared)
+    document = report.as_json()
+    if as_json:
+        show_json(document)
+    else:
+        say(f"backup {document['backup_id']}: {'PROVEN' if document['proven'] else 'NOT PROVEN'}")
+        rto, rpo = document["rto_seconds"], document["rpo_seconds"]
+        say(f"  recovery took {rto or 0:.1f} s (RTO); what came after {rpo or 0:.0f} s ago would be lost (RPO)")
+        for problem in document.get("errors", []):
+            say(f"  {problem}")
+        show_table(
+            None,
+            ("table", "rows", "expected", "match"),
+            [(t["table"], t["rows"], t["expected_rows"], t["match"]) for t in document["tables"]],
+        )
+    return 0 if document["proven"] else 1

@@ -1,0 +1,71 @@
+"""``dbplatform restore``: bring a backup back, beside the database or in its place."""
+
+from __future__ import annotations
+
+import click
+
+from dbplatform.cli.common import (
+    bars,
+    confirmed,
+    database_argument,
+    dry_run_option,
+    json_option,
+    note,
+    opened,
+    say,
+    show_json,
+    yes_option,
+)
+from dbplatform.errors import NotBuiltYet, UsageError
+from dbplatform.operations import backups
+
+
+@click.command("restore")
+@database_argument
+@click.option("--backup", "backup_id", help="The backup; by default the newest complete one.")
+@click.option("--into", help="The new database, on the server of DATABASE.")
+@click.option("--replace", help="Restore over the database of this name: say its name again.")
+@click.option("--time", "point", hidden=True)
+@click.option("--lsn", hidden=True)
+@click.option("--restore-point", hidden=True)
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    database: str,
+    backup_id: str | None,
+    into: str | None,
+    replace: str | None,
+    point: str | None,
+    lsn: str | None,
+    restore_point: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Restore a backup into a database, compared with what was dumped before it gets its name."""
+    if point or lsn or restore_point:
+        raise NotBuiltYet(what="Recovery to a point in time", hint="Restore a backup: --backup ID.")
+    name = into or replace
+    if name is None:
+        raise UsageError(
+            "restore needs to know where to.",
+            hint=f"Beside the database: --into {database}_restored. In its place: --replace {database}.",
+        )
+    platform, declared = opened(context, database)
+    backup = backups.plan_restore(platform, declared, backup_id=backup_id, into=name, replace=replace)
+    plan = f"backup {backup.id} into the database {name}" + (", which is replaced" if replace else "")
+    if dry_run:
+        show_json({"backup_id": backup.id, "into": name, "replace": replace}) if as_json else say(
+            f"would restore {plan}"
+        )
+        return
+    if not as_json:
+        note(f"restoring {plan}")
+    if replace:
+        confirmed(f"Drop the database {replace} and put the backup in its place?", yes=yes)
+    with bars():
+        report = backups.bring_back(platform, declared, backup, into=name, replace=replace)
+    show_json(report.as_json()) if as_json else say(f"restored {plan}; every table equals what was dumped")

@@ -1,0 +1,106 @@
+"""The ledger's tables of metrics and alerts: history, what is wrong now, and the messages that must arrive.
+
+The schema is ``V4__monitoring.sql``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Double, ForeignKey, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from dbplatform.ledger.models import Base
+
+
+class MetricCollection(Base):
+    """One pass over one database: the running totals, and what could not be measured, with the reasons."""
+
+    __tablename__ = "metric_collection"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    database: Mapped[str]
+    at: Mapped[datetime]
+    counters: Mapped[dict[str, Any]]
+    absent: Mapped[dict[str, Any]]
+    unmeasured: Mapped[dict[str, Any]]
+    missing: Mapped[list[str]] = mapped_column(JSONB)
+
+
+class MetricSample(Base):
+    """One value of one metric."""
+
+    __tablename__ = "metric_sample"
+
+    collection_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey(MetricCollection.id, ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    database: Mapped[str]
+    at: Mapped[datetime]
+    value: Mapped[float] = mapped_column(Double)
+    sample: Mapped[float | None] = mapped_column(Double)
+    labels: Mapped[dict[str, Any]]
+    detail: Mapped[str]
+    complete: Mapped[bool]
+
+
+class Alert(Base):
+    """One episode of one thing being wrong, from the first bad observation to the good one that ended it."""
+
+    __tablename__ = "alert"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    database: Mapped[str]
+    key: Mapped[str]
+    """What is watched; at most one alert of a key is open."""
+    metric: Mapped[str]
+    labels: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    """``pending``, ``firing`` or ``resolved``."""
+    severity: Mapped[str]
+    """Of the last bad observation: ``warning`` or ``critical``."""
+    told: Mapped[str | None]
+    """The worst severity that messages were sent about; none while pending."""
+    change: Mapped[int]
+    """How many changes were told; the number of the last message."""
+    since: Mapped[datetime]
+    critical_since: Mapped[datetime | None]
+    seen_at: Mapped[datetime]
+    """The time of the last observation of any kind."""
+    fired_at: Mapped[datetime | None]
+    resolved_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str | None]
+    acknowledged_at: Mapped[datetime | None]
+    value: Mapped[float | None] = mapped_column(Double)
+    limit_words: Mapped[str]
+    cause: Mapped[str]
+
+
+class Outbox(Base):
+    """One message for one channel, kept until it was taken; written in the transaction of the change it tells of."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (UniqueConstraint("alert_id", "change", "channel"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    alert_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey(Alert.id, ondelete="CASCADE"))
+    """None for a test message."""
+    change: Mapped[int]
+    kind: Mapped[str]
+    """``firing``, ``resolved`` or ``test``."""
+    channel: Mapped[str]
+    """The name of the variable that holds the URL; never the URL."""
+    message_key: Mapped[str]
+    """The same whenever the same message is sent again, so that a receiver can tell."""
+    title: Mapped[str]
+    body: Mapped[str]
+    severity: Mapped[str]
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_attempt_at: Mapped[datetime | None]
+    """None: it is not tried again."""
+    last_error: Mapped[str | None]

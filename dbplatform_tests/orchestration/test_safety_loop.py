@@ -1,0 +1,95 @@
+"""Backup, proof and restore as a person has them: by the main job, on the command line, and when a byte is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dbplatform_tests.installation import Installation, small_project
+
+_DECLARATION = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  migrations: {}
+  backups:
+    logical: {schedule: "0 2 * * *"}
+    retain: {daily: 1, weekly: 0, monthly: 0}
+    drill: {schedule: "0 5 * * 0"}
+"""
+_MIGRATION = """\
+create table item (id int generated always as identity primary key, name text);
+insert into item (name) select 'n' || g from generate_series(1, 5000) g;
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Installation]:
+    """A project whose main job ran once: it has one proven backup."""
+    with small_project(tmp_path, _DECLARATION, _MIGRATION) as installation:
+        document = installation.json("run", "shop")
+        assert document["steps"]["shop/restore_drill"]["proven"] is True
+        assert document["steps"]["shop/restore_drill"]["RTO seconds"] > 0
+        yield installation
+
+
+def test_the_loop_from_backup_to_restore(shop: Installation) -> None:
+    [backup] = shop.json("backup", "list", "shop")["backups"]
+    assert (backup["status"], bool(backup["proven_at"])) == ("complete", True)
+    assert shop.json("backup", "verify", "shop")["passed"] is True
+
+    drill = shop.json("drill", "shop")
+    assert drill["proven"] is True
+    assert {t["table"]: t["rows"] for t in drill["tables"]}["public.item"] == 5000
+
+    with shop.connect("shop") as connection:
+        connection.execute("delete from item where id > 10")
+    assert shop.json("restore", "shop", "--into", "copy", "--dry-run")["backup_id"] == backup["id"]
+    assert shop.json("restore", "shop", "--into", "copy")["name"] == "copy"
+    with shop.connect("copy") as connection:
+        assert connection.execute("select count(*) from item").fetchone() == (5000,)
+
+    again = shop.json("restore", "shop", "--into", "copy", exit_code=2)
+    assert "exists" in again["error"]["message"]
+    unasked = shop.json("restore", "shop", "--replace", "shop", exit_code=2)
+    assert "--yes" in unasked["error"]["hint"]
+    assert shop.json("restore", "shop", "--replace", "shop", "--yes")["replaced"] is True
+    with shop.connect("shop") as connection:
+        assert connection.execute("select count(*) from item").fetchone() == (5000,)
+
+    newer = shop.json("backup", "create", "shop")
+    planned = shop.json("backup", "prune", "shop", "--dry-run")
+    assert [kept["id"] for kept in planned["keep"]] == [newer["id"], backup["id"]], "the newest proven one stays"
+    assert shop.json("drill", "shop")["backup_id"] == newer["id"]
+    assert shop.json("backup", "prune", "shop", "--yes")["pruned"] == [backup["id"]]
+    assert [b["id"] for b in shop.json("backup", "list", "shop")["backups"]] == [newer["id"]]
+
+
+def test_one_wrong_byte_is_found_and_nothing_builds_on_it(shop: Installation) -> None:
+    [backup] = shop.json("backup", "list", "shop")["backups"]
+    data = max(Path(backup["location"]).rglob("*.dat*"), key=lambda file: file.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+
+    verified = shop.json("backup", "verify", "shop", exit_code=1)
+    assert data.name in str(verified["problems"])
+    drill = shop.json("drill", "shop", exit_code=1)
+    assert drill["proven"] is False
+    assert data.name in str(drill["errors"])
+    [listed] = shop.json("backup", "list", "shop")["backups"]
+    assert listed["proven_at"] is None
+    assert shop.json("backup", "prune", "shop", exit_code=1)["refusal"]
+    assert data.exists()
+    failed = shop.json("run", "shop", "--job", "shop_drill", exit_code=3)
+    assert data.name in failed["error"]["message"]
+
+
+def test_a_database_without_backups_says_where_to_declare_them(tmp_path: Path) -> None:
+    declaration = _DECLARATION.split("  backups:")[0]
+    with small_project(tmp_path, declaration, _MIGRATION) as shop:
+        error = shop.json("backup", "create", "shop", exit_code=2)["error"]
+    assert (error["kind"], error["file"], error["line"]) == ("not_declared", "defs/shop/defs.yaml", 2)
+    assert "backups" in error["hint"]

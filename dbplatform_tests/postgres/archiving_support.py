@@ -1,0 +1,193 @@
+"""What the tests of archiving share, such as an archive or a restore that kills itself at a named point."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from dbplatform import progress
+from dbplatform.archiving import export
+from dbplatform.archiving.apply import ArchiveReport, apply_archive
+from dbplatform.archiving.catalogue import ArchiveEntry, list_archives
+from dbplatform.archiving.delete import Throttle
+from dbplatform.archiving.policy import ArchivePolicy
+from dbplatform.archiving.proof import ProvenSnapshot
+from dbplatform.archiving.restore import RestoreReport, restore_archive
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.identifiers import Relation
+
+NOW = datetime(2026, 7, 1, tzinfo=UTC)
+DATABASE = "shop"
+QUICK = Throttle(batch_rows=70, pause_s=0, lock_timeout_ms=200, tries=4)
+
+#: 1000 rows, 700 of them older than a month at NOW, in several types.
+ORDERS = """
+    create table orders (
+        id bigint generated always as identity primary key,
+        at timestamptz not null,
+        amount numeric,
+        note text,
+        doubled numeric generated always as (amount * 2) stored
+    );
+    insert into orders (at, amount, note)
+    select timestamptz '2026-01-01' + i * interval '5 hours', i / 7.0, nullif('note ' || i % 13, 'note 0')
+    from generate_series(1, 700) i;
+    insert into orders (at, amount) select timestamptz '2026-06-20' + i * interval '1 minute', i
+    from generate_series(1, 300) i;
+"""
+
+
+def fill(target: Target, script: str) -> None:
+    with psycopg.connect(target.url) as session:
+        session.execute(script.encode())
+
+
+def ask(target: Target, query: str) -> Any:
+    """The single row of a query, its single value alone."""
+    with psycopg.connect(target.url) as session:
+        row = session.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0] if len(row) == 1 else row
+
+
+def prove(target: Target) -> ProvenSnapshot:
+    """A proof as a backup taken at this moment would give it."""
+    snapshot, system, oid, now = ask(
+        target,
+        "select pg_current_snapshot()::text, (select system_identifier from pg_control_system()),"
+        " (select oid::int8 from pg_database where datname = current_database()), now()",
+    )
+    return ProvenSnapshot(
+        backup_id="backup-1", snapshot=snapshot, system_identifier=system, database_oid=oid, taken_at=now
+    )
+
+
+def policy(table: str = "orders", column: str = "at", **fields: Any) -> ArchivePolicy:
+    return ArchivePolicy(**{"name": "old", "table": table, "column": column, "older_than": "1 month", **fields})
+
+
+def archive(
+    target: Target,
+    ledger: Ledger,
+    folder: Path,
+    declared: ArchivePolicy | None = None,
+    *,
+    proof: ProvenSnapshot | None = None,
+    **options: Any,
+) -> ArchiveReport:
+    """Archive behind a proof of this very moment, without pauses."""
+    given = proof or prove(target)
+    options = {"recheck": lambda: given, "throttle": QUICK, "sleep": lambda _: None, **options}
+    with connect(target, work="test") as connection:
+        return apply_archive(
+            connection,
+            declared or policy(),
+            ledger,
+            folder,
+            database=DATABASE,
+            proof=given,
+            now=options.pop("now", NOW),
+            **options,
+        )
+
+
+def restore(
+    target: Target, ledger: Ledger, archive_id: str | uuid.UUID, into: str | None = None, **options: Any
+) -> RestoreReport:
+    with connect(target, work="test") as connection:
+        return restore_archive(
+            connection,
+            ledger,
+            str(archive_id),
+            database=DATABASE,
+            into=Relation.parse(into) if into else None,
+            **options,
+        )
+
+
+def only(ledger: Ledger) -> ArchiveEntry:
+    """The one archive that there is."""
+    (entry,) = list_archives(ledger, DATABASE)
+    return entry
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of the file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def at(point: str, action: Any, done: int = 0) -> Any:
+    """A listener that calls ``action`` the first time that the archive ``old`` comes to the point."""
+    called: list[bool] = []
+
+    def listen(fact: progress.Progress) -> None:
+        if fact.task == f"archive old {point}" and fact.done >= done and not called:
+            called.append(True)
+            action()
+
+    return progress.listening(listen)
+
+
+def killed(
+    verb: str,
+    target: Target,
+    ledger: Ledger,
+    folder: Path,
+    proof: ProvenSnapshot,
+    point: str,
+    done: int,
+    archive_id: str = "",
+) -> None:
+    """Run the work in a process of its own that dies by SIGKILL at the point."""
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload([__name__])  # the imports are paid for once
+    arguments = (verb, target.url, ledger.target.url, folder, proof, point, done, archive_id)
+    process = processes.Process(target=_die_at, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the point was not reached"
+    for _ in _until_gone(target):
+        pass
+
+
+def _until_gone(target: Target) -> Iterator[None]:
+    """The server notices by itself that the client is dead; what it had begun is rolled back then."""
+    with psycopg.connect(target.url, autocommit=True) as session:
+        while session.execute(
+            "select 1 from pg_stat_activity where datname = current_database() and application_name = 'dbplatform test'"
+        ).fetchone():
+            yield
+
+
+def _die_at(
+    verb: str,
+    url: str,
+    ledger_url: str,
+    folder: Path,
+    proof: ProvenSnapshot,
+    point: str,
+    done: int,
+    archive_id: str,
+) -> None:
+    export.BLOCK_ROWS = 300
+    target, ledger = Target(DATABASE, url), Ledger(Target("ledger", ledger_url))
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with at(point, die, done):
+        if verb == "archive":
+            archive(target, ledger, folder, proof=proof)
+        else:
+            restore(target, ledger, archive_id)

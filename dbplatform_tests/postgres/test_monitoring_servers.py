@@ -1,0 +1,206 @@
+"""Metrics of a whole server, caused on each PostgreSQL of this machine: archiver, replica, transaction ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from dbplatform.monitoring.metrics import Metrics
+from dbplatform.monitoring.thresholds import default_thresholds, judge
+from dbplatform.postgres.connection import Target
+from dbplatform.postgres.embedded.account import account_for
+from dbplatform.postgres.embedded.processes import free_port
+from dbplatform.postgres.embedded.server import EmbeddedServer
+from dbplatform.postgres.programs import Programs, programs_in
+from dbplatform_tests.postgres.embedded_support import embedded, open_folder, wait_until
+from dbplatform_tests.postgres.test_monitoring_collect import NOW, look, run
+
+#: The one that the embedded server takes by itself, and each of the system's packages.
+INSTALLATIONS = [
+    None,
+    *(folder for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (folder / "postgres").is_file()),
+]
+SETTINGS = {
+    "fsync": "off",
+    "shared_buffers": "128MB",
+    "archive_mode": "on",
+    "archive_command": "false",
+    # The age of transaction ids is made by hand, and must not be mended meanwhile.
+    "autovacuum": "off",
+    "autovacuum_freeze_max_age": "2000000000",
+}
+
+
+@pytest.fixture(scope="module", params=INSTALLATIONS, ids=lambda folder: folder.parent.name if folder else "own")
+def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+    with pytest.MonkeyPatch.context() as patch, open_folder() as folder:
+        patch.delenv("DBPLATFORM_PG_PORT", raising=False)
+        if request.param is not None:
+            patch.setenv("DBPLATFORM_PG_BIN", str(request.param))
+        with embedded(folder / "home", settings=SETTINGS) as server:
+            server.start()
+            yield server
+
+
+@pytest.fixture
+def target(server: EmbeddedServer) -> Target:
+    return Target("flights", server.url("postgres"))
+
+
+def programs_of(server: EmbeddedServer) -> Programs:
+    bin_dir = server.status().bin_dir
+    assert bin_dir is not None
+    return programs_in(bin_dir)
+
+
+def severity(found: Metrics, name: str) -> str | None:
+    (judgement,) = [one for one in judge(found, default_thresholds()).judged if one.metric == name]
+    return judgement.severity
+
+
+def later(target: Target, previous: Metrics, **passed: float) -> Metrics:
+    return look(target, previous, now=NOW + timedelta(**passed))
+
+
+def test_this_version_answers_every_question(target: Target) -> None:
+    first = look(target)
+    second = later(target, first, minutes=1)
+    assert second.unmeasured.keys() <= {"cache_hit_ratio"}
+    assert second.absent.keys() <= {
+        "sequence_used_ratio",
+        "replication_lag_s",
+        "replication_lag_bytes",
+        "archiver_failure_age_s",
+    }
+
+
+def test_an_archiver_that_fails_is_found_and_one_that_works_again_is_still_told_of(target: Target) -> None:
+    before = look(target)
+    run(target, "create table for_archive as select 1 as a", "select pg_switch_wal()")
+    wait_until(lambda: (later(target, before, minutes=1).values["archiver_failures"].value) >= 1)
+    failing = later(target, before, minutes=1)
+    assert 0 <= failing.values["archiver_failure_age_s"].value < 3600
+    assert severity(failing, "archiver_failure_age_s") == "critical"
+
+    run(target, "alter system set archive_command = 'true'", "select pg_reload_conf()")
+    wait_until(lambda: archived(target) > 0)
+    mended = later(target, failing, minutes=2)
+    again = later(target, mended, minutes=3)
+    assert again.values["archiver_failures"].value == 0
+    assert severity(again, "archiver_failure_age_s") == "critical"
+
+
+def archived(target: Target) -> int:
+    with psycopg.connect(target.url) as session:
+        row = session.execute("select archived_count from pg_stat_archiver").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@contextmanager
+def replica(server: EmbeddedServer) -> Iterator[Target]:
+    """A streaming replica of the server, by a slot of its own; stopped at the end, its slot dropped."""
+    programs, account = programs_of(server), account_for(server.status().data_directory)
+    with open_folder() as folder:
+        account.own(folder)
+        data, port = folder / "data", free_port()
+        copied = account.run(
+            [
+                programs.path("pg_basebackup"),
+                f"--pgdata={data}",
+                f"--dbname={server.url('postgres')}",
+                *("--checkpoint=fast", "--write-recovery-conf", "--create-slot", "--slot=replica"),
+            ],
+            programs=programs,
+            cwd=folder,
+        )
+        assert copied.returncode == 0, copied.stderr
+        start = [
+            programs.path("pg_ctl"),
+            "start",
+            "--wait",
+            f"--pgdata={data}",
+            f"--log={folder / 'log'}",
+            f"--options=-p {port} -c listen_addresses=127.0.0.1 -c logging_collector=off "
+            "-c unix_socket_directories= -c cluster_name=replica -c wal_receiver_status_interval=1s",
+        ]
+        try:
+            started = account.run(start, programs=programs, cwd=folder, new_session=True)
+            assert started.returncode == 0, (folder / "log").read_text()
+            yield Target("replica", make_conninfo(server.url("postgres"), port=port))
+        finally:
+            stop = [programs.path("pg_ctl"), "stop", "--mode=immediate", f"--pgdata={data}"]
+            account.run(stop, programs=programs, cwd=folder)
+
+
+def test_a_replica_that_is_paused_lags_and_one_that_is_away_holds_wal(server: EmbeddedServer, target: Target) -> None:
+    try:
+        with replica(server) as standby:
+            wait_until(lambda: look(target).values["replication_lag_bytes"].detail == "replica replica")
+            lag_s(target)
+            # A standby knows how late it is from the first commit on that it has replayed.
+            wait_until(lambda: has_tick(standby))
+            run(standby, "select pg_wal_replay_pause()")
+            run(target, "create table wide as select repeat('x', 1000) as x from generate_series(1, 5000)")
+            wait_until(lambda: look(target).values["replication_lag_bytes"].value > 4_000_000)
+            wait_until(lambda: lag_s(target) > 0.5)
+
+            behind = look(standby)
+            assert behind.values["replication_lag_bytes"].value > 4_000_000
+            assert behind.values["replication_lag_s"].value > 0
+            assert "standby" in behind.absent["dead_tuple_ratio"]
+            assert behind.unmeasured.keys() <= {"cache_hit_ratio", "deadlocks", "temp_bytes"}
+
+            run(standby, "select pg_wal_replay_resume()")
+            wait_until(lambda: look(target).values["replication_lag_bytes"].value == 0)
+            assert severity(look(target), "replication_lag_bytes") is None
+            wait_until(lambda: look(standby).values["replication_lag_s"].value == 0)
+        wait_until(lambda: look(target).values["replication_lag_bytes"].detail == "slot replica")
+        run(target, "create table more as select repeat('x', 1000) as x from generate_series(1, 2000)")
+        away = look(target)
+        assert away.values["replication_lag_bytes"].value > 1_000_000
+        assert away.unmeasured["replication_lag_s"] == "the replica of the slot replica is not connected"
+    finally:
+        wait_until(lambda: not_active(target))
+        run(target, "select pg_drop_replication_slot('replica')")
+
+
+def lag_s(target: Target) -> float:
+    """How late the replica is; WAL goes on, because PostgreSQL measures at what is written."""
+    run(target, "create table if not exists tick (a int)", "insert into tick values (1)")
+    metric = look(target).values.get("replication_lag_s")
+    return metric.value if metric is not None else 0.0
+
+
+def has_tick(target: Target) -> bool:
+    with psycopg.connect(target.url) as session:
+        return session.execute("select to_regclass('tick')").fetchone() != (None,)
+
+
+def not_active(target: Target) -> bool:
+    with psycopg.connect(target.url) as session:
+        return session.execute("select from pg_replication_slots where active").fetchone() is None
+
+
+def test_transaction_ids_beyond_half_of_their_limit_are_a_warning(server: EmbeddedServer) -> None:
+    programs, data = programs_of(server), server.status().data_directory
+    account = account_for(data)
+    server.stop()
+    next_id = 1_200_000_000
+    advanced = account.run([programs.path("pg_resetwal"), f"--next-transaction-id={next_id}", data], programs=programs)
+    assert advanced.returncode == 0, advanced.stderr
+    segment = data / "pg_xact" / f"{next_id // 1_048_576:04X}"
+    segment.write_bytes(bytes(262_144))
+    account.own(segment)
+    server.start()
+
+    found = look(Target("flights", server.url("postgres")))
+
+    assert found.values["xid_age_ratio"].value == pytest.approx(next_id / 2**31, rel=0.001)
+    assert severity(found, "xid_age_ratio") == "warning"

@@ -1,0 +1,56 @@
+"""What may be declared of an archive, and in which words a mistake is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from dbplatform.archiving.policy import ArchivePolicy
+
+GOOD = {"name": "old_flights", "table": "public.flights", "column": "time_hour", "older_than": "6 months"}
+
+
+def test_a_declared_archive_is_read() -> None:
+    policy = ArchivePolicy(**GOOD)
+    assert (str(policy.table), policy.older_than.months, policy.to) == ("public.flights", 6, None)
+
+
+def test_every_field_is_described() -> None:
+    assert all(field.description for field in ArchivePolicy.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"to": "s3://bucket/prefix"}, "archiving to s3:// is not built yet"),
+        ({"to": "GS://bucket"}, "archiving to GS:// is not built yet"),
+        ({"to": "archive_flights"}, "archiving to a table is not built yet"),
+        ({"to": "history.flights"}, "archiving to a table is not built yet"),
+        ({"name": "Old"}, "pattern"),
+        ({"name": "a/b"}, "pattern"),
+        ({"older_than": "soon"}, "is not an interval"),
+        ({"older_than": "0 days"}, "longer than zero"),
+        ({"column": "a.b"}, "not the name of one column"),
+        ({"compression": "gzip"}, "Extra inputs"),
+    ],
+)
+def test_a_mistake_is_refused_in_words(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        ArchivePolicy(**{**GOOD, **given})
+
+
+@pytest.mark.parametrize(
+    ("to", "folder"),
+    [
+        (None, "/home/archives"),
+        ("./archives", "/project/archives"),
+        ("data/old", "/project/data/old"),
+        ("/mnt/x", "/mnt/x"),
+    ],
+)
+def test_a_folder_is_taken_from_the_declarations_own(to: str | None, folder: str) -> None:
+    policy = ArchivePolicy(**{**GOOD, "to": to})
+    assert policy.folder(base=Path("/project"), default=Path("/home/archives")) == Path(folder)

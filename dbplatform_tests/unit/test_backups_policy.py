@@ -1,0 +1,63 @@
+"""What may be declared about backups, and the sentence for each mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from dbplatform.backups.policy import BackupPolicy
+from dbplatform.postgres.words import Interval
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    policy = BackupPolicy()
+    assert policy.destination is None
+    assert (policy.logical.schedule, policy.logical.compression, policy.logical.jobs) == (None, "zstd:3", 2)
+    assert (policy.retain.daily, policy.retain.weekly, policy.retain.monthly) == (7, 4, 12)
+    assert policy.drill.max_age == Interval(days=8)
+
+
+def test_the_block_of_the_contract_is_accepted_as_far_as_it_is_built() -> None:
+    policy = BackupPolicy.model_validate(
+        {
+            "destination": "/var/backups",
+            "logical": {"schedule": "0 2 * * *", "compression": "gzip:6", "jobs": 4},
+            "physical": False,
+            "retain": {"daily": 1, "weekly": 0, "monthly": 0},
+            "drill": {"schedule": "0 5 * * 0", "max_age": "2 days"},
+        }
+    )
+    assert policy.drill.max_age == Interval(days=2)
+    assert policy.logical.jobs == 4
+
+
+@pytest.mark.parametrize(
+    ("block", "sentence"),
+    [
+        ({"destination": "s3://bucket/backups"}, "backups on S3 are not built yet"),
+        ({"destination": "ftp://host/x"}, "is no destination; name a folder"),
+        ({"physical": {"wal_archive": True}}, "physical backups are not built yet"),
+        ({"encrypt_to": ["age1xyz"]}, "encrypting backups is not built yet"),
+        ({"logical": {"schedule": "at two"}}, "'at two' is no cron schedule"),
+        ({"logical": {"compression": "zip"}}, "'zip' is no compression; write zstd:3"),
+        ({"logical": {"compression": "gzip:12"}}, "gzip has the levels 1 to 9, not 12"),
+        ({"logical": {"jobs": 0}}, "greater than or equal to 1"),
+        ({"logical": {"jobs": "2"}}, "valid integer"),
+        ({"retain": {"daily": 0, "weekly": 0, "monthly": 0}}, "nothing would be kept"),
+        ({"retain": {"daily": -1}}, "greater than or equal to 0"),
+        ({"drill": {"max_age": "1 month"}}, "write days"),
+        ({"retention": {}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_a_mistake_is_one_sentence(block: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        BackupPolicy.model_validate(block)
+    assert sentence in str(caught.value)
+
+
+def test_every_field_says_what_it_is() -> None:
+    for name, definition in BackupPolicy.model_json_schema()["$defs"].items():
+        for field, schema in definition["properties"].items():
+            assert schema.get("description"), f"{name}.{field}"
