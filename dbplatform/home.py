@@ -41,3 +41,8 @@ class Home:
     def backups(self) -> Path:
         """The backups, one folder per database, where no other destination is declared."""
         return self.root / "backups"
+
+    @property
+    def archives(self) -> Path:
+        """The archives, one folder per database, where no other folder is declared."""
+        return self.root / "archives"

@@ -33,11 +33,12 @@ VERBS = {
     "backup": "backup",
     "restore": "restore",
     "drill": "drill",
+    "archive": "archive",
 }
 
 #: Verbs of the contract that this version does not build.
 NOT_BUILT_YET = (
-    "init", "adopt", "doctor", "runs", "archive", "health", "metrics", "slow-queries",
+    "init", "adopt", "doctor", "runs", "health", "metrics", "slow-queries",
     "connections", "explain", "advise", "alerts", "optimize", "roles", "bench", "wal",
 )  # fmt: skip
 

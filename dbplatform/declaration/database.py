@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.partitioning.policy import PartitionPolicy
@@ -20,7 +21,6 @@ from dbplatform.seeding.policy import SeedPolicy
 
 #: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
 NOT_BUILT_YET: dict[tuple[str, ...], str] = {
-    ("archives",): "archiving",
     ("thresholds",): "alerting on thresholds",
     ("notify",): "sending alerts",
     ("live",): "pushing changes of tables",
@@ -91,6 +91,7 @@ class Database(Policy):
         default=[], description="Folders of data, one per profile; the first is the default."
     )
     partitioned_tables: list[PartitionPolicy] = Field(default=[], description="Range partitions, made ahead.")
+    archives: list[ArchivePolicy] = Field(default=[], description="Old rows, moved into files behind a proven backup.")
     backups: BackupPolicy | None = Field(default=None, description="Dumps, how long they are kept, and their proof.")
     quality: list[TablePolicy] = Field(default=[], description="The data-quality checks of each table.")
     maintenance: MaintenancePolicy = MaintenancePolicy()
@@ -100,6 +101,7 @@ class Database(Policy):
         for what, names in (
             ("profile", [seed.profile for seed in self.seeds]),
             ("partitioned table", [str(p.table) for p in self.partitioned_tables]),
+            ("archive", [archive.name for archive in self.archives]),
             ("table under quality", [str(t.table) for t in self.quality]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -111,6 +113,8 @@ class Database(Policy):
     def _own_names(self) -> Database:
         if self.connection.url_env is None and self.name in _TAKEN:
             raise ValueError(f"the name {self.name!r} is taken on the embedded server; choose another name")
+        if self.archives and self.backups is None:
+            raise ValueError("archives need backups, because rows leave only behind a proven one; declare backups: {}")
         words: dict[str, str] = {}
         for relation in {p.table for p in self.partitioned_tables} | {t.table for t in self.quality}:
             other = words.setdefault(relation.word, str(relation))

@@ -33,6 +33,10 @@ def restore_drill(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "restore_drill"])
 
 
+def archive(database: str, name: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "archive", name])
+
+
 def pool(database: str) -> str:
     """The pool that lets one writing step of a database run at a time."""
     return f"{database}_writer"

@@ -1,23 +1,26 @@
-"""The safety loop of one database: a backup, and the drill that proves it by restoring it elsewhere."""
+"""The safety loop of one database: a backup, the drill that proves it by a restore, the archives that rely on it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
+from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.declaration.loading import Declared
-from dbplatform.operations import backups
+from dbplatform.operations import archives, backups
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step, table_metadata
+from dbplatform.postgres.catalog import TableMissing
 
 
 def backup_assets(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]) -> list[dg.AssetsDefinition]:
-    """Backup and drill; nothing where no backups are declared."""
+    """Backup, drill and archives; nothing where no backups are declared."""
     if declared.database.backups is None:
         return []
-    return [_backup(platform, declared, deps=deps), _drill(platform, declared)]
+    archive_assets = [_archive(platform, declared, policy) for policy in declared.database.archives]
+    return [_backup(platform, declared, deps=deps), _drill(platform, declared), *archive_assets]
 
 
 def _backup(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
@@ -82,3 +85,39 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata=metadata)
 
     return restore_drill
+
+
+def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.archive(declared.name, policy.name),
+        deps=[keys.restore_drill(declared.name)],
+        description=f"Rows of {policy.table} whose {policy.column} is older than {policy.older_than}, as Parquet: "
+        "written, read back, and only then deleted, each one only where the proven backup holds it unchanged.",
+        pool=keys.pool(declared.name),
+        group_name=declared.name,
+        owners=declared.database.owners,
+        kinds={"postgres", "parquet"},
+    )
+    def archive(context: dg.AssetExecutionContext, options: dg.ResourceParam[Options]) -> dg.MaterializeResult[Any]:
+        with step(context, f"{declared.name}/archive/{policy.name}"):
+            if options.dry_run:
+                try:
+                    planned = archives.plan(platform, declared, policy)
+                except TableMissing as missing:
+                    return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+                return dg.MaterializeResult(
+                    metadata={"dry run": True, "old rows": planned.rows, "proven rows": planned.covered_rows or 0}
+                )
+            report = archives.apply(platform, declared, policy, run_id=context.run_id)
+        found = [entry.as_json() for entry in report.archives]
+        return dg.MaterializeResult(
+            metadata={
+                "cutoff": report.cutoff.isoformat(),
+                "rows archived": report.deleted,
+                "rows changed meanwhile": report.kept_changed,
+                "rows not proven": report.uncovered,
+                **table_metadata("files", found, ("id", "rows", "bytes", "sha256", "status", "location")),
+            }
+        )
+
+    return archive

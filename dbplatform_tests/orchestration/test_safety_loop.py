@@ -23,6 +23,14 @@ _MIGRATION = """\
 create table item (id int generated always as identity primary key, name text);
 insert into item (name) select 'n' || g from generate_series(1, 5000) g;
 """
+_ARCHIVES = """\
+  archives:
+    - {name: old_sales, table: sale, column: at, older_than: 30 days}
+"""
+_SALES = """\
+create table sale (id int primary key, at timestamptz not null, cents numeric(10,2));
+insert into sale select g, now() - g * interval '1 day' + interval '1 hour', g / 3.0 from generate_series(1, 100) g;
+"""
 
 
 @pytest.fixture
@@ -85,6 +93,43 @@ def test_one_wrong_byte_is_found_and_nothing_builds_on_it(shop: Installation) ->
     assert data.exists()
     failed = shop.json("run", "shop", "--job", "shop_drill", exit_code=3)
     assert data.name in failed["error"]["message"]
+
+
+def test_old_rows_leave_behind_a_proven_backup_and_come_back(tmp_path: Path) -> None:
+    with small_project(tmp_path, _DECLARATION + _ARCHIVES, _SALES) as shop:
+        shop.json("migrate", "apply", "shop")
+        with shop.connect("shop") as connection:
+            before = connection.execute("select * from sale order by id").fetchall()
+        unproven = shop.json("archive", "apply", "shop", exit_code=3)["error"]
+        assert unproven["kind"] == "not_proven"
+        assert "dbplatform drill shop" in unproven["hint"]
+
+        done = shop.json("run", "shop")["steps"]["shop/archive/old_sales"]
+        assert done["rows archived"] == 70
+        with shop.connect("shop") as connection:
+            assert connection.execute("select count(*), min(id), max(id) from sale").fetchone() == (30, 1, 30)
+            connection.execute(
+                "insert into sale select g, now() - g * interval '1 day', 1 from generate_series(200, 201) g"
+            )
+        planned = shop.json("archive", "plan", "shop")["archives"][0]
+        assert (planned["rows"], planned["covered_rows"]) == (2, 0), "the proven backup does not hold the new rows"
+        assert shop.json("archive", "apply", "shop")["archives"][0]["uncovered"] == 2
+
+        [archive] = shop.json("archive", "list", "shop")["archives"]
+        assert (archive["rows"], archive["status"]) == (70, "deleted")
+        assert shop.command("archive", "verify", "shop", archive["id"]).returncode == 0
+        refused = shop.json("archive", "restore", "shop", archive["id"], exit_code=2)
+        assert "--yes" in refused["error"]["hint"]
+        shop.json("archive", "restore", "shop", archive["id"], "--yes")
+        with shop.connect("shop") as connection:
+            assert connection.execute("select * from sale where id < 200 order by id").fetchall() == before
+
+
+def test_archives_without_backups_are_refused_by_line(tmp_path: Path) -> None:
+    declaration = _DECLARATION.split("  backups:")[0] + _ARCHIVES
+    with small_project(tmp_path, declaration, _SALES) as shop:
+        error = shop.json("archive", "plan", "shop", exit_code=2)["error"]
+    assert "archives need backups" in error["message"]
 
 
 def test_a_database_without_backups_says_where_to_declare_them(tmp_path: Path) -> None:
