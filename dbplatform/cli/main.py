@@ -34,11 +34,13 @@ VERBS = {
     "restore": "restore",
     "drill": "drill",
     "archive": "archive",
+    "health": "health",
+    "metrics": "metrics",
 }
 
 #: Verbs of the contract that this version does not build.
 NOT_BUILT_YET = (
-    "init", "adopt", "doctor", "runs", "health", "metrics", "slow-queries",
+    "init", "adopt", "doctor", "runs", "slow-queries",
     "connections", "explain", "advise", "alerts", "optimize", "roles", "bench", "wal",
 )  # fmt: skip
 

@@ -142,6 +142,19 @@ def test_a_second_apply_says_that_there_is_nothing_to_do(type_: Type) -> None:
     assert "nothing to do, at version 1" in again.out
 
 
+def test_health_and_metrics_are_measured_and_explained(type_: Type) -> None:
+    type_("migrate", "apply", "shop")
+    measured = type_("metrics", "shop", "--json")
+    assert measured.code == 0
+    assert measured.json["metrics"]["database_bytes"]["value"] > 1_000_000
+    judged = type_("health", "shop", "--json")
+    assert judged.code == (1 if judged.json["deductions"] else 0)
+    assert 0 <= judged.json["score"] <= 100
+    assert judged.json["score"] == 100 - sum(deduction["points"] for deduction in judged.json["deductions"])
+    assert "of 100, grade" in type_("health", "shop").out
+    assert "connections_used_ratio" in type_("metrics", "shop").out
+
+
 def test_one_check_of_one_table_can_be_run_alone(type_: Type) -> None:
     type_("migrate", "apply", "shop")
     alone = type_("check", "shop", "--table", "item", "--check", "range_price", "--json")
