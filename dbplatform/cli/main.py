@@ -36,11 +36,12 @@ VERBS = {
     "archive": "archive",
     "health": "health",
     "metrics": "metrics",
+    "runs": "runs",
 }
 
 #: Verbs of the contract that this version does not build.
 NOT_BUILT_YET = (
-    "init", "adopt", "doctor", "runs", "slow-queries",
+    "init", "adopt", "doctor", "slow-queries",
     "connections", "explain", "advise", "alerts", "optimize", "roles", "bench", "wal",
 )  # fmt: skip
 

@@ -1,13 +1,18 @@
 """The Dagster instance of a project: its home, its storage on PostgreSQL, the runs that dead processes left behind."""
 
 import os
+import signal
 import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, DagsterRun
 
+from dbplatform.errors import UsageError
 from dbplatform.operations.platform import Platform
 
 DAGSTER_DATABASE = "dagster"
@@ -71,12 +76,16 @@ def end_runs_of_dead_processes(instance: dg.DagsterInstance | None = None) -> li
 
 
 def _is_dead(run: DagsterRun) -> bool:
+    owner = _owner(run)
+    return owner is not None and _started(owner[0]) != owner[1]
+
+
+def _owner(run: DagsterRun) -> tuple[int, str] | None:
+    """Pid and start of the process that executes a run, where that is one of this machine."""
     run_id, _, process = run.tags.get(_OWNER_TAG, "").partition("/")
     host, _, process = process.partition("/")
     pid, _, started = process.partition("/")
-    if run_id != run.run_id or host != socket.gethostname():
-        return False
-    return _started(int(pid)) != started
+    return (int(pid), started) if run_id == run.run_id and host == socket.gethostname() else None
 
 
 def _started(pid: int) -> str | None:
@@ -97,3 +106,89 @@ def _alive(pid: int) -> str | None:
     except PermissionError:
         pass
     return "alive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """One run as the instance has it; ``holds`` are the pools in which it has a place."""
+
+    run_id: str
+    job: str
+    database: str | None
+    status: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    holds: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "database": self.database,
+            "status": self.status,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "holds": list(self.holds),
+        }
+
+
+class UnknownRun(UsageError):
+    """There is no run {run_id}."""
+
+
+class RunGoesOn(UsageError):
+    """The run {run_id} has not ended."""
+
+
+def list_runs(instance: dg.DagsterInstance, *, limit: int) -> list[RunState]:
+    """The newest runs, with the pools that they hold."""
+    storage = instance.event_log_storage
+    held: dict[str, list[str]] = {}
+    for key in sorted(storage.get_concurrency_keys()):
+        for run_id in storage.get_concurrency_info(key).active_run_ids:
+            held.setdefault(run_id, []).append(key)
+    return [
+        RunState(
+            run_id=record.dagster_run.run_id,
+            job=record.dagster_run.job_name,
+            database=record.dagster_run.tags.get("dbplatform/database"),
+            status=record.dagster_run.status.value.lower(),
+            started_at=_moment(record.start_time),
+            finished_at=_moment(record.end_time),
+            holds=tuple(held.get(record.dagster_run.run_id, ())),
+        )
+        for record in instance.get_run_records(limit=limit)
+    ]
+
+
+def cancel_run(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Tell the process of a run to stop; a run whose process cannot be told is ended here. False when it had ended."""
+    run = _run(instance, run_id)
+    if run.is_finished:
+        return False
+    owner = _owner(run)
+    if owner is not None and not _is_dead(run):
+        os.kill(owner[0], signal.SIGINT)
+    else:
+        instance.report_run_canceled(run, "Cancelled by hand.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+    return True
+
+
+def free_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Give back the places in pools that a run holds, which must have ended."""
+    run = _run(instance, run_id)
+    if not run.is_finished:
+        raise RunGoesOn(run_id=run_id, hint=f"Cancel it first: dbplatform runs cancel {run_id}")
+    instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+def _run(instance: dg.DagsterInstance, run_id: str) -> DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise UnknownRun(run_id=run_id, hint="See which there are: dbplatform runs list")
+    return run
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None

@@ -206,3 +206,29 @@ def test_what_cannot_be_judged_is_refused(shop: Installation) -> None:
         refused = shop.command("run", "shop", "--fail-on", "error", *arguments)
         assert refused.returncode == 2
         assert "writes no report" in refused.stderr
+
+
+def test_runs_are_listed_cancelled_and_freed(shop: Installation, started: Callable[..., subprocess.Popen[str]]) -> None:
+    hold(shop, "another-run")
+    try:
+        process = started("run", "shop", "--job", "shop_migrate")
+        until(process, "waiting for run")
+        [waiting] = [run for run in shop.json("runs", "list")["runs"] if run["status"] == "started"]
+        assert (waiting["job"], waiting["database"]) == ("shop_migrate", "shop")
+        going_on = shop.json("runs", "free", waiting["run_id"], exit_code=2)["error"]
+        assert f"dbplatform runs cancel {waiting['run_id']}" in going_on["hint"]
+        assert shop.json("runs", "cancel", waiting["run_id"], "--dry-run")["cancelled"] is False
+        assert shop.json("runs", "cancel", waiting["run_id"])["cancelled"] is True
+        process.communicate(timeout=_SECONDS)
+        assert process.returncode == 3
+    finally:
+        hold(shop, None)
+
+    ended = shop.json("runs", "list")["runs"][0]
+    assert ended["status"] == "canceled"
+    assert shop.json("runs", "cancel", ended["run_id"])["cancelled"] is False
+    hold(shop, ended["run_id"])
+    assert shop.json("runs", "list")["runs"][0]["holds"] == ["shop_writer"]
+    assert shop.json("runs", "free", ended["run_id"])["freed"] is True
+    assert shop.json("runs", "list")["runs"][0]["holds"] == []
+    assert shop.json("runs", "free", "no-such-run", exit_code=2)["error"]["kind"] == "unknown_run"
