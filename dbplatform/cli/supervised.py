@@ -40,6 +40,6 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    # The terminal's Ctrl-C is for `dbplatform dev`, which then closes the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C is for `dbplatform dev`, which then closes the pipe. Not SIG_IGN: the command would inherit that.
+    signal.signal(signal.SIGINT, lambda *_: None)
     sys.exit(supervise(sys.argv[1:]))

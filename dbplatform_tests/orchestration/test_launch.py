@@ -60,6 +60,7 @@ def started(shop: Installation) -> Iterator[Callable[..., subprocess.Popen[str]]
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=hear_ctrl_c,
         )
         processes.append((process, threading.Timer(_SECONDS, process.kill)))
         processes[-1][1].start()
@@ -70,6 +71,11 @@ def started(shop: Installation) -> Iterator[Callable[..., subprocess.Popen[str]]
         timer.cancel()
         process.kill()
         process.communicate()
+
+
+def hear_ctrl_c() -> None:
+    """A shell starts what runs in its background deaf to SIGINT, and its children after it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(process: subprocess.Popen[str], words: str) -> str:
