@@ -211,7 +211,7 @@ class _Watch:
         if self._ended.is_set():
             return
         run = self.instance.get_run_by_id(self.run_id)
-        if run is not None:
+        if run is not None and not run.is_finished:
             report = self.instance.report_run_canceled if canceled else self.instance.report_run_failed
             report(run, f"The run gave up: {why}.")
             self.instance.event_log_storage.free_concurrency_slots_for_run(self.run_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.reporting.store import WrittenReport, write_report
@@ -52,6 +52,8 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.fail("The browser tests need Chromium: install it by 'apt-get install chromium'.")
+    # A busy machine is slow, not wrong.
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
         yield started
@@ -69,6 +71,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
             color_scheme="dark" if scheme == "dark" else "light",
             java_script_enabled=javascript,
         )
+        context.set_default_timeout(60_000)
         contexts.append(context)
         opened = Opened(page=context.new_page())
 

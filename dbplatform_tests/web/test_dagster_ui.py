@@ -20,7 +20,7 @@ from playwright.sync_api import expect
 from dbplatform_tests.installation import Installation, free_port
 from dbplatform_tests.web.conftest import Open
 
-_SECONDS = 120
+_SECONDS = 180
 _READY = "Serving dagster-webserver"
 
 
