@@ -33,7 +33,7 @@ docs: $(READY)         ## the reference pages, from the code
 	@$(BIN)/python docs/make_reference.py
 
 drill: $(READY)        ## every case of the fault matrices; `make test` runs a sample of them
-	@$(BIN)/python -m pytest --drill-all dbplatform_tests/drills
+	@$(BIN)/python -m pytest --drill-all -m drill
 
 lock: $(UV)            ## resolve pyproject.toml anew
 	$(UV) pip compile pyproject.toml --extra examples --group dev $(LOCKED) -o requirements.lock

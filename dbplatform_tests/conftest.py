@@ -26,6 +26,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--drill-all", action="store_true", help="run every case of the fault matrices, not a sample")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases that are not in the sample; they are deselected, not skipped."""
+    if config.getoption("--drill-all"):
+        return
+    left_out = [item for item in items if (mark := item.get_closest_marker("drill")) and not mark.kwargs.get("sample")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A superuser's URL of the tests' server: an embedded one of its own, or the one of DBPLATFORM_TEST_URL."""

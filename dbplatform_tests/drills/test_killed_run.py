@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dbplatform.home import Home
+from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.installation import Installation
 
 
@@ -29,27 +30,24 @@ def undisturbed(installation: Installation) -> dict[str, tuple[int, str]]:
     return installation.hashes()
 
 
-def case(task: str, done: int = 0, *, sample: bool = False) -> object:
-    return pytest.param(task, done, id=f"{task} {done}", marks=pytest.mark.drill(sample=sample))
-
-
 @pytest.mark.parametrize(
     ("task", "done"),
-    [
-        case("step flights/migrations"),
-        case("migrate flights", 2, sample=True),
-        case("step flights/partitions/flights"),
-        case("partition flights", 5),
-        case("partition weather", 5),
-        case("step flights/seed"),
-        case("seed weather", 10_000),
-        case("seed flights", 150_000, sample=True),
-        case("step flights/seed", 1),
-        case("step flights/tables/airlines"),
-        case("check flights", 5, sample=True),
-        case("step flights/tables/flights", 1),
-        case("step flights/quality_report", sample=True),
-    ],
+    cases(
+        ("step flights/migrations", 0),
+        ("migrate flights", 2),
+        ("step flights/partitions/flights", 0),
+        ("partition flights", 5),
+        ("partition weather", 5),
+        ("step flights/seed", 0),
+        ("seed weather", 10_000),
+        ("seed flights", 150_000),
+        ("step flights/seed", 1),
+        ("step flights/tables/airlines", 0),
+        ("check flights", 5),
+        ("step flights/tables/flights", 1),
+        ("step flights/quality_report", 0),
+        sample=("migrate flights", "seed flights", "check flights", "step flights/quality_report"),
+    ),
 )
 def test_a_run_killed_here_is_made_good_by_the_next(
     installation: Installation, undisturbed: dict[str, tuple[int, str]], task: str, done: int

@@ -11,6 +11,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.archiving_support import (
     DATABASE,
     ORDERS,
@@ -31,7 +32,7 @@ def content(target: Target) -> str:
 
 @pytest.mark.parametrize(
     ("point", "done", "left", "listed"),
-    [
+    cases(
         ("begin", 0, 1000, []),
         ("export", 0, 1000, []),
         ("export", 600, 1000, []),
@@ -46,7 +47,8 @@ def content(target: Target) -> str:
         ("batch", 350, 700, ["verified"]),
         ("finish", 0, 300, ["verified"]),
         ("done", 0, 300, ["deleted"]),
-    ],
+        sample=(("export", 600), "read back", ("batch", 350), "finish"),
+    ),
 )
 def test_an_archive_killed_here_is_finished_by_the_next_run(
     database: Target, ledger: Ledger, tmp_path: Path, point: str, done: int, left: int, listed: list[str]
@@ -70,12 +72,13 @@ def test_an_archive_killed_here_is_finished_by_the_next_run(
 
 @pytest.mark.parametrize(
     ("point", "left", "status"),
-    [
+    cases(
         ("restore", 300, "deleted"),
         ("insert", 300, "deleted"),
         ("return", 1000, "deleted"),
         ("restored", 1000, "restored"),
-    ],
+        sample=("return",),
+    ),
 )
 def test_a_restore_killed_here_is_finished_by_the_next_run(
     database: Target, ledger: Ledger, tmp_path: Path, point: str, left: int, status: str

@@ -25,6 +25,7 @@ from dbplatform.errors import CannotConnect, WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.programs import Programs, find_programs
+from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.backups_support import (
     KEEP_ONE,
     NAME,
@@ -294,7 +295,7 @@ def test_nothing_to_find_is_said(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize(
     ("fact", "survives"),
-    [
+    cases(
         ("started", False),
         ("exported", False),
         ("dumping", False),
@@ -304,7 +305,8 @@ def test_nothing_to_find_is_said(ledger: Ledger) -> None:
         ("described", False),
         ("renamed", True),
         ("recorded", True),
-    ],
+        sample=("dumped", "renamed"),
+    ),
 )
 def test_killed_here_nothing_half_made_is_listed_and_the_next_backup_clears_it(
     database: Target, ledger: Ledger, tmp_path: Path, server_url: str, fact: str, survives: bool

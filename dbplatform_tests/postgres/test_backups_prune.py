@@ -27,6 +27,7 @@ from dbplatform.backups.prune import apply_prune, plan_prune
 from dbplatform.ledger.backups import BackupRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
+from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.backups_support import KEEP_ONE, NAME, flip_byte, hidden, killed_at, statuses, visible
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -231,7 +232,7 @@ def test_the_proof_is_of_the_newest_data(ledger: Ledger, make: Callable[..., Bac
     assert proven_snapshot(ledger, "other") is None
 
 
-@pytest.mark.parametrize("fact", ["begun", "marked", "removed"])
+@pytest.mark.parametrize("fact", cases("begun", "marked", "removed", sample=("marked",)))
 def test_killed_here_what_is_half_gone_is_not_listed_and_the_next_prune_clears_it(
     ledger: Ledger, make: Callable[..., Backup], tmp_path: Path, database: Target, server_url: str, fact: str
 ) -> None:
