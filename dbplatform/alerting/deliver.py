@@ -1,9 +1,10 @@
 """From the outbox to the receivers: every message until it is taken, in order, and once.
 
-A message is marked in the transaction that claimed it, so two processes never send the same one, and a killed process
-leaves it to the next. Killed between the receiver's answer and the commit, the message is sent again: no protocol with
-a foreign receiver can exclude that. Its last line, the message key, is the same then, so that a receiver can tell. The
-same holds for a receiver that takes a message and answers too late.
+Changes of one database that were noticed at one moment go out as one message. A message is marked in the transaction
+that claimed it, so two processes never send the same one, and a killed process leaves it to the next. Killed between
+the receiver's answer and the commit, the message is sent again: no protocol with a foreign receiver can exclude that.
+Its last line, the message key, is the same then, so that a receiver can tell. The same holds for a receiver that takes
+a message and answers too late.
 """
 
 from __future__ import annotations
@@ -13,28 +14,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from dbplatform import progress
 from dbplatform.alerting.errors import ChannelFailed
-from dbplatform.alerting.messages import message_key, proof_text
+from dbplatform.alerting.messages import message_key, proof_text, together
 from dbplatform.alerting.policy import NotifyPolicy
 from dbplatform.alerting.sending import Message, Send, send_by_apprise
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.ledger.monitoring import Outbox
+from dbplatform.ledger.monitoring import Alert, Outbox
 
 FIRST_WAIT = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(minutes=15)
 MOST_AT_ONCE = 100
+#: So many changes are told in one message.
+MOST_TOGETHER = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try to send one message; ``error`` is none when the receiver took it."""
+    """One try to send one message about one or more changes; ``error`` is none when the receiver took it."""
 
     channel: str
     message_key: str
+    changes: int
     error: str | None
 
     @property
@@ -95,30 +99,50 @@ def prove_channel(ledger: Ledger, url_env: str, *, now: datetime, send: Send = s
         session.flush()
         row.message_key = message_key("test", row.id, 0, now)
         row.title, row.body = proof_text(url_env, row.message_key)
-        return _try(row, now, send)
+        return _try([row], now, send)
 
 
 def _next(ledger: Ledger, names: Iterable[str], now: datetime, send: Send, *, number: int) -> Attempt | None:
     with ledger.session() as session:
-        row = _claim(session, names, now)
-        if row is None:
+        rows = _claim(session, names, now)
+        if not rows:
             return None
         progress.report("alerts claimed", done=number, unit="messages")
-        attempt = _try(row, now, send)
+        attempt = _try(rows, now, send)
         progress.report("alerts sent", done=number, unit="messages")
         if not attempt.delivered:
-            row.next_attempt_at = now + wait_after(row.attempts)
+            for row in rows:
+                row.next_attempt_at = now + wait_after(row.attempts)
     return attempt
 
 
-def _claim(session: Session, names: Iterable[str], now: datetime) -> Outbox | None:
-    """The oldest due message that no other process holds and that no earlier one of its alert and channel precedes."""
+def _claim(session: Session, names: Iterable[str], now: datetime) -> list[Outbox]:
+    """The oldest due message, and those that were noticed with it: same channel, database and moment."""
+    first = session.scalars(_due(now).where(Outbox.channel.in_(sorted(names))).limit(1)).first()
+    if first is None:
+        return []
+    database = select(Alert.database).where(Alert.id == first.alert_id).scalar_subquery()
+    beside = (
+        _due(now)
+        .where(
+            Outbox.id > first.id,
+            Outbox.channel == first.channel,
+            Outbox.kind == first.kind,
+            Outbox.created_at == first.created_at,
+            Outbox.alert_id.in_(select(Alert.id).where(Alert.database == database)),
+        )
+        .limit(MOST_TOGETHER - 1)
+    )
+    return [first, *session.scalars(beside)]
+
+
+def _due(now: datetime) -> Select[Outbox]:
+    """Due messages that no other process holds and that no earlier one of their alert and channel precedes."""
     earlier = aliased(Outbox)
-    statement = (
+    return (
         select(Outbox)
         .where(
             Outbox.delivered_at.is_(None),
-            Outbox.channel.in_(sorted(names)),
             # One that is due much later than any wait was put there by a clock that was wrong.
             or_(Outbox.next_attempt_at <= now, Outbox.next_attempt_at > now + LONGEST_WAIT),
             ~exists().where(
@@ -129,26 +153,28 @@ def _claim(session: Session, names: Iterable[str], now: datetime) -> Outbox | No
             ),
         )
         .order_by(Outbox.id)
-        .limit(1)
         .with_for_update(of=Outbox, skip_locked=True)
     )
-    return session.scalars(statement).first()
 
 
-def _try(row: Outbox, now: datetime, send: Send) -> Attempt:
-    """Send it, and note in the row how that went."""
-    message = Message(key=row.message_key, kind=row.kind, severity=row.severity, title=row.title, body=row.body)
-    row.attempts += 1
+def _try(rows: Sequence[Outbox], now: datetime, send: Send) -> Attempt:
+    """Send one message about all of them, and note in each row how that went."""
+    first = rows[0]
+    title, body = together(rows)
+    severity = "critical" if any(row.severity == "critical" for row in rows) else first.severity
+    message = Message(key=first.message_key, kind=first.kind, severity=severity, title=title, body=body)
+    error, delivered_at = None, None
     try:
-        url = os.environ.get(row.channel)
+        url = os.environ.get(first.channel)
         if not url:
-            raise ChannelFailed(reason=f"the environment variable {row.channel} is not set")
+            raise ChannelFailed(reason=f"the environment variable {first.channel} is not set")
         send(url, message)
-    except ChannelFailed as error:
-        row.last_error = error.message
-    else:
-        row.delivered_at, row.last_error = now, None
-    return Attempt(channel=row.channel, message_key=row.message_key, error=row.last_error)
+        delivered_at = now
+    except ChannelFailed as failure:
+        error = failure.message
+    for row in rows:
+        row.attempts, row.delivered_at, row.last_error = row.attempts + 1, delivered_at, error
+    return Attempt(channel=first.channel, message_key=first.message_key, changes=len(rows), error=error)
 
 
 def wait_after(attempts: int) -> timedelta:

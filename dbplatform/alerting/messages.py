@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from dbplatform.alerting.states import Event, Observation
-from dbplatform.ledger.monitoring import Alert
+from dbplatform.ledger.monitoring import Alert, Outbox
+
+#: So many names stand in the title of a message about several alerts.
+_NAMES_IN_TITLE = 3
 
 
 def message_key(database: str, alert_id: int, change: int, now: datetime) -> str:
@@ -37,6 +41,23 @@ def body(alert: Alert, event: Event, observation: Observation, key: str, now: da
     else:
         lines = [f"{cause}.{limit}", f"It was {event.severity} from {_time(alert.since)} to {_time(now)}."]
     return "\n".join([*(line for line in lines if line), f"Message {key}"])
+
+
+def together(rows: Sequence[Outbox]) -> tuple[str, str]:
+    """Title and body of one message for several changes of one database that were noticed at one moment.
+
+    The last line is the key of the first of them.
+    """
+    if len(rows) == 1:
+        return rows[0].title, rows[0].body
+    word = rows[0].title.partition("]")[0]
+    worst = next((row.title.partition("]")[0] for row in rows if row.severity == "critical"), word)
+    database = rows[0].message_key.partition("/")[0]
+    names = [row.title.partition(": ")[2] for row in rows]
+    more = f" and {len(names) - _NAMES_IN_TITLE} more" if len(names) > _NAMES_IN_TITLE else ""
+    title = f"{worst}] {database}: {len(rows)} alerts: {', '.join(names[:_NAMES_IN_TITLE])}{more}"
+    parts = [f"{row.title}\n{row.body.rpartition(chr(10))[0]}" for row in rows]
+    return title, "\n\n".join([*parts, f"Message {rows[0].message_key}"])
 
 
 def proof_text(channel: str, key: str) -> tuple[str, str]:

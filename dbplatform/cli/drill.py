@@ -40,12 +40,14 @@ def command(context: click.Context, database: str, dry_run: bool, as_json: bool)
     else:
         say(f"backup {document['backup_id']}: {'PROVEN' if document['proven'] else 'NOT PROVEN'}")
         rto, rpo = document["rto_seconds"], document["rpo_seconds"]
-        say(f"  recovery took {rto or 0:.1f} s (RTO); what came after {rpo or 0:.0f} s ago would be lost (RPO)")
+        if rto is not None and rpo is not None:
+            say(f"  recovery took {rto:.1f} s (RTO); what came after {rpo:.0f} s ago would be lost (RPO)")
         for problem in document.get("errors", []):
             say(f"  {problem}")
-        show_table(
-            None,
-            ("table", "rows", "expected", "match"),
-            [(t["table"], t["rows"], t["expected_rows"], t["match"]) for t in document["tables"]],
-        )
+        if document["tables"]:
+            show_table(
+                None,
+                ("table", "rows", "expected", "match"),
+                [(t["table"], t["rows"], t["expected_rows"], t["match"]) for t in document["tables"]],
+            )
     return 0 if document["proven"] else 1

@@ -15,8 +15,9 @@ from dbplatform.operations import watching
 @json_option
 @click.pass_context
 def command(context: click.Context, database: str, as_json: bool) -> int:
-    """Measure the database and score it by the limits that experts use. Exit 1 when one is breached."""
-    found = watching.judge(*opened(context, database))
+    """Measure the database and score it by the limits that experts use, or by its own. Exit 1 when one is breached."""
+    platform, declared = opened(context, database)
+    found = watching.score(declared, watching.measure(platform, declared))
     if as_json:
         show_json(found.as_json())
     else:

@@ -11,9 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from dbplatform.alerting.policy import NotifyPolicy
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.migrations.policy import MigrationPolicy
+from dbplatform.monitoring.thresholds import ThresholdPolicy
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.words import Cron, Policy
 from dbplatform.quality.policy import TablePolicy
@@ -21,8 +23,6 @@ from dbplatform.seeding.policy import SeedPolicy
 
 #: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
 NOT_BUILT_YET: dict[tuple[str, ...], str] = {
-    ("thresholds",): "alerting on thresholds",
-    ("notify",): "sending alerts",
     ("live",): "pushing changes of tables",
     ("on_breach",): "healing on a breach",
     ("freeze",): "a change freeze",
@@ -94,6 +94,10 @@ class Database(Policy):
     archives: list[ArchivePolicy] = Field(default=[], description="Old rows, moved into files behind a proven backup.")
     backups: BackupPolicy | None = Field(default=None, description="Dumps, how long they are kept, and their proof.")
     quality: list[TablePolicy] = Field(default=[], description="The data-quality checks of each table.")
+    thresholds: list[ThresholdPolicy] = Field(
+        default=[], description="Limits in place of those that experts use, a metric each."
+    )
+    notify: list[NotifyPolicy] = Field(default=[], description="Who is told of alerts.")
     maintenance: MaintenancePolicy = MaintenancePolicy()
 
     @model_validator(mode="after")
@@ -103,6 +107,8 @@ class Database(Policy):
             ("partitioned table", [str(p.table) for p in self.partitioned_tables]),
             ("archive", [archive.name for archive in self.archives]),
             ("table under quality", [str(t.table) for t in self.quality]),
+            ("threshold of", [threshold.metric for threshold in self.thresholds]),
+            ("channel", [channel.url_env for channel in self.notify]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

@@ -104,3 +104,14 @@ class Outbox(Base):
     next_attempt_at: Mapped[datetime | None]
     """None: it is not tried again."""
     last_error: Mapped[str | None]
+
+
+class Watch(Base):
+    """When a database was watched last: the runs and checks that ended before are known."""
+
+    __tablename__ = "watch"
+
+    database: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    problem: Mapped[str | None]
+    """Why it could not be measured then; none where it was."""

@@ -19,7 +19,7 @@ DEAD_ROWS_MINIMUM = 10_000
 XID_LIMIT = 2**31
 
 _NO_STATISTICS = "the setting track_counts is off, so the server counts nothing"
-_SECOND = "it is a difference: known from the second collection on"
+FIRST_COLLECTION = "it is a difference: known from the second collection on"
 _STATS = "the user may not see the sessions of others"
 
 
@@ -81,7 +81,7 @@ class Collecting:
         """Keep the growth of one counter as a metric whose sample is the seconds that it took."""
         grown = self.grown(reset, counter)
         if grown is None:
-            self.unknown(_SECOND, name)
+            self.unknown(FIRST_COLLECTION, name)
         else:
             (value,), seconds = grown
             self.found(name, value, sample=seconds, detail=f"in the last {value_words(seconds, 'seconds')}")

@@ -62,16 +62,13 @@ def overview(platform: Platform) -> list[DatabaseState]:
 def _state(platform: Platform, name: str) -> str:
     declared = platform.declarations.get(name)
     try:
-        url = declared.url_from_environment()
+        target = platform.existing_target(declared)
     except VariableNotSet as error:
         return f"{error.fields['variable']} is not set"
-    if url is None:
-        if not platform.server.status().running:
-            return "server stopped"
-        if not platform.server.has_database(name):
-            return "not created"
+    if target is None:
+        return "not created" if platform.server.status().running else "server stopped"
     try:
-        with connect(platform.target(declared), work="list"):
+        with connect(target, work="list"):
             return "ready"
     except PlatformError as error:
         return error.message

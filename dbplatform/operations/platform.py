@@ -53,6 +53,16 @@ class Platform:
         url = declared.url_from_environment()
         return Target(declared.name, url or self.embedded_url(declared.name))
 
+    def existing_target(self, declared: Declared) -> Target | None:
+        """The database to look at; None where it would have to be started or created first, which is not done.
+
+        Raises ``VariableNotSet``.
+        """
+        url = declared.url_from_environment()
+        if url is None and not (self.server.status().running and self.server.has_database(declared.name)):
+            return None
+        return Target(declared.name, url or self.server.url(declared.name))
+
     def embedded_url(self, database: str) -> str:
         """The URL of a database on the embedded server, which is started, and the database created, when missing."""
         self.server.start()

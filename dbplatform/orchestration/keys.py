@@ -37,6 +37,18 @@ def archive(database: str, name: str) -> dg.AssetKey:
     return dg.AssetKey([database, "archive", name])
 
 
+def metrics(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "metrics"])
+
+
+def health(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "health"])
+
+
+def alerts(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "alerts"])
+
+
 def pool(database: str) -> str:
     """The pool that lets one writing step of a database run at a time."""
     return f"{database}_writer"

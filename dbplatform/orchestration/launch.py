@@ -24,7 +24,7 @@ from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import instance as instances
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.location import definitions_of
-from dbplatform.orchestration.steps import EXIT_CODE, STEP
+from dbplatform.orchestration.steps import STEP, FailedStep, failed_step
 
 #: How long a run may wait for the pool before it gives up, how long a stopped one has for its clean-up.
 WAIT_SECONDS = 600.0
@@ -79,9 +79,10 @@ def launch(
     config: Mapping[str, Any],
     *,
     tell: Callable[[str], None],
-    ui: str,
+    look: str,
 ) -> Launched:
-    """Execute the job, as ``prepare_instance`` has set the instance. ``tell`` hears of waiting.
+    """Execute the job, as ``prepare_instance`` has set the instance. ``tell`` hears of waiting;
+    ``look`` says where a failed run can be seen.
 
     Raises ``BadRunConfig`` before anything runs, ``RunFailed`` and ``RunStopped``.
     """
@@ -107,26 +108,19 @@ def launch(
         if watch.told_to_stop:
             raise RunStopped(job=job.name, hint="Start it again: it goes on where it stood.")
         if not result.success:
-            raise _failure(job.name, result, ui)
+            raise _failure(job.name, result, look)
         return Launched(run_id=run_id, steps=_published(result))
 
 
-def _failure(job: str, result: dg.ExecuteInProcessResult, ui: str) -> RunFailed:
-    failures = [event for event in result.all_events if event.is_step_failure]
-    look = f"Run {result.run_id}: make dev, then {ui}/runs/{result.run_id}"
-    if not failures:
-        return RunFailed(run_id=result.run_id, exit_code=3, job=job, step="Dagster", reason="see its log.", hint=look)
-    data: Any = failures[0].event_specific_data
-    cause = data.error.cause or data.error
-    said = data.user_failure_data
-    code = said.metadata.get(EXIT_CODE) if said else None
+def _failure(job: str, result: dg.ExecuteInProcessResult, look: str) -> RunFailed:
+    found = failed_step(result.all_events) or FailedStep(step="Dagster", reason="see its log.", exit_code=3)
     return RunFailed(
         run_id=result.run_id,
-        exit_code=int(code.value) if code is not None else 3,
+        exit_code=found.exit_code,
         job=job,
-        step=str(failures[0].step_key).replace("__", "/"),
-        reason=said.description if said else cause.message.strip(),
-        hint=look,
+        step=found.step,
+        reason=found.reason,
+        hint=f"Run {result.run_id}: {look}/runs/{result.run_id}",
     )
 
 

@@ -16,6 +16,7 @@ from dbplatform.declaration.loading import FILE, Broken, Declarations, load_proj
 from dbplatform.declaration.project import PACKAGE, Project
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.component import ManagedDatabase
+from dbplatform.orchestration.sensors import watch_sensor
 from dbplatform.orchestration.steps import failure
 
 _log = logging.getLogger(__name__)
@@ -24,10 +25,12 @@ _log = logging.getLogger(__name__)
 def definitions_of(project: Project) -> dg.Definitions:
     """Everything that the project declares."""
     declarations = load_project(project)
-    if project.defs == PACKAGE / "defs" and not declarations.broken:
-        return dg.load_from_defs_folder(path_within_project=PACKAGE)
     platform = Platform(project)
+    watch = dg.Definitions(sensors=[watch_sensor(platform, declarations.databases)])
+    if project.defs == PACKAGE / "defs" and not declarations.broken:
+        return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=PACKAGE), watch)
     return dg.Definitions.merge(
+        watch,
         *(ManagedDatabase(platform, declared).build_defs() for declared in declarations.databases),
         *(_broken(broken) for broken in declarations.broken),
         *_other_components(project, declarations),

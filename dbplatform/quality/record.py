@@ -129,6 +129,18 @@ def previous_run(ledger: Ledger, run_id: str) -> RunResult | None:
         return None if before is None else _loaded(session, before)
 
 
+def results_since(ledger: Ledger, database: str, *, since: datetime) -> list[tuple[str, CheckResult]]:
+    """Table and result of every check of the runs that finished at ``since`` (aware) or later, oldest run first."""
+    statement = (
+        select(QualityResult)
+        .join(QualityRun, QualityRun.run_id == QualityResult.run_id)
+        .where(QualityRun.database == database, QualityRun.finished_at >= since)
+        .order_by(QualityRun.finished_at, QualityResult.id)
+    )
+    with ledger.session() as session:
+        return [(row.table_name, _check_result(row)) for row in session.scalars(statement)]
+
+
 def runs(ledger: Ledger, database: str | None = None, *, limit: int = 50) -> list[RunSummary]:
     """The newest runs first, of one database or of all."""
     with ledger.session() as session:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -12,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from sqlalchemy import select, text
@@ -25,50 +23,10 @@ from dbplatform.alerting.sending import Message, send_by_apprise
 from dbplatform.alerting.states import Observation, Severity
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Outbox
+from dbplatform_tests.receiver import SECRET, Receiver
 from dbplatform_tests.unit.test_alerting_states import START
 
 CHANNEL = NotifyPolicy(url_env="ALERT_URL")
-SECRET = "t0k3nOfTheChannel"
-
-
-class Receiver:
-    """An HTTP server that takes Apprise's JSON messages; ``status`` is what it answers."""
-
-    def __init__(self) -> None:
-        self.taken: list[dict[str, str]] = []
-        self.status = 200
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if receiver.status == 200:
-                    receiver.taken.append(content)
-                self.send_response(receiver.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"json://127.0.0.1:{self.server.server_port}/{SECRET}"
-
-    @property
-    def titles(self) -> list[str]:
-        return [message["title"] for message in self.taken]
-
-    @property
-    def keys(self) -> list[str]:
-        return [message["message"].rsplit("Message ", 1)[1] for message in self.taken]
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -185,9 +143,10 @@ def test_a_channel_that_is_down_does_not_hold_back_the_others(
 ) -> None:
     channels = [NotifyPolicy(url_env="DOWN_URL"), CHANNEL]
     monkeypatch.setenv("DOWN_URL", "json://127.0.0.1:1/")
-    for key in ("a", "b", "c"):
-        evaluate(ledger, "flights", [Observation(key=key, metric=key, severity="warning")], channels, now=START)
-    report = deliver(ledger, channels, now=START)
+    for number, key in enumerate(("a", "b", "c")):
+        observed = [Observation(key=key, metric=key, severity="warning")]
+        evaluate(ledger, "flights", observed, channels, now=after(microseconds=number))
+    report = deliver(ledger, channels, now=after(seconds=1))
     assert len(receiver.taken) == 3
     assert Counter(attempt.channel for attempt in report.attempts) == {"ALERT_URL": 3, "DOWN_URL": 1}
     assert report.waiting == 3
@@ -206,7 +165,7 @@ def test_a_due_time_that_a_wrong_clock_put_far_away_does_not_lose_the_message(
 
 def test_two_processes_at_once_send_each_message_once(ledger: Ledger) -> None:
     for number in range(12):
-        see(ledger, "warning", key=f"key{number}")
+        see(ledger, "warning", after(microseconds=number - 12), key=f"key{number}")
     sent: list[str] = []
     together = threading.Barrier(2)
 
@@ -247,10 +206,47 @@ def test_a_message_that_another_process_is_sending_is_left_alone(ledger: Ledger,
 
 def test_no_more_than_the_limit_is_sent_in_one_call(ledger: Ledger, receiver: Receiver) -> None:
     for number in range(5):
-        see(ledger, "warning", key=f"key{number}")
+        see(ledger, "warning", after(microseconds=number - 12), key=f"key{number}")
     assert len(deliver(ledger, [CHANNEL], now=START, limit=3).attempts) == 3
     assert len(deliver(ledger, [CHANNEL], now=START, limit=3).attempts) == 2
     assert len(set(receiver.keys)) == 5
+
+
+def test_what_is_noticed_at_one_moment_is_one_message_and_its_end_another(ledger: Ledger, receiver: Receiver) -> None:
+    keys = ["a", "b", "c", "d"]
+
+    def see_all(*bad: str, at: datetime) -> None:
+        observed = [
+            Observation(key=key, metric=key, severity="critical" if key == "c" else "warning" if key in bad else None)
+            for key in keys
+        ]
+        evaluate(ledger, "flights", observed, [CHANNEL], now=at)
+
+    see_all(*keys, at=START)
+    see(ledger, "warning", after(seconds=1), key="later")
+    report = deliver(ledger, [CHANNEL], now=after(seconds=1))
+    assert [attempt.changes for attempt in report.attempts] == [4, 1]
+    assert receiver.titles == ["[critical] flights: 4 alerts: a, b, c and 1 more", "[warning] flights: later"]
+    assert [f"[{word}] flights: {key}" in receiver.taken[0]["message"] for word, key in (
+        ("warning", "a"), ("warning", "b"), ("critical", "c"), ("warning", "d")
+    )] == [True] * 4  # fmt: skip
+    assert receiver.keys[0] == rows(ledger)[0].message_key
+    see_all("a", at=after(minutes=1))
+    deliver(ledger, [CHANNEL], now=after(minutes=1))
+    assert receiver.titles[2:] == ["[resolved] flights: 2 alerts: b, d"]
+
+
+def test_a_message_about_several_that_is_not_taken_is_tried_again_as_a_whole(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    receiver.status = 503
+    observed = [Observation(key=key, metric=key, severity="warning") for key in ("a", "b")]
+    evaluate(ledger, "flights", observed, [CHANNEL], now=START)
+    assert deliver(ledger, [CHANNEL], now=START).waiting == 2
+    receiver.status = 200
+    deliver(ledger, [CHANNEL], now=after(seconds=10))
+    assert receiver.titles == ["[warning] flights: 2 alerts: a, b"]
+    assert [row.attempts for row in rows(ledger)] == [2, 2]
 
 
 def test_a_channel_that_is_no_longer_declared_is_sent_nothing(ledger: Ledger, receiver: Receiver) -> None:

@@ -21,11 +21,13 @@ from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
 
 from dbplatform.errors import ServerError
 from dbplatform.home import Home
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
-from dbplatform.postgres.embedded.account import Account, account_for, readable_programs
+from dbplatform.postgres.embedded.account import account_for, readable_programs
 from dbplatform.postgres.embedded.cluster import SUPERUSER, remove_leftovers
 from dbplatform.postgres.embedded.files import read_word, working_in
 from dbplatform.postgres.embedded.launch import HOST, launch, password_of, prepare, start_failure
@@ -118,14 +120,14 @@ class EmbeddedServer:
                 shutil.rmtree(place.folder)
 
     def status(self) -> ServerStatus:
-        """Look at the server; changes nothing. Its answer to ``pg_isready`` counts, not only its files."""
+        """Look at the server; changes nothing. Its answer counts, not only its files."""
         with working_in(self._home.server):
             place = self._place
-            account = account_for(place.data_directory)
+            account_for(place.data_directory)  # refuses another user's server
             postmaster = postmaster_of(place.data_directory)
             log_file = place.log.newest()
             programs = _programs_of(place) if postmaster else None
-        running = postmaster is not None and programs is not None and self._answers(postmaster, programs, account)
+        running = postmaster is not None and programs is not None and self._answers(postmaster)
         return ServerStatus(
             running=running,
             host=HOST,
@@ -206,18 +208,20 @@ class EmbeddedServer:
                 raise start_failure(self._place, f"The embedded server was not ready after {self._timeout_s:.0f} s.")
             time.sleep(_POLL_S)
 
-    def _answers(self, postmaster: Postmaster, programs: Programs, account: Account) -> bool:
-        """Whether the server accepts connections; one that says nothing for 3 s does not."""
+    def _answers(self, postmaster: Postmaster) -> bool:
+        """Whether the server accepts connections; one that says nothing for 3 s does not.
+
+        Asked by libpq in this process, as ``pg_isready`` does: the looks come often, also from Dagster's server of
+        code, whose threads make a fork a gamble.
+        """
         if not postmaster.port:
             return False
-        command = [
-            str(programs.path("pg_isready")),
-            "--quiet",
-            f"--host={HOST}",
-            f"--port={postmaster.port}",
-            f"--timeout={min(3, max(1, round(self._timeout_s)))}",
-        ]
-        return account.run(command, programs=programs).returncode == 0
+        timeout = min(3, max(1, round(self._timeout_s)))
+        where = make_conninfo(
+            host=HOST, port=postmaster.port, dbname="postgres", user=SUPERUSER, sslmode="disable", gssencmode="disable",
+            connect_timeout=timeout,
+        )  # fmt: skip
+        return PGconn.ping(where.encode()) == Ping.OK
 
     def _stop_locked(self) -> None:
         with working_in(self._home.server):

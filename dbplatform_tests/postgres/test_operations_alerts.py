@@ -1,0 +1,255 @@
+"""From what happens in a database, its checks and its runs to the message that arrives, and to its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from dbplatform.cli.main import main
+from dbplatform.declaration.project import Project
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations import alerts, checks
+from dbplatform.operations.alerts import RunEnd, Runs, Watched
+from dbplatform.operations.platform import Platform
+from dbplatform.postgres.connection import Target
+from dbplatform_tests.receiver import SECRET, Receiver
+
+_SHOP = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL}
+  quality:
+    - table: item
+      checks:
+        - not_null: name
+        - range: {column: price, min: 0, severity: warn}
+  thresholds:
+    - {metric: idle_in_transaction_s, critical: "> 0s", for: 0s}
+  notify: [{url_env: ALERT_URL}]
+"""
+_AWAY = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: away
+  connection: {url_env: AWAY_URL}
+  notify: [{url_env: ALERT_URL}]
+"""
+
+#: Watches every declared database, some minutes after the start; a new platform each time, as after a restart.
+Look = Callable[..., dict[str, Watched]]
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    receiver = Receiver()
+    monkeypatch.setenv("ALERT_URL", receiver.url)
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def shop(database: Target, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one database, which has one table with one good row; its declaration's file."""
+    file = tmp_path / "defs" / "shop" / "defs.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(_SHOP)
+    monkeypatch.setenv("SHOP_URL", database.url)
+    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+    monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
+    with psycopg.connect(database.url) as connection:
+        connection.execute("create table item (name text, price int)")
+        connection.execute("insert into item values ('pen', 1)")
+    return file
+
+
+@pytest.fixture
+def look(shop: Path) -> Look:
+    start = datetime.now(UTC)
+
+    def watched(minutes: float = 0, **runs: Runs) -> dict[str, Watched]:
+        platform = Platform(Project.at(shop.parents[2]))
+        databases = platform.declarations.databases
+        looks, failed = alerts.watch_all(platform, databases, now=start + timedelta(minutes=minutes), runs=runs)
+        platform.ledger.engine.dispose()
+        assert failed == {}
+        return {looked.database: looked for looked in looks}
+
+    return watched
+
+
+def keys(looked: Watched) -> set[str]:
+    return {alert.key for alert in looked.alerts}
+
+
+def check(shop: Path, run_id: str) -> None:
+    """Run the checks of the table, as the graph does."""
+    platform = Platform(Project.at(shop.parents[2]))
+    declared = platform.declarations.get("shop")
+    checks.record.start_run(platform.ledger, "shop", run_id)
+    checks.check_table(platform, declared, declared.database.quality[0].table, run_id=run_id)
+    checks.finish_run(platform, run_id)
+    platform.ledger.engine.dispose()
+
+
+def sql(database: Target, *statements: str) -> None:
+    with psycopg.connect(database.url) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def test_a_breach_sends_one_message_its_end_another_and_a_restart_none(
+    database: Target, look: Look, receiver: Receiver
+) -> None:
+    with psycopg.connect(database.url) as idle:
+        idle.execute("select 1")
+        assert keys(look(0)["shop"]) == {"idle_in_transaction_s"}
+        for minute in (1, 2, 3):
+            look(minute)
+        assert receiver.titles == ["[critical] shop: idle_in_transaction_s"]
+        assert "The limit is > 0s" in receiver.taken[0]["message"]
+        assert "idle_in_transaction_session_timeout" in receiver.taken[0]["message"], "the advice"
+    assert look(4)["shop"].alerts == ()
+    look(5)
+    assert receiver.titles[1:] == ["[resolved] shop: idle_in_transaction_s"]
+
+
+def test_a_channel_that_is_down_is_tried_again_at_every_look_and_said_to_fail(
+    database: Target, ledger: Ledger, look: Look, receiver: Receiver
+) -> None:
+    receiver.status = 503
+    with psycopg.connect(database.url) as idle:
+        idle.execute("select 1")
+        look(0)
+        look(1)
+        assert receiver.taken == []
+        failing = alerts.waiting_messages(ledger, ["ALERT_URL"])
+        assert "503" in failing["ALERT_URL"]
+        assert SECRET not in failing["ALERT_URL"]
+        receiver.status = 200
+        look(20)
+    assert receiver.titles == ["[critical] shop: idle_in_transaction_s"]
+    assert alerts.waiting_messages(ledger, ["ALERT_URL"]) == {}
+
+
+def test_a_database_that_cannot_be_reached_is_an_alert_after_a_minute_and_hides_no_other(
+    database: Target, shop: Path, look: Look, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = shop.parents[1] / "away" / "defs.yaml"
+    away.parent.mkdir()
+    away.write_text(_AWAY)
+    monkeypatch.setenv("AWAY_URL", "postgresql://someone:secret-word@127.0.0.1:1/nothing")
+    first = look(0)
+    assert first["shop"].metrics is not None
+    assert (first["away"].metrics, [a.state for a in first["away"].alerts]) == (None, ["pending"])
+    assert receiver.taken == []
+    look(1)
+    assert receiver.titles == ["[critical] away: reachable"]
+    assert "doctor away" in receiver.taken[0]["message"]
+    assert "secret-word" not in json.dumps(receiver.taken)
+    monkeypatch.setenv("AWAY_URL", database.url)
+    assert look(2)["away"].alerts == ()
+    assert receiver.titles[1:] == ["[resolved] away: reachable"]
+
+
+def test_failed_and_errored_checks_of_a_run_are_one_message_and_resolved_by_the_next_good_run(
+    database: Target, shop: Path, look: Look, receiver: Receiver
+) -> None:
+    check(shop, "good")
+    assert look(0)["shop"].alerts == ()
+    sql(database, "insert into item values (null, -1)")
+    check(shop, "bad")
+    found = {alert.key: alert.severity for alert in look(1)["shop"].alerts}
+    assert found == {"check:public.item.not_null_name": "critical", "check:public.item.range_price": "warning"}
+    assert receiver.titles == ["[critical] shop: 2 alerts: item not_null_name, item range_price"]
+
+    sql(database, "delete from item where name is null", "alter table item rename price to cost")
+    check(shop, "errored")
+    [alert] = look(2)["shop"].alerts
+    assert (alert.key, alert.severity) == ("check:public.item.range_price", "critical")
+    assert "could not run" in alert.cause
+    assert receiver.titles[1:] == ["[resolved] shop: item not_null_name", "[critical] shop: item range_price"]
+
+    sql(database, "alter table item rename cost to price")
+    check(shop, "mended")
+    assert look(3)["shop"].alerts == ()
+    assert receiver.titles[3:] == ["[resolved] shop: item range_price"]
+
+
+def test_a_failed_run_is_an_alert_until_the_job_succeeds(look: Look, receiver: Receiver) -> None:
+    jobs = ("shop", "shop_quality")
+    failed = RunEnd(job="shop", succeeded=False, reason="in shop/seed: the disk is full.", advice="Its log: http://x")
+    other = RunEnd(job="shop_quality", succeeded=True)
+    look(0, shop=Runs(jobs=jobs, ended=[RunEnd(job="shop", succeeded=True), failed, other]))
+    look(1, shop=Runs(jobs=jobs))
+    assert receiver.titles == ["[critical] shop: run of shop"]
+    assert "failed: in shop/seed: the disk is full." in receiver.taken[0]["message"]
+    look(2, shop=Runs(jobs=jobs, ended=[failed, RunEnd(job="shop", succeeded=True)]))
+    assert receiver.titles[1:] == ["[resolved] shop: run of shop"]
+
+
+def test_what_is_no_longer_declared_is_resolved(database: Target, shop: Path, look: Look, receiver: Receiver) -> None:
+    sql(database, "insert into item values (null, -1)")
+    check(shop, "bad")
+    limit = 'idle_in_transaction_s, critical: "> 0s"'
+    shop.write_text(_SHOP.replace(limit, 'database_bytes, warn: "> 1kB"'))
+    failed = Runs(jobs=["shop"], ended=[RunEnd(job="shop", succeeded=False, reason="x")])
+    assert len(look(0, shop=failed)["shop"].firing) == 4
+    shop.write_text(_SHOP.replace("        - not_null: name\n", "").replace(limit, 'deadlocks, warn: "> 0"'))
+    assert keys(look(1, shop=Runs(jobs=["other"]))["shop"]) == {"check:public.item.range_price"}
+    assert receiver.titles[-1].startswith("[resolved] shop: 3 alerts: ")
+    assert "is no longer declared" in receiver.taken[-1]["message"]
+
+
+def test_a_database_that_was_never_made_is_not_made_by_looking(
+    shop: Path, ledger: Ledger, look: Look, tmp_path: Path
+) -> None:
+    shop.write_text(_SHOP.replace("  connection: {url_env: SHOP_URL}\n", ""))
+    looked = look(0)["shop"]
+    assert (looked.metrics, looked.alerts) == (None, ())
+    assert "dbplatform run shop" in str(looked.problem)
+    assert not (tmp_path / "home").exists(), "no server was started"
+
+
+def typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, Any]:
+    with pytest.raises(SystemExit) as left:
+        main(list(arguments))
+    return left.value.code, json.loads(capsys.readouterr().out)
+
+
+def test_the_command_line_lists_acknowledges_and_tests(
+    database: Target, shop: Path, look: Look, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = ("-C", str(shop.parents[2]), "alerts")
+    assert typed(capsys, *project, "list", "--json") == (0, {"alerts": []})
+    with psycopg.connect(database.url) as idle:
+        idle.execute("select 1")
+        look(0)
+    code, document = typed(capsys, *project, "list", "shop", "--json")
+    [alert] = document["alerts"]
+    assert (code, alert["metric"], alert["state"]) == (1, "idle_in_transaction_s", "firing")
+    assert {"id", "severity", "since", "value", "limit", "cause"} <= alert.keys()
+
+    number = str(alert["id"])
+    code, document = typed(capsys, *project, "ack", number, "--dry-run", "--json")
+    assert (code, document["alert"]["acknowledged_by"]) == (0, None)
+    code, document = typed(capsys, *project, "ack", number, "--json")
+    assert document["alert"]["acknowledged_by"] is not None
+    code, document = typed(capsys, *project, "ack", "987654", "--json")
+    assert (code, document["error"]["kind"]) == (2, "unknown_alert")
+
+    code, document = typed(capsys, *project, "test", "--json")
+    assert (code, document["channels"]) == (0, [{"channel": "ALERT_URL", "delivered": True, "error": None}])
+    assert receiver.titles[-1] == "[test] dbplatform"
+    receiver.status = 500
+    code, document = typed(capsys, *project, "test", "shop", "--json")
+    assert (code, document["channels"][0]["delivered"]) == (1, False)
+    shop.write_text(_SHOP.replace("  notify: [{url_env: ALERT_URL}]\n", ""))
+    code, document = typed(capsys, *project, "test", "shop", "--json")
+    assert (code, document["error"]["kind"]) == (2, "no_channel")
