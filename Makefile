@@ -1,5 +1,5 @@
 # Everything here works on a machine with Python >= 3.11, make and git: what is missing comes from PyPI, by the lock file.
-# `make test` needs Chromium for the browser tests: as root it is installed from Debian's packages, else it says how to.
+# `make test` needs Chromium, PgBouncer and PostgreSQL 15: as root they come from Debian's packages, else it says how to.
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +20,7 @@ dev: $(READY)          ## the Dagster UI, its daemon and the reports, over the s
 	@$(BIN)/dbplatform dev
 
 test: $(READY) lint    ## the whole suite: unit, real PostgreSQL, Dagster, drills, a real browser
-	@dbplatform_tests/chromium.sh
+	@dbplatform_tests/debian.sh
 	@$(BIN)/python -m pytest
 
 lint: $(READY)         ## ruff, mypy, the layers

@@ -22,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from dbplatform.errors import CannotConnect, WorkError
+from dbplatform.postgres.refusals import Refusal, explain, unreadable_url
 
 AutocommitConnection = NewType("AutocommitConnection", psycopg.Connection[TupleRow])
 SnapshotConnection = NewType("SnapshotConnection", psycopg.Connection[TupleRow])
@@ -101,6 +102,20 @@ def connect(
 
 
 @contextmanager
+def connect_plainly(target: Target, *, work: str) -> Iterator[psycopg.Connection[TupleRow]]:
+    """A session as server, database and role make it: nothing is set in it, and no error is translated.
+
+    For looking at exactly that, also through a connection pooler, where a setting would reach the sessions of others.
+    Raises ``CannotConnect``, whose field ``stage`` tells how far it came.
+    """
+    connection = _open(target, work)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
 def snapshot(connection: AutocommitConnection, *, of: str | None = None) -> Iterator[SnapshotConnection]:
     """One moment of the database: a read-only REPEATABLE READ transaction, ended with the block.
 
@@ -136,35 +151,25 @@ def _refusal(target: Target, error: psycopg.Error) -> WorkError:
 
 def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
     try:
+        parts = conninfo_to_dict(target.url)
+    except psycopg.ProgrammingError as error:
+        raise _cannot_connect(target, unreadable_url()) from error
+    host, port = str(parts.get("host", "local socket")), str(parts.get("port", 5432))
+    if "@" in host or ("user" not in parts and "@" in str(parts.get("dbname"))):
+        # The password holds an @ or a slash that is not written in percent signs.
+        raise _cannot_connect(target, unreadable_url())
+    try:
         info = make_conninfo(
             target.url,
             application_name=f"dbplatform {work}",
-            connect_timeout=conninfo_to_dict(target.url).get("connect_timeout", 10),
+            connect_timeout=parts.get("connect_timeout", 10),
             client_encoding="UTF8",
         )
         return psycopg.connect(info, autocommit=True)
-    except psycopg.ProgrammingError as error:
-        raise CannotConnect(
-            target=target.name,
-            reason="the URL cannot be read",
-            hint="Write it as postgresql://user:password@host:port/database.",
-        ) from error
     except psycopg.OperationalError as error:
-        raise CannotConnect(target=target.place, reason=_reason(error), hint=_hint(str(error))) from error
+        raise _cannot_connect(target, explain(error, host=host, port=port)) from error
 
 
-def _reason(error: psycopg.OperationalError) -> str:
-    """The server's own words, without the addresses that libpq tried."""
-    lines = str(error).strip().splitlines()
-    answers = [line.split("failed: ", 1)[1] for line in lines if "failed: " in line]
-    return (answers or lines)[-1].removeprefix("FATAL:").strip().rstrip(".")
-
-
-def _hint(text: str) -> str:
-    if "password authentication failed" in text or "no password supplied" in text:
-        return "Check user and password in the variable that holds the URL."
-    if "does not exist" in text:
-        return "Create it first, or correct the URL."
-    if "Connection refused" in text or "timeout" in text or "could not translate" in text:
-        return "Check host and port in the URL, and that the server runs and can be reached from here."
-    return "Check the URL and the rights of its user."
+def _cannot_connect(target: Target, refusal: Refusal) -> CannotConnect:
+    place = target.name if refusal.stage == "URL" else target.place
+    return CannotConnect(target=place, reason=refusal.reason, hint=refusal.hint, stage=refusal.stage)

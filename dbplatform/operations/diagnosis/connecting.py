@@ -1,0 +1,184 @@
+"""Whether the database can be reached, how far a connection comes, and what lies between here and the server."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import ExecStatus
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import CannotConnect, PlatformError, VariableNotSet
+from dbplatform.operations.diagnosis.model import Finding, Patient, error, not_checked, ok, warn
+from dbplatform.operations.platform import Platform
+from dbplatform.postgres.connection import Target, connect_plainly
+from dbplatform.postgres.refusals import STAGES, Stage
+
+#: How long a pooler may take to give a session.
+_PATIENCE_S = 5.0
+_TRIES = 3
+_VERIFIED = ("verify-ca", "verify-full")
+
+
+def find_target(platform: Platform, declared: Declared) -> Target | Finding:
+    """Where the database is; a finding where it cannot be looked at, because it is not there or cannot be told."""
+    try:
+        target = platform.existing_target(declared)
+        if target is not None:
+            return target
+        running = platform.server.status().running
+    except VariableNotSet as missing:
+        return error(missing.message, missing.hint, probe="URL", file=missing.file, line=missing.line)
+    except PlatformError as refused:
+        return error(refused.message, refused.hint, probe="embedded server")
+    if running:
+        return not_checked(
+            f"not created: the embedded server has no database {declared.name} yet",
+            f"dbplatform run {declared.name} (the first work on it creates it)",
+            probe="database",
+        )
+    return not_checked(
+        "server stopped: the database is one of the embedded server, which does not run",
+        "dbplatform server start (work on the database starts it, too)",
+        probe="embedded server",
+    )
+
+
+def came_through(declared: Declared, target: Target) -> Iterator[Finding]:
+    """The stages of a connection that was opened."""
+    for stage in STAGES:
+        if stage != "TLS":
+            yield ok(_passed(stage, declared, target), probe=stage)
+
+
+def came_as_far_as(declared: Declared, target: Target, refused: CannotConnect) -> Iterator[Finding]:
+    """The stages of one that was refused: those before it, the one that failed, and those that nobody can know."""
+    ended = STAGES.index(refused.fields["stage"])
+    for at, stage in enumerate(STAGES):
+        if at == ended:
+            yield error(refused.message, refused.hint, probe=stage)
+        elif stage != "TLS" and at < ended:
+            yield ok(_passed(stage, declared, target), probe=stage)
+        elif stage != "TLS":
+            yield not_checked(no_session(refused), probe=stage)
+
+
+def no_session(refused: CannotConnect) -> str:
+    """Why what comes after was not looked at."""
+    return f"the connection ended before (see {refused.fields['stage']})"
+
+
+def tls(patient: Patient) -> Iterator[Finding]:
+    """Whether the way to the server is encrypted, and whether we know that it is the server."""
+    parts = conninfo_to_dict(patient.target.url)
+    mode = str(parts.get("sslmode", "prefer"))
+    mend = (
+        "Put sslmode=verify-full into the URL, and the authority's certificate as sslrootcert=...; "
+        "the server needs ssl = on."
+    )
+    if not patient.session.info.host or patient.session.info.host.startswith("/"):
+        yield ok("a socket of this machine: nothing goes over a network")
+    elif patient.session.pgconn.ssl_in_use and mode in _VERIFIED:
+        yield ok(f"encrypted, and the server's certificate is verified (sslmode={mode})")
+    elif patient.session.pgconn.ssl_in_use:
+        judge = error if patient.in_production else ok
+        yield judge(
+            f"The connection is encrypted, but the server's certificate is not verified (sslmode={mode}).",
+            mend=mend if patient.in_production else None,
+        )
+    elif patient.in_production:
+        yield error("The connection to a database in production is not encrypted.", mend)
+    elif patient.session.info.hostaddr.startswith("127.") or patient.session.info.hostaddr == "::1":
+        yield ok("not encrypted, and it does not leave this machine")
+    else:
+        yield warn("The connection is not encrypted and goes over a network.", mend)
+
+
+def pooler(patient: Patient) -> Iterator[Finding]:
+    """Whether a connection pooler such as PgBouncer is in between, and whether it keeps a session together.
+
+    A server names its own process in the key for cancel requests; a pooler invents a key. Whether a session stays
+    with one process of the server is tried: by asking again, and by whether a second session gets the same process
+    while the first goes on. Sources: manual, "Message Formats", BackendKeyData; PgBouncer's manual, "Pooling modes".
+    """
+    first = _backend(patient.session)
+    if first == patient.session.info.backend_pid:
+        yield ok("none: this is the server itself")
+        return
+    row = patient.ask_one("select host(inet_server_addr()) as host, inet_server_port() as port")
+    direct = f" The pooler finds it at {row['host']}, port {row['port']}." if row["host"] else ""
+    mend = f"Name the server itself in the variable of the URL, not its pooler.{direct}"
+    between = "A connection pooler (PgBouncer, or one like it) is in between"
+    try:
+        together = _kept_together(patient, first)
+    except TimeoutError:
+        yield error(f"{between}, and has no second session to give: the platform uses several at once.", mend)
+        return
+    if together:
+        yield warn(f"{between}, in session mode: each session of the platform keeps one of the pooler's.", mend)
+    else:
+        yield error(
+            f"{between}, in transaction or statement mode: the server's process changes between transactions, so "
+            "session advisory locks, LISTEN and settings are lost.",
+            mend,
+        )
+
+
+def _kept_together(patient: Patient, first: int) -> bool:
+    if any(_backend(patient.session) != first for _ in range(_TRIES)):
+        return False
+    with connect_plainly(patient.target, work="doctor") as second:
+        try:
+            # It holds what it gets until the first session was asked again.
+            taken = _backend(second, b"begin read only; select pg_backend_pid()")
+        except psycopg.OperationalError:
+            # Statement mode refuses transactions.
+            return False
+        kept = taken != first and _backend(patient.session) == first
+        second.rollback()
+        return kept
+
+
+def _backend(session: psycopg.Connection[Any], query: bytes = b"select pg_backend_pid()") -> int:
+    """The server's process that answers; raises TimeoutError where a pooler has none to give."""
+    pgconn, answer = session.pgconn, None
+    pgconn.send_query(query)
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        while pgconn.is_busy():
+            if not select.select([pgconn.socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                session.close()
+                raise TimeoutError(f"the pooler had no session to give within {_PATIENCE_S:.0f} s")
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            break
+        if result.status == ExecStatus.TUPLES_OK:
+            answer = result.get_value(0, 0)
+        elif result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.OperationalError(result.error_message.decode(errors="replace").strip())
+    if answer is None:
+        raise psycopg.OperationalError("the server gave no answer")
+    return int(answer)
+
+
+def _passed(stage: Stage, declared: Declared, target: Target) -> str:
+    parts = conninfo_to_dict(target.url)
+    variable = declared.database.connection.url_env
+    match stage:
+        case "URL":
+            return f"{variable} is set" if variable else "a database of the embedded server"
+        case "host":
+            return f"{parts.get('host', 'local socket')} is known"
+        case "port":
+            return f"port {parts.get('port', 5432)} answers"
+        case "server":
+            return "it takes connections"
+        case "login":
+            return f"{parts.get('user', 'the default user')} is let in"
+        case _:
+            return f"{parts.get('dbname') or 'the default database'} exists"
