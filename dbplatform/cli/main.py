@@ -20,6 +20,7 @@ from dbplatform.errors import NotBuiltYet, PlatformError, UsageError, WorkError
 
 #: Each verb and the module that holds it, in the order in which the help shows them.
 VERBS = {
+    "init": "init",
     "list": "listing",
     "server": "server",
     "run": "run",
@@ -36,13 +37,15 @@ VERBS = {
     "archive": "archive",
     "health": "health",
     "metrics": "metrics",
+    "alerts": "alerts",
     "runs": "runs",
+    "doctor": "doctor",
 }
 
 #: Verbs of the contract that this version does not build.
 NOT_BUILT_YET = (
-    "init", "adopt", "doctor", "slow-queries",
-    "connections", "explain", "advise", "alerts", "optimize", "roles", "bench", "wal",
+    "adopt", "slow-queries",
+    "connections", "explain", "advise", "optimize", "roles", "bench", "wal",
 )  # fmt: skip
 
 

@@ -82,8 +82,9 @@ def command(
         if published is not None:
             say("")
             show_verdict(published)
+        _show_safety(database, steps)
         say(f"run:    {run_id}, {seconds:.1f} s")
-        say(f"look:   make dev, then {dagster_address()}/runs/{run_id}")
+        say(f"look:   {platform.project.dev_command}, then {dagster_address()}/runs/{run_id}")
     return 1 if _findings(published, fail_on) else 0
 
 
@@ -132,7 +133,8 @@ def _launch(
         if not quiet:
             above(f"{job_name}: {len(job.nodes)} steps")
         with progress.listening(_Steps(job_name, len(job.nodes), above)):
-            launched = launch.launch(declared, job, config, tell=above, ui=dagster_address())
+            look = f"{platform.project.dev_command}, then {dagster_address()}"
+            launched = launch.launch(declared, job, config, tell=above, look=look)
     return launched.run_id, {name: dict(found) for name, found in launched.steps.items()}
 
 
@@ -162,6 +164,25 @@ def _show_plan(steps: dict[str, dict[str, Any]]) -> None:
         if found.get("dry run"):
             said = [f"{key} {value}" for key, value in found.items() if isinstance(value, str | int | float)]
             say(f"{bold(name)}: {', '.join(words for words in said if not words.startswith('dry run'))}")
+
+
+def _show_safety(database: str, steps: dict[str, dict[str, Any]]) -> None:
+    """What is proven of the backup, and where the archived rows are: a line each."""
+    drill = steps.get(f"{database}/restore_drill", {})
+    if drill.get("proven"):
+        folder = steps.get(f"{database}/backup", {}).get("folder", drill["backup"])
+        say(f"backup: {bold('proven')}, restored and compared in {drill['RTO seconds']:.1f} s (RTO): {folder}")
+    prefix = f"{database}/archive/"
+    for name, found in steps.items():
+        if not name.startswith(prefix) or "rows archived" not in found:
+            continue
+        words = f"{name.removeprefix(prefix)} holds {found['rows in archives']:,} rows"
+        words += f", {found['rows archived']:,} of them by this run"
+        if found["rows not proven"]:
+            words += f"; {found['rows not proven']:,} old rows stay, because the proven backup does not hold them"
+        if found["files"]:
+            words += f"; its newest file is {bold('verified')}: {found['newest file']}"
+        say(f"archive: {words}")
 
 
 def _published(platform: Platform, run_id: str) -> Published | None:

@@ -37,7 +37,7 @@ class Project:
             project = cls._in(folder)
             if project is not None:
                 return project
-        raise NoProject(place=start, hint="Name a project by -C.")
+        raise NoProject(place=start, hint="Name a project by -C, or make one: dbplatform init DIR")
 
     @classmethod
     def _in(cls, folder: Path) -> Project | None:
@@ -47,6 +47,11 @@ class Project:
         if own.is_dir() and own == PACKAGE / "defs":
             return cls(folder, own)
         return None
+
+    @property
+    def dev_command(self) -> str:
+        """What starts the UI: in this repository ``make dev``, which needs nothing on the PATH."""
+        return "make dev" if self.defs == PACKAGE / "defs" else "dbplatform dev"
 
     @property
     def home(self) -> Home:
