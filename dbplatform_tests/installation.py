@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from pyarrow import csv, parquet
 
 from dbplatform.home import Home
 from dbplatform.postgres.embedded.server import EmbeddedServer
@@ -84,11 +86,35 @@ class Installation:
         assert row[1] == 0
         return timedelta(days=row[0])
 
+    def archived(self) -> list[Path]:
+        """The files that hold rows of flights which have left the table and are not back."""
+        with self.connect() as connection:
+            ids = [row[0] for row in connection.execute("select archive_id from dbplatform.archive_progress")]
+        with self.connect("dbplatform_ledger") as connection:
+            found = connection.execute(
+                "select location, kept from ledger.archive where status = 'deleted' and id = any(%s) order by 1",
+                (ids,),
+            ).fetchall()
+        assert all(kept == {} for _, kept in found)
+        return [Path(location) for location, _ in found]
+
     def hashes(self) -> dict[str, tuple[int, str]]:
-        """Rows and content hash of each table, as in the year of the source: the same whatever the week of the test."""
+        """Rows and content hash of each table together with what was archived of it, as in the year of the source: the
+        same whatever the week of the test, and however many rows have grown old enough."""
         shift = self.shift()
         found = {}
+        files = self.archived()
         with self.connect() as connection:
+            connection.execute("create temporary table archived (like flights)")
+            for file in files:
+                rows = io.BytesIO()
+                csv.write_csv(parquet.read_table(file), rows)
+                with (
+                    connection.cursor() as cursor,
+                    cursor.copy("copy archived from stdin (format csv, header)") as copy,
+                ):
+                    copy.write(rows.getvalue())
+            connection.execute("create temporary view all_flights as table flights union all table archived")
             for table in TABLES:
                 names = [
                     row[0]
@@ -106,7 +132,7 @@ class Installation:
                     sql.SQL(
                         "select count(*), coalesce(sum(hashtextextended(t, 0)), 0)::text from "
                         "(select row({})::text from {}) as r(t)"
-                    ).format(sql.SQL(", ").join(values), sql.Identifier(table))
+                    ).format(sql.SQL(", ").join(values), sql.Identifier("all_flights" if table == "flights" else table))
                 ).fetchone()
                 assert row is not None
                 found[table] = (row[0], row[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -120,11 +121,25 @@ def verify_archive(ledger: Ledger, database: str, archive_id: str | uuid.UUID) -
     """Read the whole file: its SHA-256, every page of it, the number of its rows, whose they are. Only reads."""
     entry = get_archive(ledger, database, archive_id)
     try:
-        _read_all(entry)
+        require_whole(entry)
         problem = None
     except ArchiveDamaged as error:
         problem = error.message
     return ArchiveVerification(id=entry.id, location=entry.location, rows=entry.rows, problem=problem)
+
+
+def rows_away(ledger: Ledger, database: str, left: Iterable[tuple[uuid.UUID, str, int]]) -> dict[str, int]:
+    """How many rows of each table lie in archives instead of in the table; tables with none are left out.
+
+    ``left`` is ``records.deleted_rows``: the database itself says what has left it, so that an archive that is half-way
+    counts too, and one of an earlier database of the same name does not. The ledger says which are back.
+    """
+    back = {entry.id for entry in list_archives(ledger, database) if entry.status == "restored"}
+    away: dict[str, int] = {}
+    for archive_id, table, deleted in left:
+        if archive_id not in back:
+            away[table] = away.get(table, 0) + deleted
+    return away
 
 
 def record(
@@ -203,7 +218,8 @@ def mark_restored(ledger: Ledger, archive_id: uuid.UUID) -> None:
         row.status, row.restored_at = "restored", func.now()
 
 
-def _read_all(entry: ArchiveEntry) -> None:
+def require_whole(entry: ArchiveEntry) -> None:
+    """Read the whole file; raises ``ArchiveDamaged`` unless it is what was written."""
     require_sha256(entry.path, entry.sha256)
     with ArchiveReader(entry.path) as reader:
         rows = sum(block.rows for block in reader.blocks())

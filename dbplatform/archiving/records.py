@@ -108,6 +108,15 @@ def advance(connection: AutocommitConnection, archive_id: uuid.UUID, first: int,
         )
 
 
+def deleted_rows(connection: AnyConnection) -> list[tuple[uuid.UUID, str, int]]:
+    """Every archive by which rows have left this database: its id, its table, how many; restored ones too."""
+    if not _exists(connection):
+        return []
+    return connection.execute(
+        "select archive_id, table_name, deleted from dbplatform.archive_progress where deleted > 0"
+    ).fetchall()
+
+
 def kept_counts(connection: AnyConnection, archive_id: uuid.UUID) -> dict[str, int]:
     """How many exported rows stayed, by reason."""
     rows = connection.execute(

@@ -66,6 +66,8 @@ _SOURCE = """
            current_setting('server_version'), current_setting('server_version_num')::int / 10000,
            pg_current_snapshot()::text,
            (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text,
+           case when not pg_is_in_recovery()
+                then ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer end,
            transaction_timestamp(), pg_database_size(d.oid), pg_get_userbyid(d.datdba),
            pg_encoding_to_char(d.encoding), to_jsonb(d)
     from pg_database d where d.datname = current_database()
@@ -107,7 +109,7 @@ def read_source(connection: SnapshotConnection) -> Source:
     """Which database this is, and which moment; needs no rights beyond CONNECT."""
     row = connection.execute(_SOURCE).fetchone()
     assert row is not None
-    name, oid, system, version, major, xids, lsn, taken_at, size, owner, encoding, catalog_row = row
+    name, oid, system, version, major, xids, lsn, timeline, taken_at, size, owner, encoding, catalog_row = row
     return Source(
         database=name,
         database_oid=oid,
@@ -116,6 +118,7 @@ def read_source(connection: SnapshotConnection) -> Source:
         server_major=major,
         snapshot=xids,
         wal_lsn=lsn,
+        timeline_id=timeline,
         taken_at=taken_at,
         database_bytes=size,
         owner=owner,

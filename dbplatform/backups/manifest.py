@@ -62,6 +62,8 @@ class Source(_Part):
     """``pg_current_snapshot()``: which transactions are in it."""
     wal_lsn: str
     """A WAL position at or after the last commit in it."""
+    timeline_id: int | None = None
+    """Of the WAL then; none where a standby was dumped, and in backups that were made before it was kept."""
     taken_at: datetime
     """Every transaction that committed before is in it."""
     database_bytes: int

@@ -22,6 +22,8 @@ class ProvenSnapshot:
     system_identifier: str
     database_oid: int
     wal_lsn: str
+    timeline_id: int | None
+    """None: not known."""
     taken_at: datetime
     proven_at: datetime
     tables: tuple[str, ...]
@@ -47,6 +49,7 @@ def proven_snapshot(ledger: Ledger, database: str) -> ProvenSnapshot | None:
         system_identifier=manifest.source.system_identifier,
         database_oid=manifest.source.database_oid,
         wal_lsn=manifest.source.wal_lsn,
+        timeline_id=manifest.source.timeline_id,
         taken_at=manifest.source.taken_at,
         proven_at=backup.proven_at,
         tables=tuple(table.table for table in manifest.tables),

@@ -88,16 +88,22 @@ def list_(context: click.Context, database: str, as_json: bool) -> None:
 
 @command.command()
 @database_argument
-@click.argument("archive_id")
+@click.argument("archive_id", required=False)
 @json_option
 @click.pass_context
-def verify(context: click.Context, database: str, archive_id: str, as_json: bool) -> int:
-    """Read an archive's file from end to end; exit 1 when it is not what was written."""
-    found = archives.examine(*opened(context, database), archive_id)
-    show_json(found.as_json()) if as_json else say(
-        f"{found.location}: {found.problem or f'{found.rows:,} rows, as written'}"
-    )
-    return 0 if found.passed else 1
+def verify(context: click.Context, database: str, archive_id: str | None, as_json: bool) -> int:
+    """Read an archive's file from end to end, or that of every one; exit 1 when one is not what was written."""
+    platform, declared = opened(context, database)
+    wanted = [archive_id] if archive_id is not None else [str(e.id) for e in archives.known(platform, declared)]
+    with bars():
+        found = [archives.examine(platform, declared, one) for one in wanted]
+    if as_json:
+        documents = [one.as_json() for one in found]
+        show_json(documents[0] if archive_id is not None else {"database": database, "archives": documents})
+    else:
+        for one in found:
+            say(f"{one.location}: {one.problem or f'{one.rows:,} rows, as written'}")
+    return 0 if all(one.passed for one in found) else 1
 
 
 @command.command()

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dbplatform.archiving import catalogue, restore
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
-from dbplatform.archiving.delete import GENTLE, Throttle
+from dbplatform.archiving.delete import BRISK, GENTLE
+from dbplatform.archiving.errors import ArchiveDamaged
 from dbplatform.archiving.plan import ArchivePlan, plan_archive
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot
+from dbplatform.archiving.records import deleted_rows
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.backups.proof import is_fresh
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import UsageError
+from dbplatform.errors import UsageError, WorkError
 from dbplatform.operations import backups
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
 from dbplatform.postgres.identifiers import Relation
 
-#: Away from production nobody is disturbed by a delete without pauses.
-_BRISK = Throttle(pause_s=0.0)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What lies in the archives of one name now, and not in the table; the newest first."""
+
+    archives: tuple[catalogue.ArchiveEntry, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows they hold for the table."""
+        return sum(entry.deleted_rows for entry in self.archives)
+
+    @property
+    def newest(self) -> catalogue.ArchiveEntry | None:
+        """The one that was made last."""
+        return self.archives[0] if self.archives else None
+
+
+class ArchivedRowsDamaged(WorkError):
+    """{rows} rows of {table} were archived, and {reason}."""
 
 
 class UnknownArchiveName(UsageError):
@@ -70,10 +91,40 @@ def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_
             proof=_proof(platform, declared, policy),
             recheck=lambda: _proof(platform, declared, policy),
             now=datetime.now(UTC),
-            throttle=GENTLE if production else _BRISK,
+            throttle=GENTLE if production else BRISK,
         )
         summary.update(report.as_json())
         return report
+
+
+def standing(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Standing:
+    """Where the rows of an archive are now; its newest file is read from end to end.
+
+    Older files are read by ``archive verify`` alone, so that the work does not grow with the years. Raises
+    ``ArchivedRowsDamaged``.
+    """
+    with connect(platform.target(declared), work="archive standing") as connection:
+        left = {archive_id for archive_id, _, _ in deleted_rows(connection)}
+    found = Standing(
+        archives=tuple(
+            entry
+            for entry in known(platform, declared)
+            if entry.name == policy.name and entry.status == "deleted" and entry.id in left
+        )
+    )
+    newest = found.newest
+    if newest is not None:
+        try:
+            catalogue.require_whole(newest)
+        except ArchiveDamaged as damage:
+            raise ArchivedRowsDamaged(
+                rows=newest.deleted_rows,
+                table=newest.table,
+                reason=damage.message[0].lower() + damage.message[1:].rstrip("."),
+                hint=f"Bring a good copy of the file back, or the rows out of the backup {newest.backup_id}: it held "
+                "them.",
+            ) from damage
+    return found
 
 
 def known(platform: Platform, declared: Declared) -> list[catalogue.ArchiveEntry]:
@@ -118,4 +169,5 @@ def _proof(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Pro
         system_identifier=int(proof.system_identifier),
         database_oid=proof.database_oid,
         taken_at=proof.taken_at,
+        timeline_id=proof.timeline_id,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dbplatform.archiving.catalogue import rows_away
+from dbplatform.archiving.records import deleted_rows
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
 from dbplatform.operations.gates import SeedingRefused, not_declared
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import connect
+from dbplatform.postgres.connection import connect, snapshot
 from dbplatform.seeding.apply import SeedReport, apply_seed
 from dbplatform.seeding.plan import SeedPlan, plan_seed
 from dbplatform.seeding.policy import SeedPolicy
@@ -52,10 +54,15 @@ def apply(
 
 
 def verify(platform: Platform, declared: Declared, *, profile: str | None = None) -> SeedVerification:
-    """Compare rows with what was recorded, and every foreign key of the seeded tables; only reads."""
+    """Compare rows, those in archives counted in, with what was recorded, and every foreign key; only reads.
+
+    In one snapshot, so that rows which are being archived meanwhile are counted once.
+    """
     policy, directory = _policy(declared, profile)
-    with connect(platform.target(declared), work="seed verify") as connection:
-        return verify_seed(connection, directory, policy, database=declared.name)
+    with connect(platform.target(declared), work="seed verify") as connection, snapshot(connection) as reading:
+        left = deleted_rows(reading)
+        archived = rows_away(platform.ledger, declared.name, left) if left else {}
+        return verify_seed(reading, directory, policy, database=declared.name, archived=archived)
 
 
 def _policy(declared: Declared, profile: str | None) -> tuple[SeedPolicy, Path]:

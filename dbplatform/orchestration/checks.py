@@ -112,7 +112,8 @@ def _spec(declared: Declared, relation: Relation, deps: Sequence[dg.AssetKey]) -
     return dg.AssetSpec(
         keys.table(declared.name, relation),
         deps=deps,
-        description=f"The table {relation} as it is after this run: rows, columns, and what its checks found.",
+        description=f"The table {relation} as this run found it, before old rows are archived: rows, columns, and what "
+        "its checks say.",
         skippable=True,
         metadata={"dagster/table_name": f"{declared.name}.{relation}"},
         group_name=declared.name,

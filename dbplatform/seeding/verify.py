@@ -1,7 +1,11 @@
-"""Looks whether a seed is still what was loaded: rows counted, every foreign key searched for orphans. Only reads."""
+"""Looks whether a seed is still what was loaded: rows counted, every foreign key searched for orphans. Only reads.
+
+Rows that were archived are not missing: how many they are is told by whoever asks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,16 +38,17 @@ _FOREIGN_KEYS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableVerification:
-    """The rows of a table now, and as they were loaded (None: never)."""
+    """The rows of a table now, those in archives, and those that were loaded (None: never)."""
 
     table: Relation
     rows: int
+    archived_rows: int
     recorded_rows: int | None
 
     @property
     def match(self) -> bool:
-        """Whether the number of rows is the one that was loaded."""
-        return self.rows == self.recorded_rows
+        """Whether the rows here and in archives are together as many as were loaded."""
+        return self.rows + self.archived_rows == self.recorded_rows
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``tables``."""
@@ -51,6 +56,7 @@ class TableVerification:
             "table": str(self.table),
             "status": "missing" if self.recorded_rows is None else "applied",
             "rows": self.rows,
+            "archived_rows": self.archived_rows,
             "recorded_rows": self.recorded_rows,
             "match": self.match,
         }
@@ -102,11 +108,18 @@ class SeedVerification:
         }
 
 
-def verify_seed(connection: AnyConnection, directory: Path, policy: SeedPolicy, *, database: str) -> SeedVerification:
+def verify_seed(
+    connection: AnyConnection,
+    directory: Path,
+    policy: SeedPolicy,
+    *,
+    database: str,
+    archived: Mapping[str, int] | None = None,
+) -> SeedVerification:
     """Count the rows of every table of the seed, and the orphans of each of its foreign keys.
 
-    Reads the tables and those they refer to, ACCESS SHARE. Raises ``UsageError`` for a seed that cannot be read or a
-    table that does not exist.
+    ``archived``: by table, the rows that lie in archives instead of in it. Reads the tables and those they refer to,
+    ACCESS SHARE. Raises ``UsageError`` for a seed that cannot be read or a table that does not exist.
     """
     manifest = read_manifest(directory, policy)
     records = read_records(connection, policy.profile)
@@ -115,7 +128,8 @@ def verify_seed(connection: AnyConnection, directory: Path, policy: SeedPolicy, 
     for done, entry in enumerate(manifest.tables):
         progress.report(f"verify {database}", done=done, total=len(manifest.tables), unit="tables")
         catalog.require_table(connection, entry.table)
-        tables.append(_table(connection, entry.table, records.get(str(entry.table))))
+        away = (archived or {}).get(str(entry.table), 0)
+        tables.append(_table(connection, entry.table, records.get(str(entry.table)), archived=away))
         references += _references(connection, entry.table)
     progress.report(f"verify {database}", done=len(tables), total=len(tables), unit="tables")
     return SeedVerification(
@@ -123,10 +137,13 @@ def verify_seed(connection: AnyConnection, directory: Path, policy: SeedPolicy, 
     )
 
 
-def _table(connection: AnyConnection, table: Relation, record: SeedRecord | None) -> TableVerification:
+def _table(
+    connection: AnyConnection, table: Relation, record: SeedRecord | None, *, archived: int
+) -> TableVerification:
     return TableVerification(
         table=table,
         rows=catalog.row_count(connection, table),
+        archived_rows=archived,
         recorded_rows=record.rows if record else None,
     )
 

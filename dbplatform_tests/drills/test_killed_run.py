@@ -49,7 +49,14 @@ def undisturbed(installation: Installation) -> dict[str, tuple[int, str]]:
         ("check flights", 5),
         ("step flights/tables/flights", 1),
         ("step flights/quality_report", 0),
-        sample=("migrate flights", "seed flights", "check flights", "step flights/quality_report"),
+        ("backup flights: dumped", 1),
+        ("backup flights: renamed", 1),
+        ("drill flights: loaded", 1),
+        ("step flights/archive/old_flights", 0),
+        ("archive old_flights write", 0),
+        ("archive old_flights batch", 30_000),
+        ("archive old_flights done", 0),
+        sample=("migrate flights", "seed flights", "check flights", "archive old_flights batch"),
     ),
 )
 def test_a_run_killed_here_is_made_good_by_the_next(
@@ -65,4 +72,7 @@ def test_a_run_killed_here_is_made_good_by_the_next(
     assert json.loads(after.stdout)["status"] == "succeeded"
     assert installation.hashes() == undisturbed
     checked = installation.json("check", "flights", "--table", "flights", exit_code=1)
-    assert checked["tables"][0]["row_count"] == undisturbed["flights"][0]
+    archived = json.loads(after.stdout)["steps"]["flights/archive/old_flights"]["rows in archives"]
+    assert checked["tables"][0]["row_count"] + archived == undisturbed["flights"][0]
+    assert installation.json("seed", "verify", "flights")["passed"] is True
+    assert installation.json("backup", "list", "flights")["backups"][0]["proven_at"]

@@ -18,13 +18,18 @@ DG = str(Path(sys.executable).with_name("dg"))
 
 _NAMES = """
 import json, sys
+from dagster import AssetKey
 from dbplatform.definitions import definitions
 repository = definitions().get_repository_def()
 print(json.dumps({
     "assets": sorted("/".join(k.path) for k in repository.assets_defs_by_key),
     "jobs": sorted(j.name for j in repository.get_all_jobs() if not j.name.startswith("__")),
     "schedules": sorted(s.name for s in repository.schedule_defs),
-    "checks": len(repository.asset_graph.asset_check_keys),
+    "checks": sum(k.asset_key.path[1] == "tables" for k in repository.asset_graph.asset_check_keys),
+    "before the archive": sorted(
+        "/".join(k.path)
+        for k in repository.asset_graph.get(AssetKey(["flights", "archive", "old_flights"])).parent_keys
+    ),
     "pools": sorted({p for d in repository.assets_defs_by_key.values() for p in d.op.pool and [d.op.pool] or []}),
 }))
 """
@@ -62,9 +67,14 @@ def test_the_code_location_loads_without_a_server(tmp_path: Path) -> None:
         "flights/seed",
         "flights/tables/flights",
         "flights/quality_report",
+        "flights/backup",
+        "flights/restore_drill",
+        "flights/archive/old_flights",
     } <= set(found["assets"])
-    assert {"flights", "flights_migrate", "flights_quality"} <= set(found["jobs"])
-    assert "flights_daily" in found["schedules"]
+    assert {"flights", "flights_migrate", "flights_quality", "flights_backup", "flights_drill"} <= set(found["jobs"])
+    assert {"flights_daily", "flights_backup_schedule", "flights_drill_schedule"} <= set(found["schedules"])
+    # Rows leave behind a proven backup, and after the checks have seen them.
+    assert found["before the archive"] == ["flights/quality_report", "flights/restore_drill"]
     assert found["checks"] == 36
     assert found["pools"] == ["flights_writer"]
     assert not (tmp_path / "home").exists(), "loading must write nothing"

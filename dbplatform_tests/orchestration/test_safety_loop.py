@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,12 +37,25 @@ insert into sale select g, now() - g * interval '1 day' + interval '1 hour', g /
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Installation]:
-    """A project whose main job ran once: it has one proven backup."""
-    with small_project(tmp_path, _DECLARATION, _MIGRATION) as installation:
+    """A project whose main job ran once: it has one proven backup, and 70 rows in an archive."""
+    with small_project(tmp_path, _DECLARATION + _ARCHIVES, _MIGRATION + _SALES) as installation:
         document = installation.json("run", "shop")
         assert document["steps"]["shop/restore_drill"]["proven"] is True
         assert document["steps"]["shop/restore_drill"]["RTO seconds"] > 0
+        assert document["steps"]["shop/archive/old_sales"]["rows archived"] == 70
         yield installation
+
+
+def flip(file: Path) -> None:
+    """Change one bit in the middle."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def sales_of(shop: Installation) -> list[Any]:
+    with shop.connect("shop") as connection:
+        return connection.execute("select * from sale order by id").fetchall()
 
 
 def test_the_loop_from_backup_to_restore(shop: Installation) -> None:
@@ -78,10 +93,25 @@ def test_the_loop_from_backup_to_restore(shop: Installation) -> None:
 def test_one_wrong_byte_is_found_and_nothing_builds_on_it(shop: Installation) -> None:
     [backup] = shop.json("backup", "list", "shop")["backups"]
     data = max(Path(backup["location"]).rglob("*.dat*"), key=lambda file: file.stat().st_size)
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
+    flip(data)
+    for when in ("before it is known", "afterwards"):
+        assert shop.json("backup", "prune", "shop", exit_code=1)["refusal"], when
+        assert shop.json("archive", "apply", "shop", exit_code=3)["error"]["kind"] == "not_proven", when
+        if when == "before it is known":
+            _verify_and_drill_name(shop, data)
+    assert data.exists()
+    failed = shop.json("run", "shop", "--job", "shop_drill", exit_code=3)
+    assert data.name in failed["error"]["message"]
 
+    [archive] = shop.json("archive", "list", "shop")["archives"]
+    flip(Path(archive["location"]))
+    lost = shop.json("run", "shop", exit_code=3)["error"]["message"]
+    assert "70 rows of public.sale were archived" in lost
+    assert archive["location"] in lost
+    assert archive["backup_id"] in lost, "where the rows are, too"
+
+
+def _verify_and_drill_name(shop: Installation, data: Path) -> None:
     verified = shop.json("backup", "verify", "shop", exit_code=1)
     assert data.name in str(verified["problems"])
     drill = shop.json("drill", "shop", exit_code=1)
@@ -89,10 +119,6 @@ def test_one_wrong_byte_is_found_and_nothing_builds_on_it(shop: Installation) ->
     assert data.name in str(drill["errors"])
     [listed] = shop.json("backup", "list", "shop")["backups"]
     assert listed["proven_at"] is None
-    assert shop.json("backup", "prune", "shop", exit_code=1)["refusal"]
-    assert data.exists()
-    failed = shop.json("run", "shop", "--job", "shop_drill", exit_code=3)
-    assert data.name in failed["error"]["message"]
 
 
 def test_old_rows_leave_behind_a_proven_backup_and_come_back(tmp_path: Path) -> None:
@@ -123,6 +149,37 @@ def test_old_rows_leave_behind_a_proven_backup_and_come_back(tmp_path: Path) -> 
         shop.json("archive", "restore", "shop", archive["id"], "--yes")
         with shop.connect("shop") as connection:
             assert connection.execute("select * from sale where id < 200 order by id").fetchall() == before
+
+
+def test_a_file_damaged_or_a_row_updated_between_export_and_delete_deletes_only_what_is_kept(tmp_path: Path) -> None:
+    with small_project(tmp_path, _DECLARATION + _ARCHIVES, _SALES) as shop:
+        for words in (("migrate", "apply"), ("backup", "create"), ("drill",)):
+            shop.json(*words, "shop")
+        before = sales_of(shop)
+        killed = shop.command(
+            "archive old_sales record", "0", "archive", "apply", "shop", module="dbplatform_tests.drills.killed_run"
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        [archive] = shop.json("archive", "list", "shop")["archives"]
+        assert (archive["rows"], archive["status"]) == (70, "exported")
+
+        flip(Path(archive["location"]))
+        error = shop.json("archive", "apply", "shop", exit_code=3)["error"]
+        assert (error["kind"], archive["location"] in error["message"]) == ("archive_damaged", True)
+        assert shop.json("archive", "verify", "shop", archive["id"], exit_code=1)["problem"]
+        [every] = shop.json("archive", "verify", "shop", exit_code=1)["archives"]
+        assert (every["id"], every["status"]) == (archive["id"], "failed")
+        assert (sales_of(shop), len(before)) == (before, 100)
+
+        flip(Path(archive["location"]))
+        with shop.connect("shop") as connection:
+            connection.execute("update sale set cents = 0 where id = 50")
+        applied = shop.command("archive", "apply", "shop")
+        assert applied.returncode == 0, applied.stderr
+        assert "69 rows archived; 1 changed meanwhile" in applied.stdout
+        assert [row[0] for row in sales_of(shop)] == [*range(1, 31), 50]
+        [archive] = shop.json("archive", "list", "shop")["archives"]
+        assert (archive["rows"], archive["deleted_rows"], archive["kept"]) == (70, 69, {"changed": 1})
 
 
 def test_archives_without_backups_are_refused_by_line(tmp_path: Path) -> None:

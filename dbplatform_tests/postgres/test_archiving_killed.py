@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dbplatform.archiving.catalogue import list_archives, verify_archive
+from dbplatform.archiving.catalogue import list_archives, rows_away, verify_archive
+from dbplatform.archiving.records import deleted_rows
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import Target, connect
@@ -23,6 +24,11 @@ from dbplatform_tests.postgres.archiving_support import (
     prove,
     restore,
 )
+
+
+def away(target: Target, ledger: Ledger) -> dict[str, int]:
+    with connect(target, work="look") as connection:
+        return rows_away(ledger, DATABASE, deleted_rows(connection))
 
 
 def content(target: Target) -> str:
@@ -57,6 +63,7 @@ def test_an_archive_killed_here_is_finished_by_the_next_run(
     before, proof = content(database), prove(database)
     killed("archive", database, ledger, tmp_path, proof, point, done)
     assert ask(database, "select count(*) from orders") == left
+    assert away(database, ledger).get("public.orders", 0) == 1000 - left, "what has left is known at every moment"
     assert [entry.status for entry in list_archives(ledger, DATABASE)] == listed
 
     archive(database, ledger, tmp_path, proof=proof)
@@ -103,6 +110,6 @@ def test_a_restore_of_a_half_deleted_archive_brings_back_what_had_left(
     killed("archive", database, ledger, tmp_path, proof, "delete", 280)
     report = restore(database, ledger, only(ledger).id)
     assert (report.restored, report.already_there) == (280, 420)
-    assert content(database) == before
+    assert (content(database), away(database, ledger)) == (before, {})
     again = archive(database, ledger, tmp_path)
     assert (again.deleted, len(list_archives(ledger, DATABASE))) == (700, 2)

@@ -75,10 +75,12 @@ def test_the_manifest_tells_which_moment_of_which_database(database: Target, led
         row = connection.execute(
             "select system_identifier::text, (select oid from pg_database where datname = current_database()),"
             " pg_current_wal_lsn() >= %s::pg_lsn, now() > %s,"
-            " pg_snapshot_xmax(%s::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()) from pg_control_system()",
+            " pg_snapshot_xmax(%s::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot()),"
+            " (select timeline_id from pg_control_checkpoint()) from pg_control_system()",
             (manifest.source.wal_lsn, manifest.source.taken_at, manifest.source.snapshot),
         ).fetchone()
-    assert row == (manifest.source.system_identifier, manifest.source.database_oid, True, True, True)
+    source = manifest.source
+    assert row == (source.system_identifier, source.database_oid, True, True, True, source.timeline_id)
 
 
 def test_counts_and_dump_see_one_moment_while_writers_go_on(
