@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from dbplatform.alerting.errors import AlreadyResolved, UnknownAlert
 from dbplatform.alerting.states import Severity, State
@@ -79,31 +78,24 @@ def list_alerts(ledger: Ledger, database: str | None = None, *, resolved: bool =
         return tuple(_record(alert) for alert in session.scalars(statement))
 
 
-def find_alert(ledger: Ledger, alert_id: int) -> AlertRecord:
-    """One alert; raises ``UnknownAlert``."""
-    with ledger.session() as session:
-        return _record(_alert(session, alert_id))
-
-
-def acknowledge(ledger: Ledger, alert_id: int, *, by: str, now: datetime) -> AlertRecord:
+def acknowledge(ledger: Ledger, alert_id: int, *, by: str, now: datetime, dry_run: bool = False) -> AlertRecord:
     """Note that somebody has seen an open alert; the first word counts, a second one changes nothing.
 
-    It goes on to fire, to grow worse and to be resolved as before. Raises ``UnknownAlert`` and ``AlreadyResolved``.
+    It goes on to fire, to grow worse and to be resolved as before. With ``dry_run`` the answer is the same and nothing
+    is kept. Raises ``UnknownAlert`` and ``AlreadyResolved``.
     """
     with ledger.session() as session:
-        alert = _alert(session, alert_id, with_for_update=True)
+        alert = session.get(Alert, alert_id, with_for_update=True)
+        if alert is None:
+            raise UnknownAlert(id=alert_id, hint="See the open ones: dbplatform alerts list")
         if alert.state == "resolved":
             raise AlreadyResolved(id=alert_id, metric=alert.metric, database=alert.database)
         if alert.acknowledged_at is None:
             alert.acknowledged_by, alert.acknowledged_at = by, now
-        return _record(alert)
-
-
-def _alert(session: Session, alert_id: int, *, with_for_update: bool = False) -> Alert:
-    alert = session.get(Alert, alert_id, with_for_update=with_for_update or None)
-    if alert is None:
-        raise UnknownAlert(id=alert_id, hint="See the open ones: dbplatform alerts list")
-    return alert
+        found = _record(alert)
+        if dry_run:
+            session.expunge(alert)
+        return found
 
 
 def _record(alert: Alert) -> AlertRecord:

@@ -47,10 +47,11 @@ def send_by_apprise(url: str, message: Message) -> None:
     receivers = apprise.Apprise()
     if not receivers.add(url) or len(receivers) != 1:
         raise ChannelFailed(reason="the variable does not hold the Apprise URL of one receiver")
+    body = fitted(message.body, receivers[0].body_maxlen - len(message.title) - 2)
     kind = _TYPES.get(message.kind) or _TYPES.get(message.severity, "info")
     try:
         result = receivers.notify(
-            title=message.title, body=message.body, notify_type=kind, body_format="text", timeout=TIMEOUT_S
+            title=message.title, body=body, notify_type=kind, body_format="text", timeout=TIMEOUT_S
         )
     except Exception as error:
         # Apprise has a plugin for each of a hundred services: whatever one raises is its channel's failure.
@@ -58,6 +59,15 @@ def send_by_apprise(url: str, message: Message) -> None:
     if not result:
         said = " ".join(dict.fromkeys(entry.message.strip() for entry in result.logs()))
         raise ChannelFailed(reason=without_secrets(said, url).rstrip(".") or "the receiver did not take the message")
+
+
+def fitted(body: str, most: int) -> str:
+    """The body within the receiver's limit of characters: what is cut is said, the last line with the key stays."""
+    if len(body) <= most:
+        return body
+    text, _, key = body.rpartition("\n")
+    end = f"\n... (cut; all of it: dbplatform alerts list)\n{key}"
+    return text[: max(0, most - len(end))] + end
 
 
 def without_secrets(text: str, url: str) -> str:

@@ -33,7 +33,7 @@ _COLUMNS = ("id", "database", "state", "severity", "since", "value", "limit", "c
 
 
 class NoChannel(UsageError):
-    """{what} declares no channel."""
+    """{what} a channel."""
 
 
 @click.group("alerts", cls=SubVerbs, not_built_yet=("silence", "history"))
@@ -66,18 +66,13 @@ def list_(context: click.Context, database: str | None, resolved: bool, as_json:
 @click.pass_context
 def ack(context: click.Context, alert_id: int, dry_run: bool, as_json: bool) -> None:
     """Note that you have seen an open alert; it goes on until it is resolved."""
-    ledger = platform_of(context).ledger
-    if dry_run:
-        found = record.find_alert(ledger, alert_id)
-    else:
-        found = record.acknowledge(ledger, alert_id, by=getpass.getuser(), now=datetime.now(UTC))
+    by = getpass.getuser()
+    found = record.acknowledge(platform_of(context).ledger, alert_id, by=by, now=datetime.now(UTC), dry_run=dry_run)
     if as_json:
         show_json({"alert": found.as_json()})
-        return
-    by = getpass.getuser() if dry_run else found.acknowledged_by
-    say(
-        f"alert {found.id} ({found.metric} of {found.database}) {'would be' if dry_run else 'is'} noted as seen by {by}"
-    )
+    else:
+        words = "would be" if dry_run else "is"
+        say(f"alert {found.id} ({found.metric} of {found.database}) {words} noted as seen by {found.acknowledged_by}")
 
 
 @command.command()
@@ -90,7 +85,7 @@ def test(context: click.Context, database: str | None, dry_run: bool, as_json: b
     platform, declared = _chosen(context, database)
     channels = list(dict.fromkeys(channel.url_env for one in declared for channel in one.database.notify))
     if not channels:
-        what = f"The database {database}" if database else "No database"
+        what = f"The database {database} does not declare" if database else "No database declares"
         raise NoChannel(what=what, hint="Write notify: [{url_env: VARIABLE}] below attributes.")
     if dry_run:
         show_json({"channels": channels}) if as_json else say(f"would send to {', '.join(channels)}")

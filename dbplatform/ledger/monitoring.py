@@ -107,11 +107,16 @@ class Outbox(Base):
 
 
 class Watch(Base):
-    """When a database was watched last: the runs and checks that ended before are known."""
+    """How far the watch over a database has come."""
 
     __tablename__ = "watch"
 
     database: Mapped[str] = mapped_column(primary_key=True)
-    at: Mapped[datetime]
-    problem: Mapped[str | None]
-    """Why it could not be measured then; none where it was."""
+    looked_at: Mapped[datetime]
+    """When the last look began, whatever became of it."""
+    checks_until: Mapped[datetime | None]
+    """Checks that ended before are known."""
+    runs_until: Mapped[datetime | None]
+    """Runs that ended before are known."""
+    measured_at: Mapped[datetime | None]
+    """When it could be measured last; none: it was never there."""

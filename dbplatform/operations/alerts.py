@@ -1,9 +1,7 @@
 """From what is seen of the declared databases to alerts in the ledger, and to the people who are told.
 
-Four sources, each with keys of its own: metrics against thresholds (``<metric>``), the database that cannot be measured
-(``reachable``), data-quality checks that failed or could not run (``check:<table>.<name>``), and runs that failed
-(``run:<job>``). The ledger knows until when runs and checks have been seen; what ended shortly before is read again,
-which changes nothing, so that nothing is missed where two processes end at the same moment.
+What is seen: ``observations``. How far the watch has come: ``looks``. The life of an alert and its messages: the room
+``alerting``.
 """
 
 from __future__ import annotations
@@ -11,40 +9,33 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
 
 from dbplatform.alerting import deliver, evaluate, record
 from dbplatform.alerting.policy import NotifyPolicy
 from dbplatform.alerting.record import AlertRecord
 from dbplatform.alerting.sending import Send, send_by_apprise
-from dbplatform.alerting.states import Observation, Severity
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.ledger.monitoring import Outbox, Watch
+from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import Judgements, judge
-from dbplatform.operations import watching
+from dbplatform.operations import looks, observations, watching
+from dbplatform.operations.observations import REACHABLE, Runs
 from dbplatform.operations.platform import Platform
 from dbplatform.quality.record import results_since
-from dbplatform.quality.results import CheckResult
-
-REACHABLE, CHECK, RUN = "reachable", "check:", "run:"
 
 #: A server that restarts is away for a moment.
 _HOLD_UNREACHABLE = timedelta(minutes=1)
-#: What ended so long before the last look is read again.
-_OVERLAP = timedelta(minutes=5)
-#: The first look at a database goes back so far.
-_FIRST_LOOK = timedelta(days=1)
-#: How many databases, or channels, are worked on side by side.
-_SIDE_BY_SIDE = 8
-#: Dagster gives a tick 60 s in all: most of them to look, the rest to tell.
+_DATABASES_SIDE_BY_SIDE = 8
+#: Each holds a connection to the ledger while its receiver answers: fewer than the ledger's pool has.
+_CHANNELS_SIDE_BY_SIDE = 4
+#: Dagster gives a tick 60 s in all: half of them to look, most of the rest to tell.
 _LOOK_SECONDS = 30.0
 _TELL_SECONDS = 25.0
 _MESSAGES_AT_ONCE = 20
@@ -55,39 +46,16 @@ B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnd:
-    """A run that ended, as whoever runs the jobs knows it."""
-
-    job: str
-    succeeded: bool
-    reason: str = ""
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runs:
-    """The jobs that a database has, and their runs that ended, oldest first."""
-
-    jobs: Collection[str] = ()
-    ended: Sequence[RunEnd] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """One look at one database: what was measured, why not, and the alerts that are open after it."""
 
     database: str
-    at: datetime
+    there: bool
+    """Whether there is, or once was, a database to look at."""
     metrics: Metrics | None
     judgements: Judgements | None
     problem: PlatformError | None
-    alerts: tuple[AlertRecord, ...] = ()
-    changes: tuple[evaluate.Change, ...] = field(default=())
-
-    @property
-    def looked_at(self) -> bool:
-        """Whether there was a database to look at."""
-        return not isinstance(self.problem, watching.NothingToMeasure)
+    alerts: tuple[AlertRecord, ...]
 
     @property
     def firing(self) -> tuple[AlertRecord, ...]:
@@ -95,51 +63,39 @@ class Watched:
         return tuple(alert for alert in self.alerts if alert.state == "firing")
 
 
-def watch(
-    platform: Platform,
-    declared: Declared,
-    *,
-    now: datetime,
-    runs: Runs | None = None,
-    metrics: Metrics | None = None,
-) -> Watched:
+def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs | None = None) -> Watched:
     """Look at a database, and bring its alerts up to what was seen; messages go into the outbox.
 
-    It is measured unless ``metrics`` are given. Without ``runs`` the alerts on runs stay as they are. A database that
-    cannot be measured is an observation, not an error; a database that is not there yet is not looked at.
+    Without ``runs`` the alerts on runs stay as they are. A database that cannot be measured is an observation, not an
+    error; one that was never there is none. Killed before its end, the next look sees the same again.
     """
-    ledger, problem = platform.ledger, None
+    ledger, name = platform.ledger, declared.name
+    look = looks.begin(ledger, name, now)
+    metrics, problem = None, None
     try:
-        metrics = metrics or watching.measure(platform, declared)
-    except watching.NothingToMeasure as error:
-        return Watched(database=declared.name, at=now, metrics=None, judgements=None, problem=error)
+        metrics = watching.measure(platform, declared)
     except PlatformError as error:
         problem = error
+    there = look.was_there or not isinstance(problem, watching.NothingToMeasure)
     policies = watching.limits(declared)
     judgements = judge(metrics, policies) if metrics is not None else None
-    observed = [_reachable(declared, problem)]
-    observed += _metrics(judgements) if judgements is not None else []
-    observed += _checks(ledger, declared, since=looked_until(ledger, declared.name, now))
-    observed += _runs(runs)
-    observed += _withdrawn(ledger, declared, runs)
-    hold = {policy.metric: policy.for_.timedelta for policy in policies}
-    found = evaluate.evaluate(
-        ledger,
-        declared.name,
-        observed,
-        declared.database.notify,
-        now=now,
-        hold={**hold, REACHABLE: _HOLD_UNREACHABLE},
-    )
-    _looked(ledger, declared.name, now, problem)
+    observed = [
+        *([observations.reachable(declared, problem)] if there else ()),
+        *(observations.metrics(judgements) if judgements is not None else ()),
+        *observations.checks(declared, results_since(ledger, name, since=look.checks_since)),
+        *observations.runs(runs),
+        *observations.withdrawn(declared, record.list_alerts(ledger, name), runs),
+    ]
+    hold = {**{policy.metric: policy.for_.timedelta for policy in policies}, REACHABLE: _HOLD_UNREACHABLE}
+    evaluate.evaluate(ledger, name, observed, declared.database.notify, now=now, hold=hold)
+    looks.end(ledger, name, now, runs_seen=runs is not None, measured=metrics is not None)
     return Watched(
-        database=declared.name,
-        at=now,
+        database=name,
+        there=there,
         metrics=metrics,
         judgements=judgements,
         problem=problem,
-        alerts=record.list_alerts(ledger, declared.name),
-        changes=found.changes,
+        alerts=record.list_alerts(ledger, name),
     )
 
 
@@ -153,35 +109,34 @@ def watch_all(
 ) -> tuple[tuple[Watched, ...], dict[str, str]]:
     """Look at many databases side by side, then tell; one that fails hides no other.
 
-    Returns the looks, and for each database that could not be looked at to the end, why.
+    Those that were looked at longest ago come first; what is not done after 30 s is done at the next call. Returns the
+    looks, and for each database or channel that was not served to the end, why.
     """
-    platform.ledger  # noqa: B018  opened once, before the threads ask for it
+    by_name = {declared.name: declared for declared in databases}
 
     def look(declared: Declared) -> Watched:
         return watch(platform, declared, now=now, runs=runs.get(declared.name))
 
-    looks, failed = _side_by_side(look, {one.name: one for one in databases}, seconds=_LOOK_SECONDS)
-    for name, why in failed.items():
-        _log.error("the database %s could not be watched: %s", name, why)
+    queue = {name: by_name[name] for name in looks.longest_ago_first(platform.ledger, list(by_name))}
+    done, failed = _side_by_side(look, queue, workers=_DATABASES_SIDE_BY_SIDE, seconds=_LOOK_SECONDS)
     failed |= tell(platform, databases, now=now, send=send)
-    return tuple(looks[name] for name in sorted(looks)), failed
+    return tuple(done[name] for name in sorted(done)), failed
 
 
 def tell(
     platform: Platform, databases: Iterable[Declared], *, now: datetime, send: Send = send_by_apprise
 ) -> dict[str, str]:
-    """Send what waits in the outbox to each declared channel; a channel that hangs holds back no other.
+    """Send what waits in the outbox to each declared channel.
 
-    What a receiver did not take stays in the outbox, with its reason. Returns the channels that failed otherwise.
+    A channel that hangs holds back three others at most, and for 25 s. What a receiver did not take stays in the
+    outbox, with its reason. Returns the channels that failed otherwise.
     """
     channels = {one.url_env: one for declared in databases for one in declared.database.notify}
 
     def work(channel: NotifyPolicy) -> deliver.Delivery:
         return deliver.deliver(platform.ledger, [channel], now=now, send=send, limit=_MESSAGES_AT_ONCE)
 
-    _, failed = _side_by_side(work, channels, seconds=_TELL_SECONDS)
-    for name, why in failed.items():
-        _log.error("the channel %s could not be served: %s", name, why)
+    _, failed = _side_by_side(work, channels, workers=_CHANNELS_SIDE_BY_SIDE, seconds=_TELL_SECONDS)
     return failed
 
 
@@ -201,133 +156,25 @@ def waiting_messages(ledger: Ledger, channels: Collection[str]) -> dict[str, str
         return {channel: reason or "" for channel, reason in session.execute(statement)}
 
 
-def looked_until(ledger: Ledger, database: str, now: datetime) -> datetime:
-    """From when on runs and checks of a database have to be read, with the overlap."""
-    with ledger.session() as session:
-        at = session.scalar(select(Watch.at).where(Watch.database == database))
-    return now - _FIRST_LOOK if at is None else min(at, now) - _OVERLAP
-
-
-def _looked(ledger: Ledger, database: str, now: datetime, problem: PlatformError | None) -> None:
-    values = {"at": now, "problem": str(problem) if problem is not None else None}
-    with ledger.session() as session:
-        session.execute(
-            insert(Watch)
-            .values(database=database, **values)
-            .on_conflict_do_update(index_elements=[Watch.database], set_=values)
-        )
-
-
-def _reachable(declared: Declared, problem: PlatformError | None) -> Observation:
-    return Observation(
-        key=REACHABLE,
-        metric=REACHABLE,
-        severity="critical" if problem is not None else None,
-        cause=problem.message.rstrip(".") if problem is not None else f"{declared.name} can be measured",
-        advice=f"{problem.hint or ''} dbplatform doctor {declared.name} says more.".strip() if problem else "",
-    )
-
-
-def _metrics(judgements: Judgements) -> list[Observation]:
-    return [
-        Observation(
-            key=one.metric,
-            metric=one.metric,
-            severity=one.severity,
-            value=one.value,
-            limit=one.limit,
-            cause=one.cause,
-            labels=one.labels,
-            advice=one.policy.kind.advice,
-        )
-        for one in judgements.judged
-    ]
-
-
-def _check_keys(declared: Declared) -> set[str]:
-    return {f"{CHECK}{policy.table}.{check.name}" for policy in declared.database.quality for check in policy.checks}
-
-
-def _checks(ledger: Ledger, declared: Declared, *, since: datetime) -> list[Observation]:
-    """The last result of each declared check among those that were recorded since."""
-    declared_keys = _check_keys(declared)
-    newest = {
-        f"{CHECK}{table}.{result.name}": (table, result)
-        for table, result in results_since(ledger, declared.name, since=since)
-    }
-    return [_check(key, *newest[key]) for key in newest if key in declared_keys]
-
-
-def _check(key: str, table: str, result: CheckResult) -> Observation:
-    severity: Severity | None = None
-    if result.status == "errored":
-        severity = "critical"
-    elif result.status == "failed":
-        severity = "warning" if result.severity == "warn" else "critical"
-    table = table.removeprefix("public.")
-    said = "could not run: " if result.status == "errored" else ""
-    return Observation(
-        key=key,
-        metric=f"{table} {result.name}",
-        severity=severity,
-        value=result.value if result.failed_rows is None else float(result.failed_rows),
-        cause=f"{table} {result.name}: {said}{result.message.rstrip('.')}",
-        advice="The report of the run shows the rows.",
-        labels={"table": table, "check": result.name, **({"owner": result.owner} if result.owner else {})},
-    )
-
-
-def _runs(runs: Runs | None) -> list[Observation]:
-    """The last end of each job."""
-    last = {end.job: end for end in (runs.ended if runs is not None else ())}
-    return [
-        Observation(
-            key=f"{RUN}{end.job}",
-            metric=f"run of {end.job}",
-            severity=None if end.succeeded else "critical",
-            cause=f"the job {end.job} {'succeeded' if end.succeeded else f'failed: {end.reason}'}".rstrip("."),
-            advice=end.advice,
-            labels={"job": end.job},
-        )
-        for end in last.values()
-    ]
-
-
-def _withdrawn(ledger: Ledger, declared: Declared, runs: Runs | None) -> list[Observation]:
-    """An end for each open alert whose threshold, check or job is no longer declared."""
-    limits = {policy.metric for policy in watching.limits(declared)} | {REACHABLE}
-    checks = _check_keys(declared)
-    gone = []
-    for alert in record.list_alerts(ledger, declared.name):
-        if alert.key.startswith(CHECK):
-            there = alert.key in checks
-        elif alert.key.startswith(RUN):
-            there = runs is None or alert.key.removeprefix(RUN) in runs.jobs
-        else:
-            there = alert.key in limits
-        if not there:
-            cause = f"{alert.metric} is no longer declared"
-            gone.append(Observation(key=alert.key, metric=alert.metric, severity=None, cause=cause))
-    return gone
-
-
 def _side_by_side(
-    work: Callable[[A], B], items: Mapping[str, A], *, seconds: float
+    work: Callable[[A], B], items: Mapping[str, A], *, workers: int, seconds: float
 ) -> tuple[dict[str, B], dict[str, str]]:
     """Do the work for every item in a few threads; what fails, or has not ended after so long, is said by name."""
     done: dict[str, B] = {}
     failed: dict[str, str] = {}
-    pool = ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE, thread_name_prefix="watch")
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="watch")
     futures: dict[str, Future[B]] = {name: pool.submit(work, item) for name, item in items.items()}
     try:
         wait(futures.values(), timeout=seconds)
         for name, future in futures.items():
             if not future.done():
-                failed[name] = f"it took longer than {seconds:.0f} s"
+                failed[name] = f"it was not done after {seconds:.0f} s"
             elif (error := future.exception()) is not None:
                 failed[name] = f"{type(error).__name__}: {error}"
             else:
                 done[name] = future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+    for name, why in failed.items():
+        _log.error("the watch over %s: %s", name, why)
     return done, failed

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform.declaration.loading import Declared
+from dbplatform.errors import PlatformError
 from dbplatform.monitoring.errors import NothingMeasured
 from dbplatform.operations import alerts as alerting
+from dbplatform.operations import looks as marks
 from dbplatform.operations import watching
-from dbplatform.operations.alerts import RunEnd, Runs, Watched
+from dbplatform.operations.alerts import Watched
+from dbplatform.operations.observations import RunEnd, Runs
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.steps import failed_step
@@ -43,13 +47,17 @@ def watch_sensor(platform: Platform, databases: Sequence[Declared]) -> dg.Sensor
         now = datetime.now(UTC)
         runs = runs_of(context, platform, databases, now)
         looks, failed = alerting.watch_all(platform, databases, now=now, runs=runs)
-        before: _Shown = json.loads(context.cursor) if context.cursor else {}
+        before = _shown(context.cursor)
         by_name = {declared.name: declared for declared in databases}
         events: list[_Event] = []
         shown: _Shown = {name: before[name] for name in before if name in by_name}
         for looked in looks:
-            new, shown[looked.database] = _changed(platform, by_name[looked.database], looked, shown)
-            events += new
+            try:
+                new, shown[looked.database] = _changed(platform, by_name[looked.database], looked, shown)
+            except (PlatformError, SQLAlchemyError) as error:
+                failed[looked.database] = f"{type(error).__name__}: {error}"
+            else:
+                events += new
         return dg.SensorResult(
             asset_events=events, cursor=json.dumps(shown), skip_reason=dg.SkipReason(_words(looks, failed))
         )
@@ -66,7 +74,7 @@ def runs_of(
     for job in context.repository_def.get_all_jobs():
         if (database := job.tags.get("dbplatform/database")) in jobs:
             jobs[database].add(job.name)
-    since = min((alerting.looked_until(platform.ledger, declared.name, now) for declared in databases), default=now)
+    since = marks.runs_since(platform.ledger, list(jobs), now)
     records = context.instance.get_run_records(
         filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], updated_after=since),
         limit=_MOST_RUNS,
@@ -92,6 +100,15 @@ def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunEnd:
         reason=f"in {found.step}: {found.reason}" if found is not None else "see its log",
         advice=f"Its log: {dagster_address()}/runs/{run.run_id}",
     )
+
+
+def _shown(cursor: str | None) -> _Shown:
+    """What is shown already; nothing where the cursor is not ours."""
+    try:
+        found = json.loads(cursor) if cursor else {}
+        return {str(database): {str(k): str(v) for k, v in signs.items()} for database, signs in found.items()}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def _changed(
@@ -129,7 +146,7 @@ def _words(looks: Iterable[Watched], failed: dict[str, str]) -> str:
     seen = list(looks)
     firing = sum(len(looked.firing) for looked in seen)
     words = [
-        f"{_count(sum(looked.looked_at for looked in seen), 'database')} watched, {_count(firing, 'alert')} firing"
+        f"{_count(sum(looked.there for looked in seen), 'database')} watched, {_count(firing, 'alert')} firing"
     ]
     words += [f"{looked.database}: {looked.problem.message}" for looked in seen if looked.problem is not None]
     words += [f"{name}: {why}" for name, why in failed.items()]

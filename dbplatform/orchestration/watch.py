@@ -21,11 +21,15 @@ from dbplatform.monitoring.probes import FIRST_COLLECTION
 from dbplatform.monitoring.words import value_words
 from dbplatform.operations import alerts as alerting
 from dbplatform.operations import watching
-from dbplatform.operations.alerts import CHECK, REACHABLE, RUN, Watched
+from dbplatform.operations.alerts import Watched
+from dbplatform.operations.observations import CHECK, REACHABLE, RUN
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step, table_metadata
+
+#: In a run they come last, behind what they look at; not by a dependency, for they must look when that has failed, too.
+_LAST = {"dagster/priority": "-10"}
 
 #: The checks beside those of the thresholds.
 QUALITY, RUNS, CHANNELS = "quality", "runs", "channels"
@@ -39,6 +43,7 @@ def watching_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDef
 def _metrics(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.metrics(declared.name),
+        op_tags=_LAST,
         description="One cheap pass over the statistics views; its numbers are kept in the ledger.",
         group_name=declared.name,
         owners=declared.database.owners,
@@ -70,6 +75,7 @@ def _health(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.health(declared.name),
         deps=[keys.metrics(declared.name)],
+        op_tags=_LAST,
         description="The score from 0 to 100: 100 less the points of each breached limit.",
         group_name=declared.name,
         owners=declared.database.owners,
@@ -106,7 +112,6 @@ def _alerts(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         specs=[
             dg.AssetSpec(
                 key,
-                deps=[keys.health(declared.name)],
                 description="What is wrong now: a check for each limit, for runs, data quality and the channels. The "
                 "sensor looks once a minute, and tells whoever is declared under notify.",
                 skippable=True,
@@ -119,6 +124,7 @@ def _alerts(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(name=name, asset=key, description=words) for name, words in _check_words(declared).items()
         ],
         can_subset=True,
+        op_tags=_LAST,
     )
     def alerts(context: dg.AssetExecutionContext, options: dg.ResourceParam[Options]) -> Iterator[Any]:
         now = datetime.now(UTC)
@@ -126,11 +132,7 @@ def _alerts(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
             if options.dry_run:
                 yield dg.MaterializeResult(asset_key=key, metadata={"dry run": True, "plan": "Nobody would be told."})
                 return
-            try:
-                metrics = watching.measured(platform, declared)
-            except watching.NothingToMeasure:
-                metrics = None
-            looked = alerting.watch(platform, declared, now=now, metrics=metrics)
+            looked = alerting.watch(platform, declared, now=now)
             alerting.tell(platform, [declared], now=now)
             states = check_states(platform, declared, looked)
         if context.selected_asset_keys:
@@ -201,7 +203,7 @@ class CheckState:
 def check_states(platform: Platform, declared: Declared, looked: Watched) -> dict[str, CheckState]:
     """The state of each check after a look; one that could not be judged is left out."""
     states: dict[str, CheckState] = {}
-    if not looked.looked_at:
+    if not looked.there:
         return states
     by_check: dict[str, list[AlertRecord]] = {}
     for alert in looked.alerts:

@@ -152,8 +152,9 @@ def _refusal(target: Target, error: psycopg.Error) -> WorkError:
 def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
     try:
         parts = conninfo_to_dict(target.url)
-    except psycopg.ProgrammingError as error:
-        raise _cannot_connect(target, unreadable_url()) from error
+    except psycopg.ProgrammingError:
+        # libpq's words quote the URL, and with it the password.
+        raise _cannot_connect(target, unreadable_url()) from None
     host, port = str(parts.get("host", "local socket")), str(parts.get("port", 5432))
     if "@" in host or ("user" not in parts and "@" in str(parts.get("dbname"))):
         # The password holds an @ or a slash that is not written in percent signs.
@@ -167,7 +168,10 @@ def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
         )
         return psycopg.connect(info, autocommit=True)
     except psycopg.OperationalError as error:
-        raise _cannot_connect(target, explain(error, host=host, port=port)) from error
+        refusal = explain(error, host=host, port=port)
+        raise _cannot_connect(target, refusal) from (None if refusal.stage == "URL" else error)
+    except (psycopg.Error, UnicodeError):
+        raise _cannot_connect(target, unreadable_url()) from None
 
 
 def _cannot_connect(target: Target, refusal: Refusal) -> CannotConnect:

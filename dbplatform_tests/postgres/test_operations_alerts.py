@@ -14,8 +14,9 @@ import pytest
 from dbplatform.cli.main import main
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.operations import alerts, checks
-from dbplatform.operations.alerts import RunEnd, Runs, Watched
+from dbplatform.operations import alerts, checks, looks
+from dbplatform.operations.alerts import Watched
+from dbplatform.operations.observations import RunEnd, Runs
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target
 from dbplatform_tests.receiver import SECRET, Receiver
@@ -217,6 +218,35 @@ def test_a_database_that_was_never_made_is_not_made_by_looking(
     assert not (tmp_path / "home").exists(), "no server was started"
 
 
+def test_a_database_that_was_there_and_is_not_any_more_is_an_alert(
+    shop: Path, ledger: Ledger, look: Look, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert look(0)["shop"].there
+    failed = Runs(jobs=["shop"], ended=[RunEnd(job="shop", succeeded=False, reason="x")])
+    shop.write_text(_SHOP.replace("  connection: {url_env: SHOP_URL}\n", ""))
+    assert keys(look(1, shop=failed)["shop"]) == {"reachable", "run:shop"}
+    look(2)
+    assert receiver.titles == ["[critical] shop: run of shop", "[critical] shop: reachable"]
+
+
+def test_a_look_without_runs_does_not_hide_those_that_failed_before_it(shop: Path, ledger: Ledger, look: Look) -> None:
+    look(0, shop=Runs(jobs=["shop"]))
+    platform = Platform(Project.at(shop.parents[2]))
+    later = datetime.now(UTC) + timedelta(hours=1)
+    before = looks.runs_since(ledger, ["shop"], later)
+    alerts.watch(platform, platform.declarations.get("shop"), now=later)
+    platform.ledger.engine.dispose()
+    assert looks.runs_since(ledger, ["shop"], later) == before
+
+
+def test_the_next_look_begins_with_those_that_waited_longest(ledger: Ledger) -> None:
+    now = datetime.now(UTC)
+    for minute, name in enumerate(("b", "a", "c")):
+        looks.begin(ledger, name, now + timedelta(minutes=minute))
+    looks.begin(ledger, "b", now + timedelta(minutes=5))
+    assert looks.longest_ago_first(ledger, ["a", "b", "c", "new"]) == ["new", "a", "c", "b"]
+
+
 def typed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, Any]:
     with pytest.raises(SystemExit) as left:
         main(list(arguments))
@@ -237,8 +267,8 @@ def test_the_command_line_lists_acknowledges_and_tests(
     assert {"id", "severity", "since", "value", "limit", "cause"} <= alert.keys()
 
     number = str(alert["id"])
-    code, document = typed(capsys, *project, "ack", number, "--dry-run", "--json")
-    assert (code, document["alert"]["acknowledged_by"]) == (0, None)
+    typed(capsys, *project, "ack", number, "--dry-run", "--json")
+    assert typed(capsys, *project, "list", "shop", "--json")[1]["alerts"][0]["acknowledged_by"] is None
     code, document = typed(capsys, *project, "ack", number, "--json")
     assert document["alert"]["acknowledged_by"] is not None
     code, document = typed(capsys, *project, "ack", "987654", "--json")

@@ -12,7 +12,7 @@ from dbplatform.alerting.deliver import LONGEST_WAIT, wait_after
 from dbplatform.alerting.errors import ChannelFailed
 from dbplatform.alerting.messages import message_key
 from dbplatform.alerting.policy import NotifyPolicy, channels_for
-from dbplatform.alerting.sending import Message, send_by_apprise, without_secrets
+from dbplatform.alerting.sending import Message, fitted, send_by_apprise, without_secrets
 
 MESSAGE = Message(key="flights/1/1", kind="firing", severity="critical", title="title", body="body")
 
@@ -64,3 +64,11 @@ def test_a_channel_declared_twice_is_told_once() -> None:
 def test_a_channel_that_is_none_is_refused(written: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         NotifyPolicy.model_validate(written)
+
+
+def test_what_is_too_long_for_the_receiver_is_cut_and_keeps_its_key() -> None:
+    body = "\n".join(["x" * 50] * 60 + ["Message flights/1/1/20260131T120000Z"])
+    cut = fitted(body, 1000)
+    assert len(cut) == 1000
+    assert cut.endswith("(cut; all of it: dbplatform alerts list)\nMessage flights/1/1/20260131T120000Z")
+    assert fitted(body, len(body)) == body

@@ -74,8 +74,7 @@ def no_session(refused: CannotConnect) -> str:
 
 def tls(patient: Patient) -> Iterator[Finding]:
     """Whether the way to the server is encrypted, and whether we know that it is the server."""
-    parts = conninfo_to_dict(patient.target.url)
-    mode = str(parts.get("sslmode", "prefer"))
+    mode = patient.session.info.get_parameters().get("sslmode", "prefer")
     mend = (
         "Put sslmode=verify-full into the URL, and the authority's certificate as sslrootcert=...; "
         "the server needs ssl = on."

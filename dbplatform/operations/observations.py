@@ -1,0 +1,130 @@
+"""What was seen of a database, as observations for ``alerting``: four sources, each with keys of its own.
+
+Metrics against their limits (``<metric>``), the database that cannot be measured (``reachable``), data-quality checks
+that failed or could not run (``check:<table>.<name>``), and runs that failed (``run:<job>``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from dbplatform.alerting.record import AlertRecord
+from dbplatform.alerting.states import Observation, Severity
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import PlatformError
+from dbplatform.monitoring.thresholds import Judgements
+from dbplatform.operations import watching
+from dbplatform.quality.results import CheckResult
+
+REACHABLE, CHECK, RUN = "reachable", "check:", "run:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """A run that ended, as whoever runs the jobs knows it."""
+
+    job: str
+    succeeded: bool
+    reason: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """The jobs that a database has, and their runs that ended, oldest first."""
+
+    jobs: Collection[str] = ()
+    ended: Sequence[RunEnd] = ()
+
+
+def reachable(declared: Declared, problem: PlatformError | None) -> Observation:
+    """Whether the database could be measured, and why not."""
+    return Observation(
+        key=REACHABLE,
+        metric=REACHABLE,
+        severity="critical" if problem is not None else None,
+        cause=problem.message.rstrip(".") if problem is not None else f"{declared.name} can be measured",
+        advice=f"{problem.hint or ''} dbplatform doctor {declared.name} says more.".strip() if problem else "",
+    )
+
+
+def metrics(judgements: Judgements) -> list[Observation]:
+    """One for each limit that could be judged."""
+    return [
+        Observation(
+            key=one.metric,
+            metric=one.metric,
+            severity=one.severity,
+            value=one.value,
+            limit=one.limit,
+            cause=one.cause,
+            labels=one.labels,
+            advice=one.policy.kind.advice,
+        )
+        for one in judgements.judged
+    ]
+
+
+def _check_keys(declared: Declared) -> set[str]:
+    return {f"{CHECK}{policy.table}.{check.name}" for policy in declared.database.quality for check in policy.checks}
+
+
+def checks(declared: Declared, results: Sequence[tuple[str, CheckResult]]) -> list[Observation]:
+    """The last of these results (table and result, oldest first) of each declared check."""
+    declared_keys = _check_keys(declared)
+    newest = {f"{CHECK}{table}.{result.name}": (table, result) for table, result in results}
+    return [_check(key, *newest[key]) for key in newest if key in declared_keys]
+
+
+def _check(key: str, table: str, result: CheckResult) -> Observation:
+    severity: Severity | None = None
+    if result.status == "errored":
+        severity = "critical"
+    elif result.status == "failed":
+        severity = "warning" if result.severity == "warn" else "critical"
+    table = table.removeprefix("public.")
+    said = "could not run: " if result.status == "errored" else ""
+    return Observation(
+        key=key,
+        metric=f"{table} {result.name}",
+        severity=severity,
+        value=result.value if result.failed_rows is None else float(result.failed_rows),
+        cause=f"{table} {result.name}: {said}{result.message.rstrip('.')}",
+        advice="The report of the run shows the rows.",
+        labels={"table": table, "check": result.name, **({"owner": result.owner} if result.owner else {})},
+    )
+
+
+def runs(runs: Runs | None) -> list[Observation]:
+    """The last end of each job."""
+    last = {end.job: end for end in (runs.ended if runs is not None else ())}
+    return [
+        Observation(
+            key=f"{RUN}{end.job}",
+            metric=f"run of {end.job}",
+            severity=None if end.succeeded else "critical",
+            cause=f"the job {end.job} {'succeeded' if end.succeeded else f'failed: {end.reason}'}".rstrip("."),
+            advice=end.advice,
+            labels={"job": end.job},
+        )
+        for end in last.values()
+    ]
+
+
+def withdrawn(declared: Declared, alerts: Sequence[AlertRecord], runs: Runs | None) -> list[Observation]:
+    """An end for each open alert whose threshold, check or job is no longer declared."""
+    limits = {policy.metric for policy in watching.limits(declared)} | {REACHABLE}
+    keys = _check_keys(declared)
+    gone = []
+    for alert in alerts:
+        if alert.key.startswith(CHECK):
+            there = alert.key in keys
+        elif alert.key.startswith(RUN):
+            there = runs is None or alert.key.removeprefix(RUN) in runs.jobs
+        else:
+            there = alert.key in limits
+        if not there:
+            cause = f"{alert.metric} is no longer declared"
+            gone.append(Observation(key=alert.key, metric=alert.metric, severity=None, cause=cause))
+    return gone
