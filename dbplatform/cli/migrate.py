@@ -1,4 +1,7 @@
-"""``dbplatform migrate``: plan, apply and show the history of a database's migrations."""
+"""``dbplatform migrate``: plan, apply, undo and test a database's migrations; show and mend their history.
+
+What only some verbs need is imported by them: ``apply`` with nothing to do runs on every start of a service.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,21 @@ import click
 from dbplatform.cli.common import (
     SubVerbs,
     bars,
+    confirmed,
     database_argument,
     dry_run_option,
     json_option,
+    note,
     opened,
     say,
     show_json,
     show_table,
+    yes_option,
 )
 from dbplatform.operations import schema
 
 
-@click.group("migrate", cls=SubVerbs, not_built_yet=("undo", "lint", "rehearse", "test", "drift", "baseline", "repair"))
+@click.group("migrate", cls=SubVerbs, not_built_yet=("lint", "rehearse", "drift"))
 def command() -> None:
     """Migrations by Flyway's names, with Flyway's history table."""
 
@@ -45,7 +51,7 @@ def apply(context: click.Context, database: str, target: str | None, dry_run: bo
     """Apply what is pending; a no-op when nothing is."""
     platform, declared = opened(context, database)
     planned = schema.plan(platform, declared, target=target)
-    if dry_run:
+    if dry_run or not planned.pending:
         show_json(planned.as_json()) if as_json else _show(planned.as_json())
         return
     if not as_json:
@@ -53,6 +59,63 @@ def apply(context: click.Context, database: str, target: str | None, dry_run: bo
     with bars():
         report = schema.apply(platform, declared, target=target).as_json()
     show_json(report) if as_json else _show(report)
+
+
+@command.command()
+@database_argument
+@click.option("--target", help="Undo every version down to and including this one; by default the newest alone.")
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_context
+def undo(context: click.Context, database: str, target: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Undo versions by their U files, the newest applied first. What they drop is gone."""
+    from dbplatform.operations import schema_care
+
+    platform, declared = opened(context, database)
+    planned = schema_care.plan_undo(platform, declared, target=target)
+    if dry_run or not planned.pending:
+        show_json(planned.as_json()) if as_json else _show(planned.as_json(), verb="to undo")
+        return
+    if not as_json:
+        _show(planned.as_json(), verb="to undo")
+    scripts = ", ".join(pending.script for pending in planned.pending)
+    confirmed(f"Run {scripts} on {database}?", yes=yes)
+    with bars():
+        report = schema_care.undo(platform, declared, target=target).as_json()
+    show_json(report) if as_json else _show(report)
+
+
+@command.command()
+@database_argument
+@json_option
+@click.pass_context
+def test(context: click.Context, database: str, as_json: bool) -> int:
+    """Every version up, down and up again in a scratch database. Exit 1 when an undo file does not undo."""
+    from dbplatform.operations import schema_care
+
+    platform, declared = opened(context, database)
+    with bars():
+        found = schema_care.test(platform, declared)
+    if as_json:
+        show_json(found.as_json())
+        return 0 if found.passed else 1
+    show_table(
+        f"{database}: up, down and up again {'gives the same schema' if found.passed else 'DOES NOT give the same'}",
+        ("version", "script", "result"),
+        [(str(v.version), v.script, v.status) for v in found.versions],
+    )
+    for version in found.versions:
+        if version.error:
+            say(f"  {version.error}")
+        for when, differences in (("after its undo", version.after_undo), ("applied again", version.after_redo)):
+            for difference in differences:
+                say(f"  {version.script} {when}: {difference}")
+    for difference in found.whole_way:
+        say(f"  after the whole way: {difference}")
+    if found.without_undo:
+        note(f"Without an undo file: {', '.join(found.without_undo)}")
+    return 0 if found.passed else 1
 
 
 @command.command()
@@ -85,22 +148,103 @@ def history(context: click.Context, database: str, as_json: bool) -> None:
     )
 
 
-def _show(document: dict[str, Any]) -> None:
+@command.command()
+@database_argument
+@click.option("--version", default="1", show_default=True, help="The version that the database has now.")
+@click.option("--description", default="<< Flyway Baseline >>", show_default=True, help="The row's words.")
+@dry_run_option
+@json_option
+@click.pass_context
+def baseline(
+    context: click.Context, database: str, version: str, description: str, dry_run: bool, as_json: bool
+) -> None:
+    """Take over a database that other means have migrated: versions up to this one count as applied."""
+    from dbplatform.operations import schema_care
+
+    platform, declared = opened(context, database)
+    planned = schema_care.plan_baseline(platform, declared, version=version, description=description)
+    if not as_json:
+        for found in planned.taken_over:
+            say(f"{database} was migrated by {found}; that table stays as it is")
+    if not dry_run and not planned.written:
+        planned = schema_care.baseline(platform, declared, version=version, description=description)
+    if as_json:
+        show_json(planned.as_json())
+    else:
+        say(f"{database}: {'is' if planned.written else 'would be'} at version {planned.version} by its baseline")
+
+
+@command.command()
+@database_argument
+@click.option("--checksum", "checksums", multiple=True, metavar="SCRIPT", help="Give its row the file's checksum.")
+@click.option("--did", multiple=True, metavar="SCRIPT", help="Its statement in doubt had done its work.")
+@click.option("--again", multiple=True, metavar="SCRIPT", help="Its statement in doubt is to run again.")
+@dry_run_option
+@json_option
+@click.pass_context
+def repair(
+    context: click.Context,
+    database: str,
+    checksums: tuple[str, ...],
+    did: tuple[str, ...],
+    again: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Mend the history: failed rows go, missing files are marked as deleted, named files get their checksum."""
+    from dbplatform.operations import schema_care
+
+    platform, declared = opened(context, database)
+    planned = schema_care.plan_repair(platform, declared, checksums=checksums, did=did, again=again)
+    if not as_json:
+        _show_repair(planned.as_json())
+    if not dry_run and not planned.empty:
+        planned = schema_care.repair(platform, declared, checksums=checksums, did=did, again=again)
+        if not as_json:
+            say(f"{database}: done")
+    if as_json:
+        show_json(planned.as_json())
+
+
+def _show_repair(document: dict[str, Any]) -> None:
+    lines = [f"remove the failed row of {script}" for script in document["removed"]]
+    lines += [f"mark {script} as deleted: its file is gone" for script in document["deleted"]]
+    lines += [f"{r['script']}: checksum {r['checksum']} becomes {r['becomes']}" for r in document["realigned"]]
+    lines += [f"{script}: its statement in doubt counts as done" for script in document["did"]]
+    lines += [f"{script}: its statement in doubt will run again" for script in document["again"]]
+    for line in lines or ["nothing to mend"]:
+        say(f"{document['database']}: {line}")
+
+
+#: A longer list says nothing more to a person; ``--json`` has all of it.
+_SHOWN = 20
+
+
+def _show(document: dict[str, Any], *, verb: str = "pending") -> None:
     migrations = document["migrations"]
+    at = f"now at version {document['current'] or 'none'}"
+    for script in document.get("future", []):
+        note(f"{document['database']}: {script} was applied from newer files than these")
     pending = [m for m in migrations if m["status"] == "pending"]
     if pending:
-        show_table(
-            f"{document['database']}: {len(pending)} pending, now at version {document['current'] or 'none'}",
+        _show_files(
+            f"{document['database']}: {len(pending)} {verb}, {at}",
             ("version", "description", "script"),
             [(m["version"] or "repeatable", m["description"], m["script"]) for m in pending],
         )
         return
-    done = [m for m in migrations if m["status"] == "applied" and m["seconds"] is not None]
+    done = [m for m in migrations if m["status"] in ("applied", "undone")]
     if done:
-        show_table(
-            f"{document['database']}: {len(done)} applied, now at version {document['current'] or 'none'}",
+        _show_files(
+            f"{document['database']}: {len(done)} {done[0]['status']}, {at}",
             ("version", "description", "seconds"),
             [(m["version"] or "repeatable", m["description"], m["seconds"]) for m in done],
         )
     else:
         say(f"{document['database']}: nothing to do, at version {document['current'] or 'none'}")
+
+
+def _show_files(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    show_table(title, columns, rows[:_SHOWN])
+    if len(rows) > _SHOWN:
+        say(f"and {len(rows) - _SHOWN} more")

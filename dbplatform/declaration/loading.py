@@ -205,13 +205,17 @@ def _name_in(file: Path) -> str | None:
 def _check_folders(declared: Declared, project: Project) -> None:
     """The folders that are named must be there."""
     database = declared.database
-    named: list[tuple[Where, str]] = [
-        (("seeds", index, "directory"), seed.directory) for index, seed in enumerate(database.seeds)
-    ]
+    named: list[tuple[Where, Path]] = []
     if database.migrations is not None:
-        named.insert(0, (("migrations", "directory"), database.migrations.directory))
-    for where, directory in named:
-        folder = declared.folder / directory
+        several = isinstance(database.migrations.directory, list)
+        named += [
+            (("migrations", "directory", index) if several else ("migrations", "directory"), folder)
+            for index, folder in enumerate(database.migrations.folders(declared.folder))
+        ]
+    named += [
+        (("seeds", index, "directory"), declared.folder / seed.directory) for index, seed in enumerate(database.seeds)
+    ]
+    for where, folder in named:
         if not folder.is_dir():
             raise declared.document.mistake(
                 f"the folder {project.shown(folder)} does not exist.",

@@ -10,13 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbplatform.migrations.errors import DestructiveStatement, ScriptError
-from dbplatform.migrations.statements import Script, Statement, Token
+from dbplatform.migrations.statements import Script, Statement
 
+RETYPE = "alter column type"
 #: What a comment ``-- dbplatform:allow <kind>, <kind>`` may name.
-DESTRUCTIVE = ("drop table", "drop column", "drop schema", "drop database", "drop owned", "truncate")
+DESTRUCTIVE = (
+    "drop table",
+    "drop column",
+    "drop schema",
+    "drop database",
+    "drop owned",
+    "drop sequence",
+    "drop cascade",
+    "truncate",
+    RETYPE,
+)
+#: No column can depend on them, so that a CASCADE reaches no data.
+_DROPS_NO_DATA = {"index", "view", "materialized", "trigger", "rule", "policy", "publication", "statistics", "event"}
 
 _ALLOW = re.compile(r"\s*dbplatform:\s*allow\b(?P<kinds>.*)", re.IGNORECASE)
-_HIDDEN = re.compile(r"\b(drop\s+(?:table|column|schema|database|owned)|truncate)\b", re.IGNORECASE)
+_HIDDEN = re.compile(r"\b(drop\s+(?:table|column|schema|database|owned|sequence)|truncate)\b", re.IGNORECASE)
+_COMMITS = re.compile(r"\b(commit|rollback)\b", re.IGNORECASE)
 _TRANSACTION = {"begin", "commit", "end", "abort", "rollback", "start", "prepare"}
 
 
@@ -31,10 +45,18 @@ class ConcurrentIndex:
     """Where the table's name stands in the statement."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retyped:
+    """An ``ALTER COLUMN c TYPE t`` of an ALTER TABLE: the table, and where the action stands in the statement."""
+
+    table: tuple[str, ...]
+    span: tuple[int, int]
+
+
 def refuse_transaction_control(script: Script, *, file: Path) -> None:
     """Raise ``ScriptError`` for BEGIN, COMMIT and their like: the engine makes the transaction."""
     for statement in script.statements:
-        words = _words(statement)
+        words = words_of(statement)
         if words[0] not in _TRANSACTION:
             continue
         if words[0] in ("start", "prepare") and words[1:2] != ["transaction"]:
@@ -50,28 +72,38 @@ def refuse_transaction_control(script: Script, *, file: Path) -> None:
 
 
 def refuse_destructive(script: Script, *, file: Path) -> None:
-    """Raise ``DestructiveStatement`` for the first statement that destroys data and that no comment allows."""
-    allowed = _allowed(script, file)
+    """Raise ``DestructiveStatement`` for the first statement that destroys data and that no comment allows.
+
+    Whether an ALTER COLUMN TYPE rewrites its table depends on the table: see ``rewrites``.
+    """
+    allowed = allowances(script, file=file)
     for statement in script.statements:
         for what in destructive(statement):
             if what not in allowed:
-                raise DestructiveStatement(
-                    what=what,
-                    statement=statement.summary,
-                    hint=f"If that is meant, write into the file: -- dbplatform:allow {what}",
-                    file=file,
-                    line=statement.line,
-                )
+                raise refused(what, statement, file=file)
+
+
+def refused(what: str, statement: Statement, *, file: Path) -> DestructiveStatement:
+    """The error for a statement that destroys data."""
+    return DestructiveStatement(
+        what=what,
+        statement=statement.summary,
+        hint=f"If that is meant, write into the file: -- dbplatform:allow {what}",
+        file=file,
+        line=statement.line,
+    )
 
 
 def destructive(statement: Statement) -> list[str]:
     """Which of ``DESTRUCTIVE`` the statement does; the text of a DO block is searched too."""
-    words = _words(statement)
+    words = words_of(statement)
     pair = " ".join(words[:2])
     if words[0] == "truncate":
         return ["truncate"]
     if pair in DESTRUCTIVE:
         return [pair]
+    if words[0] == "drop" and words[-1] == "cascade" and words[1] not in _DROPS_NO_DATA:
+        return ["drop cascade"]
     if pair in ("alter table", "alter type") and _drops_column(statement):
         return ["drop column"]
     if words[0] == "do":
@@ -81,7 +113,7 @@ def destructive(statement: Statement) -> list[str]:
 
 def needs_no_transaction(statement: Statement) -> str | None:
     """The words of a statement that PostgreSQL refuses inside a transaction; none for any other."""
-    words = [word for word in _words(statement) if word]
+    words = [word for word in words_of(statement) if word]
     first = words[0] if words else ""
     pair = " ".join(words[:2])
     if pair in _ALONE:
@@ -120,7 +152,7 @@ _ALONE = {
 def concurrent_index(statement: Statement) -> ConcurrentIndex | None:
     """The index that a ``CREATE INDEX CONCURRENTLY`` builds; none for another statement."""
     tokens = list(statement.tokens)
-    words = _words(statement)
+    words = words_of(statement)
     at = 2 if words[1:2] == ["unique"] else 1
     if words[0] != "create" or words[at : at + 2] != ["index", "concurrently"]:
         return None
@@ -146,7 +178,7 @@ def concurrent_index(statement: Statement) -> ConcurrentIndex | None:
     )
 
 
-def _words(statement: Statement) -> list[str]:
+def words_of(statement: Statement) -> list[str]:
     """The statement's tokens, names in quotes and strings as empty: they are never keywords."""
     return [token.value if token.kind in ("word", "symbol") else "" for token in statement.tokens]
 
@@ -156,20 +188,63 @@ def _after_options(words: list[str]) -> list[str]:
     return words[words.index(")") + 1 :] if words[1:2] == ["("] and ")" in words else words[1:]
 
 
+def session_only(statement: Statement) -> bool:
+    """Whether it changes nothing but the session (SET, RESET): a later session has to run it again."""
+    words = words_of(statement)
+    return words[0] in ("set", "reset") and words[1:2] != ["constraints"]
+
+
+def sets_lock_timeout(statements: tuple[Statement, ...]) -> bool:
+    """Whether a file sets its own ``lock_timeout``, which then counts."""
+    return any(session_only(s) and "lock_timeout" in words_of(s) for s in statements)
+
+
+def may_commit(statement: Statement) -> bool:
+    """Whether it may end transactions of its own: a CALL, or a DO block that says COMMIT."""
+    first = words_of(statement)[0]
+    return first == "call" or (first == "do" and _COMMITS.search(_without_comments(statement.sql)) is not None)
+
+
+def retyped(statement: Statement) -> list[Retyped]:
+    """The column types that an ALTER TABLE changes."""
+    words = words_of(statement)
+    if words[:2] != ["alter", "table"]:
+        return []
+    begins = _first_action(words)
+    table = tuple(token.value for token in statement.tokens[2:begins] if token.kind in ("word", "quoted"))
+    for word in ("if", "exists", "only"):
+        if table[:1] == (word,) and len(table) > 1:
+            table = table[1:]
+    found = []
+    for first, last in _actions(statement):
+        action = words[first:last]
+        after = action[3:] if action[1:2] == ["column"] else action[2:]
+        if action[0] == "alter" and (after[:1] == ["type"] or after[:3] == ["set", "data", "type"]):
+            span = (statement.tokens[first].start, statement.tokens[last - 1].end)
+            found.append(Retyped(table=table, span=span))
+    return found
+
+
 def _drops_column(statement: Statement) -> bool:
     """Whether an action of ALTER TABLE drops a column, or one of ALTER TYPE an attribute."""
-    depth = 0
-    before: Token | None = None
-    words = _words(statement)
-    begins = _first_action(words)
-    for at, token in enumerate(statement.tokens):
-        word = words[at]
-        depth += (word == "(") - (word == ")")
-        starts = at == begins or (before is not None and before.value == "," and before.kind == "symbol")
-        if depth == 0 and starts and word == "drop" and words[at + 1 : at + 2] != ["constraint"]:
-            return True
-        before = token
-    return False
+    words = words_of(statement)
+    return any(
+        words[first] == "drop" and words[first + 1 : first + 2] != ["constraint"] for first, _ in _actions(statement)
+    )
+
+
+def _actions(statement: Statement) -> list[tuple[int, int]]:
+    """The actions of an ALTER TABLE or ALTER TYPE, between commas: first token, and the one behind the last."""
+    words = words_of(statement)
+    first = _first_action(words)
+    depth, found = 0, []
+    for at in range(first, len(words)):
+        depth += (words[at] == "(") - (words[at] == ")")
+        if depth == 0 and words[at] == ",":
+            found.append((first, at))
+            first = at + 1
+    found.append((first, len(words)))
+    return [(a, b) for a, b in found if a < b]
 
 
 def _first_action(words: list[str]) -> int:
@@ -185,7 +260,8 @@ def _first_action(words: list[str]) -> int:
     return at + 1 if words[at : at + 1] == ["*"] else at
 
 
-def _allowed(script: Script, file: Path) -> set[str]:
+def allowances(script: Script, *, file: Path) -> set[str]:
+    """What the comments ``-- dbplatform:allow`` of a file name; raises ``ScriptError`` for what none may."""
     allowed: set[str] = set()
     for comment in script.comments:
         match = _ALLOW.fullmatch(comment.text)

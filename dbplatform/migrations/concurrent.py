@@ -1,4 +1,4 @@
-"""Statements that run without a transaction, and what a killed run of them leaves behind.
+"""CREATE INDEX CONCURRENTLY, and what a killed run of it leaves behind.
 
 PostgreSQL (manual, CREATE INDEX, "Building Indexes Concurrently"): a build that fails or is killed leaves an invalid
 index of the name, which costs every write and serves no query, and which IF NOT EXISTS then takes for the index.
@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from psycopg import sql
-from psycopg.abc import AdaptContext
 
 from dbplatform.migrations.classify import ConcurrentIndex, concurrent_index
 from dbplatform.migrations.errors import IndexInTheWay
-from dbplatform.migrations.statements import Statement
+from dbplatform.migrations.statements import Statement, Verbatim
 from dbplatform.postgres.connection import AutocommitConnection
 
 _FIND = """
@@ -33,7 +32,7 @@ def prepare(connection: AutocommitConnection, statement: Statement, file: Path) 
 
     For ``CREATE INDEX CONCURRENTLY``: a valid index of that name and definition on that table is its work done; an
     invalid one is dropped concurrently, to be built again. Raises ``IndexInTheWay`` when the name is taken by something
-    else, or when another session builds it. Other statements are not judged: they run.
+    else, or when another session builds it. Other statements are not judged here: see ``reconcile``.
     """
     index = concurrent_index(statement)
     if index is None or index.name is None:
@@ -80,7 +79,7 @@ def _definition(connection: AutocommitConnection, statement: Statement, index: C
     build = sql.SQL("create {unique} index dbplatform_index_shape on pg_temp.dbplatform_table_shape {rest}").format(
         unique=sql.SQL("unique" if "unique" in head[:2] else ""),
         # The file's own words, which may hold anything that SQL may.
-        rest=_Verbatim(statement.sql[end:]),
+        rest=Verbatim(statement.sql[end:]),
     )
     with connection.transaction(force_rollback=True):
         connection.execute(sql.SQL("create temporary table dbplatform_table_shape (like {})").format(table))
@@ -88,13 +87,6 @@ def _definition(connection: AutocommitConnection, statement: Statement, index: C
         row = connection.execute("select pg_get_indexdef('pg_temp.dbplatform_index_shape'::regclass)").fetchone()
     assert row is not None
     return str(row[0])
-
-
-class _Verbatim(sql.Composable):
-    """SQL that a migration file wrote."""
-
-    def as_bytes(self, context: AdaptContext | None = None) -> bytes:
-        return str(self._obj).encode()
 
 
 def _shape(definition: str) -> tuple[bool, str]:

@@ -5,10 +5,15 @@ UsageError
 |   `-- ScriptError             the SQL inside: unterminated, a psql command, its own transaction
 +-- HistoryMismatch         files and history do not fit together
 +-- TargetUnknown
++-- UndoImpossible          no undo file, or a version that has none by its nature
++-- BaselineImpossible      the history has begun already
++-- RepairImpossible        what it is told to mend is not there
 `-- DestructiveStatement
 WorkError
 +-- MigrationFailed         PostgreSQL refused a statement
 +-- IndexInTheWay           a name that CREATE INDEX CONCURRENTLY wants is taken
++-- InDoubt                 an earlier run was killed in a statement that left no trace
++-- FileChangedHalfWay      a file that ran in part has changed in that part
 `-- HistoryTableError       it cannot be read or made
 """
 
@@ -33,6 +38,18 @@ class TargetUnknown(UsageError):
     """{message}"""
 
 
+class UndoImpossible(UsageError):
+    """{message}"""
+
+
+class BaselineImpossible(UsageError):
+    """{message}"""
+
+
+class RepairImpossible(UsageError):
+    """{message}"""
+
+
 class DestructiveStatement(UsageError):
     """The statement destroys data ({what}) and the policy does not allow it: {statement}"""
 
@@ -47,3 +64,12 @@ class HistoryTableError(WorkError):
 
 class IndexInTheWay(WorkError):
     """{message}"""
+
+
+class InDoubt(WorkError):
+    """An earlier run of {script} was ended in its statement {number} of {total}, and nothing tells whether that had
+    done its work: {statement}"""
+
+
+class FileChangedHalfWay(WorkError):
+    """The first {done} statements of {script} ran in an earlier run, and they are not the same any more."""

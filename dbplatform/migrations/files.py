@@ -7,8 +7,10 @@ flyway-core/src/main/java/org/flywaydb/core): ``internal/resource/ResourceNamePa
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
@@ -17,12 +19,15 @@ from typing import Literal
 from dbplatform.errors import NotBuiltYet
 from dbplatform.migrations.errors import MigrationFileError
 
-PATTERN = "V<version>__<words>.sql, U<version>__<words>.sql or R__<words>.sql"
+PATTERN = "V<version>__<words>.sql, U<version>__<words>.sql, B<version>__<words>.sql or R__<words>.sql"
 
-Kind = Literal["versioned", "undo", "repeatable"]
+Kind = Literal["versioned", "undo", "baseline", "repeatable"]
 
-_NAME = re.compile(r"(?:(?P<prefix>[VU])(?P<version>[0-9]+(?:[._][0-9]+)*)|(?P<repeatable>R))__(?P<words>.+)\.sql")
-_BASELINE = re.compile(r"B[0-9]+(?:[._][0-9]+)*__.+\.sql")
+#: One folder of migrations, or several that are read as one.
+Folders = Path | Sequence[Path]
+
+_NAME = re.compile(r"(?:(?P<prefix>[VUB])(?P<version>[0-9]+(?:[._][0-9]+)*)|(?P<repeatable>R))__(?P<words>.+)\.sql")
+_KINDS: dict[str | None, Kind] = {"V": "versioned", "U": "undo", "B": "baseline", None: "repeatable"}
 # Files of these names are SQL callbacks to Flyway: api/callback/Event.
 _CALLBACK = re.compile(
     r"(?:before|after)(?:Each)?(?:Migrate|Undo|Clean|Info|Validate|Baseline|Repair|Connect|Versioned|Repeatables)"
@@ -36,21 +41,19 @@ class Version:
     """A version as Flyway compares it: numbers from the left, missing ones are zero, so ``1.0 == 1``."""
 
     text: str
+    numbers: tuple[int, ...]
+    """Without zeros at the end."""
 
     @classmethod
     def parse(cls, text: str) -> Version:
         """``1``, ``1.2``, ``1_2`` or a time such as ``20260131120000``; raises ValueError with a sentence."""
         if not re.fullmatch(r"[0-9]+(?:[._][0-9]+)*", text):
             raise ValueError(f"{text!r} is not a version; write numbers with dots between them, such as 1 or 1.2")
-        return cls(text.replace("_", "."))
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """The numbers without zeros at the end."""
-        numbers = [int(part) for part in self.text.split(".")]
+        dotted = text.replace("_", ".")
+        numbers = [int(part) for part in dotted.split(".")]
         while len(numbers) > 1 and numbers[-1] == 0:
             numbers.pop()
-        return tuple(numbers)
+        return cls(dotted, tuple(numbers))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Version) and self.numbers == other.numbers
@@ -73,40 +76,50 @@ class Migration:
     version: Version | None
     description: str
     script: str
-    """The path below the folder of migrations, as the history records it."""
+    """The path below its folder of migrations, as the history records it."""
     path: Path
     text: str
     """The content, decoded, without a byte order mark."""
     execute_in_transaction: bool | None
     """As ``<file>.conf`` says; none: the statements decide."""
     placeholder_replacement: bool
+    checksum: int
+    """Of the text as it is; a repeatable's counts after its placeholders are replaced."""
 
 
-def discover(directory: Path) -> list[Migration]:
-    """All migrations below a folder: versioned and undo in the order of versions, then repeatables by description.
+def discover(folders: Folders) -> list[Migration]:
+    """All migrations below the folders, in the order of their versions, then repeatables by description.
 
     Raises ``MigrationFileError`` for a ``.sql`` file whose name fits no pattern, for two files of one version, and for
-    text that is not UTF-8; ``NotBuiltYet`` for Flyway's callbacks and baseline files.
+    text that is not UTF-8; ``NotBuiltYet`` for Flyway's callbacks.
     """
-    if not directory.is_dir():
-        raise MigrationFileError(
-            f"The folder of migrations {directory} does not exist.",
-            hint="Create it, or correct `directory` in the declaration.",
-            file=directory,
-        )
-    migrations = [_read(path, directory) for path in sorted(directory.rglob("*.sql")) if path.is_file()]
+    migrations: list[Migration] = []
+    for folder in _outermost(folders):
+        if not folder.is_dir():
+            raise MigrationFileError(
+                f"The folder of migrations {folder} does not exist.",
+                hint="Create it, or correct `directory` in the declaration.",
+                file=folder,
+            )
+        migrations += [_read(path, folder, has_conf) for path, has_conf in _sql_files(folder)]
     _refuse_duplicates(migrations)
     return sorted(migrations, key=_order)
+
+
+def _outermost(folders: Folders) -> list[Path]:
+    """The folders without those that lie in another one: a file has one path, as in Flyway's ``Locations``."""
+    given = [folders] if isinstance(folders, Path) else list(dict.fromkeys(folders))
+    return [folder for folder in given if not any(other in folder.parents for other in given)]
 
 
 def checksum(text: str) -> int:
     """Flyway's checksum: the signed CRC32 of the UTF-8 lines without their ends.
 
     ``ChecksumCalculator.calculateChecksumForResource`` feeds ``BufferedReader.readLine()`` line by line; that ends
-    a line at ``\\n``, ``\\r`` or ``\\r\\n`` and at nothing else (Java SE, java.io.BufferedReader). A byte order mark of
-    the first line does not count (``BomFilter``).
+    a line at ``\\n``, ``\\r`` or ``\\r\\n`` and at nothing else (Java SE, java.io.BufferedReader). The one byte order
+    mark that does not count (``BomFilter``) is left out where the file is read.
     """
-    content = text.removeprefix("\ufeff").replace("\r", "").replace("\n", "")
+    content = text.replace("\r", "").replace("\n", "")
     unsigned = zlib.crc32(content.encode())
     return unsigned - (1 << 32) if unsigned >= 1 << 31 else unsigned
 
@@ -116,29 +129,37 @@ def _order(migration: Migration) -> tuple[bool, tuple[int, ...], str]:
     return (migration.version is None, numbers, migration.description if migration.version is None else migration.kind)
 
 
-def _read(path: Path, directory: Path) -> Migration:
+def _sql_files(folder: Path) -> list[tuple[Path, bool]]:
+    """Every ``.sql`` file below the folder, and whether it has a ``.conf`` beside it, without asking for each."""
+    found = []
+    for above, _, names in os.walk(folder):
+        known = set(names)
+        found += [(Path(above, name), f"{name}.conf" in known) for name in names if name.endswith(".sql")]
+    return sorted(found)
+
+
+def _read(path: Path, directory: Path, has_conf: bool) -> Migration:
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise _misnamed(path)
-    settings = _settings(path)
-    kinds: dict[str | None, Kind] = {"V": "versioned", "U": "undo", None: "repeatable"}
+    settings = _settings(path.with_name(path.name + ".conf")) if has_conf else {}
+    text = _text(path)
     return Migration(
-        kind=kinds[match["prefix"]],
+        kind=_KINDS[match["prefix"]],
         version=Version.parse(match["version"]) if match["version"] else None,
         description=match["words"].replace("_", " "),
         script=path.relative_to(directory).as_posix(),
         path=path,
-        text=_text(path),
+        text=text,
         execute_in_transaction=settings.get("executeInTransaction"),
         placeholder_replacement=settings.get("placeholderReplacement", True),
+        checksum=checksum(text),
     )
 
 
 def _misnamed(path: Path) -> Exception:
     if _CALLBACK.fullmatch(path.name):
         return NotBuiltYet(what="Running Flyway's SQL callbacks", hint=f"Remove {path.name}.", file=path)
-    if _BASELINE.fullmatch(path.name):
-        return NotBuiltYet(what="Running Flyway's baseline files", hint=f"Remove {path.name}.", file=path)
     return MigrationFileError(
         f"{path.name} is not the name of a migration: {PATTERN}.",
         hint="Rename it (two underscores before the words), or give it another ending than .sql.",
@@ -159,11 +180,8 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _settings(path: Path) -> dict[str, bool]:
+def _settings(conf: Path) -> dict[str, bool]:
     """``<file>.conf``: the script settings of Flyway that are supported, each true or false."""
-    conf = path.with_name(path.name + ".conf")
-    if not conf.is_file():
-        return {}
     settings: dict[str, bool] = {}
     for number, raw in enumerate(conf.read_text("utf-8-sig").splitlines(), start=1):
         line = raw.strip()

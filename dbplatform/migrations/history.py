@@ -44,10 +44,11 @@ _CREATE = sql.SQL("""
 """)
 _INDEX = sql.SQL("create index if not exists {index} on {table} (success)")
 
-_RECORD = sql.SQL("""
+_INSERT = sql.SQL("""
     insert into {table} (installed_rank, version, description, type, script, checksum, installed_by, execution_time,
                          success)
-    select coalesce(max(installed_rank), 0) + 1, %s, %s, 'SQL', %s, %s, current_user, %s, true from {table}
+    select coalesce(max(installed_rank), 0) + 1, {version}, {description}, {type}, {script}, {checksum}, current_user,
+           {milliseconds}, true from {table}
 """)
 
 
@@ -128,24 +129,26 @@ def _unusable(table: Relation, verb: str, error: psycopg.Error) -> HistoryTableE
     )
 
 
-def record(
-    connection: AnyConnection,
+def insertion(
     table: Relation,
     *,
     version: Version | None,
     description: str,
+    type: str,
     script: str,
-    checksum: int,
+    checksum: int | None,
     milliseconds: int,
-) -> None:
-    """Write the row of a migration that succeeded, in the transaction of the caller."""
-    connection.execute(
-        _RECORD.format(table=table.identifier),
-        (
-            str(version) if version else None,
-            as_stored(description),
-            script if len(script) <= 1000 else "..." + script[3:1000],
-            checksum,
-            milliseconds,
-        ),
+) -> sql.Composed:
+    """The statement that writes the row of what succeeded, for the transaction of the caller.
+
+    ``type`` is one of Flyway's: ``SQL``, ``UNDO_SQL``, ``SQL_BASELINE``, ``BASELINE``, ``DELETE``.
+    """
+    return _INSERT.format(
+        table=table.identifier,
+        version=sql.Literal(str(version) if version else None),
+        description=sql.Literal(as_stored(description)),
+        type=sql.Literal(type),
+        script=sql.Literal(script if len(script) <= 1000 else "..." + script[3:1000]),
+        checksum=sql.Literal(checksum),
+        milliseconds=sql.Literal(milliseconds),
     )

@@ -6,26 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbplatform.errors import NotBuiltYet
-from dbplatform.migrations import classify
-from dbplatform.migrations.compare import compare
+from dbplatform.migrations import classify, rewrites
+from dbplatform.migrations.compare import Files, compare
 from dbplatform.migrations.errors import MigrationFileError, ScriptError
-from dbplatform.migrations.files import Migration, Version
+from dbplatform.migrations.files import Folders, Migration, Version
 from dbplatform.migrations.history import HistoryRow
 from dbplatform.migrations.placeholders import Placeholders
 from dbplatform.migrations.policy import MigrationPolicy
-from dbplatform.migrations.statements import Statement, split
+from dbplatform.migrations.statements import Script, Statement, split
 from dbplatform.postgres.connection import AnyConnection
+
+#: What the history calls a file of each kind (``api/CoreMigrationType``).
+TYPES = {"versioned": "SQL", "repeatable": "SQL", "baseline": "SQL_BASELINE", "undo": "UNDO_SQL"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingMigration:
-    """A file that is to be applied, in the form in which it will run."""
+    """A file that is to run, in the form in which it will."""
 
     migration: Migration
     checksum: int
     statements: tuple[Statement, ...]
     in_transaction: bool
+    may_rewrite: bool
+    """Whether an ALTER COLUMN TYPE in it may rewrite its table."""
 
     @property
     def version(self) -> Version | None:
@@ -42,6 +46,11 @@ class PendingMigration:
     @property
     def path(self) -> Path:
         return self.migration.path
+
+    @property
+    def type(self) -> str:
+        """As the history names it."""
+        return TYPES[self.migration.kind]
 
     def as_json(self, status: str) -> dict[str, Any]:
         """One of ``migrations`` in the contract, before it ran. Locks and rewrites are not known yet: null."""
@@ -61,7 +70,6 @@ class MigrationPlan:
     """What is applied, what is pending, in the order in which it would run."""
 
     database: str
-    directory: Path
     policy: MigrationPolicy
     current: Version | None
     """The newest applied version."""
@@ -74,6 +82,8 @@ class MigrationPlan:
     """What is in force: without rows that were undone, deleted, or superseded."""
     superseded: tuple[HistoryRow, ...]
     """Earlier runs of repeatable migrations."""
+    future: tuple[HistoryRow, ...]
+    """Versions that were applied from files newer than any that are here."""
 
     def as_json(self) -> dict[str, Any]:
         """The shape of ``migrate plan --json``: pending ones, and those above the target as skipped."""
@@ -82,76 +92,94 @@ class MigrationPlan:
             "current": str(self.current) if self.current else None,
             "target": str(self.target) if self.target else None,
             "migrations": [p.as_json("pending") for p in self.pending] + [_skipped_json(m) for m in self.skipped],
+            "future": [row.script for row in self.future],
         }
 
 
 def plan_migrations(
     connection: AnyConnection,
-    directory: Path,
+    folders: Folders | Files,
     policy: MigrationPolicy,
     *,
     target: str | None = None,
     database: str | None = None,
+    repeatables: bool = True,
 ) -> MigrationPlan:
-    """Compare the files in ``directory`` with the history, and read what is pending. Only reads, takes no lock.
+    """Compare the files with the history, and read what is pending. Only reads, takes no lock.
 
     ``target`` is the last version to apply (none or ``latest``: all); repeatable migrations run whatever it is, as in
-    Flyway. ``database`` is the declared name, by default the connected database's. The history is read in one query; a
-    missing history table means that nothing is applied.
+    Flyway, unless ``repeatables`` is false. ``database`` is the declared name, by default the connected database's.
+    The history is read in one query; a missing history table means that nothing is applied.
 
     Raises ``MigrationFileError`` for the files, ``HistoryMismatch`` where they do not fit the history (changed,
     missing, failed, out of order), ``DestructiveStatement``, ``TargetUnknown``, and ``NotBuiltYet``.
     """
-    found = compare(connection, directory, policy, target=target)
+    files = Files.of(folders)
+    found = compare(connection, files, policy, target=target, repeatables=repeatables)
     return MigrationPlan(
         database=database or connection.info.dbname,
-        directory=directory,
         policy=policy,
         current=found.current,
         target=found.target,
-        pending=tuple(_read(migration, number, found.placeholders, policy) for migration, number in found.pending),
+        pending=tuple(
+            read_pending(connection, migration, number, found.placeholders, destructive=policy.allow_destructive)
+            for migration, number in found.pending
+        ),
         skipped=found.skipped,
         applied=found.applied,
         superseded=found.superseded,
+        future=found.future,
     )
 
 
-def _read(
-    migration: Migration, file_checksum: int, placeholders: Placeholders, policy: MigrationPolicy
+def read_pending(
+    connection: AnyConnection, migration: Migration, checksum: int, placeholders: Placeholders, *, destructive: bool
 ) -> PendingMigration:
-    """Split a pending file, and refuse what must not run."""
-    script = split(placeholders.replaced(migration), file=migration.path)
+    """Split a file that is to run, and refuse what must not; ``destructive``: it may destroy data without a comment."""
+    backslashes = connection.info.parameter_status("standard_conforming_strings") == "off"
+    script = split(placeholders.replaced(migration), file=migration.path, backslashes=backslashes)
     classify.refuse_transaction_control(script, file=migration.path)
-    if not policy.allow_destructive:
+    may_rewrite = destructive or classify.RETYPE in classify.allowances(script, file=migration.path)
+    if not destructive:
         classify.refuse_destructive(script, file=migration.path)
+    if not may_rewrite:
+        _refuse_rewrites(connection, script, migration)
     return PendingMigration(
         migration=migration,
-        checksum=file_checksum,
+        checksum=checksum,
         statements=script.statements,
         in_transaction=_in_transaction(migration, script.statements),
+        may_rewrite=may_rewrite,
     )
+
+
+def _refuse_rewrites(connection: AnyConnection, script: Script, migration: Migration) -> None:
+    """What shows nothing yet, because a file before it makes the table, is looked at again when it is about to run."""
+    for statement in script.statements:
+        if classify.retyped(statement) and rewrites.rewrites(connection, statement):
+            raise classify.refused(classify.RETYPE, statement, file=migration.path)
 
 
 def _in_transaction(migration: Migration, statements: tuple[Statement, ...]) -> bool:
     alone = [(s, words) for s in statements if (words := classify.needs_no_transaction(s))]
-    if not alone and migration.execute_in_transaction is not False:
-        return True
-    statement, words = alone[0] if alone else (statements[0] if statements else None, "executeInTransaction=false")
-    if alone and migration.execute_in_transaction is True:
+    if not alone:
+        return migration.execute_in_transaction is not False
+    statement, words = alone[0]
+    if migration.execute_in_transaction is True:
         raise MigrationFileError(
             f"{words} cannot run in a transaction, but {migration.path.name}.conf says executeInTransaction=true.",
             hint="Remove the setting.",
             file=migration.path,
-            line=statement.line if statement else None,
+            line=statement.line,
         )
-    if len(statements) > 1:
-        raise NotBuiltYet(
-            what=f"More than one statement in a file that runs without a transaction ({words})",
-            hint=f"Split {migration.script}: that statement alone in one file, the others in files before or after it.",
-            file=migration.path,
-            line=statement.line if statement else None,
-        )
-    if statement is not None:
+    for statement, words in alone:
+        if words == "DISCARD ALL":
+            raise ScriptError(
+                "DISCARD ALL would give up the lock that keeps a second run away.",
+                hint="Remove it: what a file sets for its session is undone after it.",
+                file=migration.path,
+                line=statement.line,
+            )
         index = classify.concurrent_index(statement)
         if index is not None and index.name is None:
             raise ScriptError(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 from pydantic import Field
 
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import DurationWords, Interval, Policy, RelationName
 
+FolderName = Annotated[str, Field(min_length=1)]
+
 
 class MigrationPolicy(Policy):
     """How the schema of one database is migrated."""
 
-    directory: str = Field(
+    directory: FolderName | Annotated[list[FolderName], Field(min_length=1)] = Field(
         default="migrations",
-        min_length=1,
-        description="The folder of the SQL files, relative to the declaration: V<version>__<words>.sql run once in the "
-        "order of their versions, R__<words>.sql after them whenever their text changed, U<version>__<words>.sql undo. "
-        "Subfolders are searched too.",
+        description="The folder of the SQL files, or several, relative to the declaration: V<version>__<words>.sql run "
+        "once in the order of their versions, R__<words>.sql after them whenever their text changed, "
+        "U<version>__<words>.sql undo, B<version>__<words>.sql stands for all versions up to its own in an empty "
+        "database. Subfolders are searched too.",
     )
     history_table: RelationName = Field(
         default=Relation("public", "flyway_schema_history"),
@@ -33,15 +38,25 @@ class MigrationPolicy(Policy):
         default=Interval(microseconds=2_000_000),
         validate_default=True,
         description="How long a statement of a migration may wait for a lock. After that the whole transaction is "
-        "rolled back and tried again, five times in all, so that a waiting migration does not stop the traffic behind "
-        "it. Concurrent statements (CREATE INDEX CONCURRENTLY) wait without limit, because they block nobody.",
+        "rolled back and tried again after a pause, ten times in all, so that a waiting migration does not stop the "
+        "traffic behind it. Concurrent statements (CREATE INDEX CONCURRENTLY) wait without limit: they block nobody.",
     )
     allow_destructive: bool = Field(
         default=False,
-        description="Whether DROP TABLE, DROP COLUMN, DROP SCHEMA, DROP DATABASE, DROP OWNED and TRUNCATE may run "
-        "without being named. Otherwise a file that needs one says so in a comment: -- dbplatform:allow drop table",
+        description="Whether DROP TABLE, COLUMN, SCHEMA, DATABASE, OWNED or SEQUENCE, any other DROP ... CASCADE, "
+        "TRUNCATE, and an ALTER COLUMN TYPE that rewrites its table may run without being named. Otherwise a file that "
+        "needs one says so in a comment: -- dbplatform:allow drop table",
+    )
+    out_of_order: bool = Field(
+        default=False,
+        description="Whether a version below the newest applied one may still be applied. Otherwise it is refused.",
     )
     require_rehearsal: bool = Field(
         default=False,
         description="Whether pending migrations must have run on a restored copy before they run here.",
     )
+
+    def folders(self, base: Path) -> tuple[Path, ...]:
+        """The folders of the files, seen from the folder of the declaration."""
+        names = [self.directory] if isinstance(self.directory, str) else self.directory
+        return tuple(base / name for name in names)

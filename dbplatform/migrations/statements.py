@@ -2,7 +2,7 @@
 
 The lexical rules are PostgreSQL's (manual, "Lexical Structure"; src/backend/parser/scan.l), the rule where a statement
 ends is psql's (src/fe_utils/psqlscan.l): a semicolon outside of parentheses and of a ``BEGIN ATOMIC ... END`` body.
-Strings are read with ``standard_conforming_strings`` on. What a statement means is ``classify``'s business.
+What a statement means is ``classify``'s business.
 """
 
 from __future__ import annotations
@@ -11,35 +11,49 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from psycopg import sql
+from psycopg.abc import AdaptContext
 
 from dbplatform.migrations.errors import ScriptError
 
 _IDENTIFIER = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*"
 # Possessive repeats (*+) keep the search linear, however long a string that does not end may be.
-# Rows of plain values are one piece: nothing in them can end or judge a statement, and data has millions of them.
-_ROW = (
-    r"\((?:[ \t\n\r\f\v,0-9.]++|-(?=[0-9])|'(?:[^']++|'')*+'"
-    r"|(?i:null|true|false)(?![A-Za-z0-9_$'\"&\x80-\U0010ffff]))*+\)"
-)
-_TOKEN = re.compile(
-    rf"""
-      (?P<space>[ \t\n\r\f\v]+)
-    | (?P<row>{_ROW}(?:[ \t\n\r\f\v]*+,[ \t\n\r\f\v]*+{_ROW})*+)
-    | (?P<comment>--[^\n\r]*)
-    | (?P<block>/\*)
-    | (?P<escape>[eE]'(?:[^'\\]++|''|\\.)*+'(?:[ \t\f\v]*[\n\r][ \t\n\r\f\v]*'(?:[^'\\]++|''|\\.)*+')*)
-    | (?P<string>(?:[bBxXnN]|[uU]&)?'(?:[^']++|'')*+')
-    | (?P<quoted>(?:[uU]&)?"(?:[^"]++|"")*+")
-    | (?P<dollar>\$(?:{_IDENTIFIER})?\$)
-    | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
-    | (?P<number>[0-9][0-9A-Za-z_.]*)
-    | (?P<symbol>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+_PLAIN = r"'(?:[^']++|'')*+'"
+_ESCAPED = r"'(?:[^'\\]++|''|\\.)*+'"
+
+
+@cache
+def _token_pattern(backslashes: bool) -> re.Pattern[str]:
+    """The pieces of SQL; with ``backslashes`` a plain string knows escapes, as with standard_conforming_strings off."""
+    plain = _ESCAPED if backslashes else _PLAIN
+    # Rows of plain values are one piece: nothing in them can end or judge a statement, and data has millions of them.
+    row = (
+        rf"\((?:[ \t\n\r\f\v,0-9.]++|-(?=[0-9])|{plain}"
+        r"|(?i:null|true|false)(?![A-Za-z0-9_$'\"&\x80-\U0010ffff]))*+\)"
+    )
+    return re.compile(
+        rf"""
+          (?P<space>[ \t\n\r\f\v]+)
+        | (?P<row>{row}(?:[ \t\n\r\f\v]*+,[ \t\n\r\f\v]*+{row})*+)
+        | (?P<comment>--[^\n\r]*)
+        | (?P<block>/\*)
+        | (?P<escape>[eE]{_ESCAPED}(?:[ \t\f\v]*[\n\r][ \t\n\r\f\v]*{_ESCAPED})*)
+        | (?P<string>(?:[bBxX]|[uU]&){_PLAIN}|[nN]?{plain})
+        | (?P<quoted>(?:[uU]&)?"(?:[^"]++|"")*+")
+        | (?P<dollar>\$(?:{_IDENTIFIER})?\$)
+        | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
+        | (?P<number>[0-9][0-9A-Za-z_.]*)
+        | (?P<symbol>.)
+        """,
+        re.VERBOSE | re.DOTALL,
+    )
+
+
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -96,18 +110,27 @@ class Script:
     comments: tuple[Comment, ...]
 
 
-def split(text: str, *, file: Path | str | None = None) -> Script:
+class Verbatim(sql.Composable):
+    """SQL that a migration file wrote, as a part of a composed statement."""
+
+    def as_bytes(self, context: AdaptContext | None = None) -> bytes:
+        return str(self._obj).encode()
+
+
+def split(text: str, *, file: Path | str | None = None, backslashes: bool = False) -> Script:
     """The statements and ``--`` comments of a script; empty statements are left out.
 
-    Raises ``ScriptError``, with file and line, for what does not end (a string, a comment, COPY data) and for psql's
-    backslash commands.
+    ``backslashes``: the session has ``standard_conforming_strings`` off, so that a backslash escapes in plain strings;
+    a script that sets it is read accordingly from there on. Raises ``ScriptError``, with file and line, for what does
+    not end (a string, a comment, COPY data) and for psql's backslash commands.
     """
-    return _Splitter(text, file).split()
+    return _Splitter(text, file, backslashes).split()
 
 
 class _Splitter:
-    def __init__(self, text: str, file: Path | str | None) -> None:
+    def __init__(self, text: str, file: Path | str | None, backslashes: bool) -> None:
         self.text, self.file = text, file
+        self.pattern = _token_pattern(backslashes)
         self.position = 0
         self.line_starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
         self.comments: list[Comment] = []
@@ -130,6 +153,9 @@ class _Splitter:
     def _statement(self, tokens: list[Token], semicolon: Token | None) -> Statement:
         start, end = tokens[0].start, tokens[-1].end
         copy_data = None
+        backslashes = _sets_backslashes(tokens, self.text[start:end])
+        if backslashes is not None:
+            self.pattern = _token_pattern(backslashes)
         if _reads_stdin(tokens):
             if semicolon is None:
                 raise self._error(start, "COPY ... FROM stdin has no semicolon and no data.")
@@ -147,7 +173,7 @@ class _Splitter:
     def _tokens(self) -> Iterator[Token]:
         text = self.text
         while self.position < len(text):
-            match = _TOKEN.match(text, self.position)
+            match = self.pattern.match(text, self.position)
             assert match is not None
             start, end, kind = match.start(), match.end(), match.lastgroup
             self.position = end
@@ -272,6 +298,14 @@ def _reads_stdin(tokens: list[Token]) -> bool:
         return False
     words = [token.value if token.kind == "word" else "" for token in tokens]
     return any(a == "from" and b == "stdin" for a, b in pairwise(words))
+
+
+def _sets_backslashes(tokens: list[Token], text: str) -> bool | None:
+    """Whether plain strings know escapes from here on; None for any statement but SET standard_conforming_strings."""
+    words = [token.value for token in tokens[:3] if token.kind in ("word", "quoted")]
+    if words[:1] != ["set"] or "standard_conforming_strings" not in words:
+        return None
+    return re.search(r"\b(off|false|no|0)\W*\Z", text, re.IGNORECASE) is not None
 
 
 def _lower(word: str) -> str:

@@ -1,4 +1,4 @@
-"""Migrations of a declared database, recorded in the ledger."""
+"""Migrations of a declared database, recorded in the ledger: plan, apply, history. The rarer verbs: ``schema_care``."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from dbplatform.postgres.connection import connect
 
 def plan(platform: Platform, declared: Declared, *, target: str | None = None) -> engine.MigrationPlan:
     """What would be applied; only reads."""
-    policy, directory = _policy(declared)
+    policy, folders = policy_of(declared)
     with connect(platform.target(declared), work="migrate plan") as connection:
-        return engine.plan_migrations(connection, directory, policy, target=target, database=declared.name)
+        return engine.plan_migrations(connection, folders, policy, target=target, database=declared.name)
 
 
 def apply(
     platform: Platform, declared: Declared, *, target: str | None = None, run_id: str | None = None
 ) -> engine.MigrationReport:
     """Apply what is pending, under the writer lock; recorded in the ledger when there was something to do."""
-    policy, directory = _policy(declared)
+    policy, folders = policy_of(declared)
+    files = engine.Files.of(folders)
     with platform.writer(declared, "migrate") as connection:
-        planned = engine.plan_migrations(connection, directory, policy, target=target, database=declared.name)
-        if not planned.pending:
-            return engine.apply_migrations(connection, directory, policy, target=target, database=declared.name)
+        if not engine.compare(connection, files, policy, target=target).pending:
+            return engine.apply_migrations(connection, files, policy, target=target, database=declared.name)
         with platform.ledger.operation(declared.name, "migrate", run_id=run_id) as summary:
-            report = engine.apply_migrations(connection, directory, policy, target=target, database=declared.name)
+            report = engine.apply_migrations(connection, files, policy, target=target, database=declared.name)
             summary.update(report.as_json())
             return report
 
 
 def history(platform: Platform, declared: Declared) -> list[HistoryRow]:
     """The rows of the history table; none when it does not exist."""
-    policy, _ = _policy(declared)
+    policy, _ = policy_of(declared)
     with connect(platform.target(declared), work="migrate history") as connection:
         return engine.history(connection, policy)
 
 
-def _policy(declared: Declared) -> tuple[MigrationPolicy, Path]:
+def policy_of(declared: Declared) -> tuple[MigrationPolicy, tuple[Path, ...]]:
+    """What is declared of migrations, and the folders of their files; raises ``NotDeclared``."""
     policy = declared.database.migrations
     if policy is None:
         raise not_declared(declared, "migrations", "migrations")
-    return policy, declared.folder / policy.directory
+    return policy, policy.folders(declared.folder)

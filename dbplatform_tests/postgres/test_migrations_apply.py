@@ -11,11 +11,12 @@ import psycopg
 import pytest
 
 from dbplatform.errors import LockNotAcquired
-from dbplatform.migrations.apply import LOCK, TRIES
+from dbplatform.migrations.apply import LOCK
 from dbplatform.migrations.engine import MigrationPolicy, MigrationReport, apply_migrations, history, plan_migrations
 from dbplatform.migrations.errors import DestructiveStatement, HistoryTableError, MigrationFailed
 from dbplatform.migrations.files import checksum
 from dbplatform.migrations.history import ensure_history
+from dbplatform.migrations.run import TRIES
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.locks import advisory_lock
 from dbplatform.progress import Progress, listening
@@ -116,6 +117,29 @@ def test_a_failing_file_leaves_nothing_and_names_file_line_and_state(
     assert [row.version for row in history(connection, POLICY)] == ["1"]
     (tmp_path / "V2__b.sql").write_text("create table half (a int);")
     assert [m.script for m in apply_migrations(connection, tmp_path, POLICY).migrations] == ["V2__b.sql"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "line"), [("\nselect a,\n  missing\nfrom good;", 3), ("select 1;\n\nselect missing;", 3)]
+)
+def test_the_line_of_an_error_is_right_whatever_went_to_the_server_before_it(
+    connection: AutocommitConnection, tmp_path: Path, sql: str, line: int
+) -> None:
+    (tmp_path / "V1__a.sql").write_text("create table good (a int);")
+    (tmp_path / "V2__b.sql").write_text(sql)
+    with pytest.raises(MigrationFailed, match="missing") as caught:
+        apply_migrations(connection, tmp_path, POLICY)
+    assert caught.value.place == f"{tmp_path / 'V2__b.sql'}:{line}"
+
+
+def test_only_the_last_file_of_a_run_waits_for_the_disk(connection: AutocommitConnection, tmp_path: Path) -> None:
+    setting = "insert into seen select current_setting('synchronous_commit');"
+    (tmp_path / "V1__a.sql").write_text(f"create table seen (setting text);\n{setting}")
+    (tmp_path / "V2__b.sql").write_text(setting)
+    (tmp_path / "V3__c.sql").write_text(setting)
+    apply_migrations(connection, tmp_path, POLICY)
+    assert connection.execute("select setting from seen").fetchall() == [("off",), ("off",), ("on",)]
+    assert connection.execute("show synchronous_commit").fetchone() == ("on",)
 
 
 def test_a_constraint_that_fails_at_commit_fails_the_file(connection: AutocommitConnection, tmp_path: Path) -> None:

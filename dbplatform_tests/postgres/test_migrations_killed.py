@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from dbplatform.migrations.engine import MigrationPolicy, apply_migrations, history
 from dbplatform.postgres.connection import Target, connect
@@ -126,4 +127,41 @@ def test_a_run_killed_between_the_index_and_its_row_is_recorded_by_the_next(data
         report = apply_migrations(connection, tmp_path, POLICY)
         assert report.migrations[0].found_done
         assert connection.execute("select 't_a'::regclass::oid").fetchone() == before
+        assert [row.version for row in history(connection, POLICY)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "blocked_by", "after"),
+    [
+        ("drop index concurrently t_a", "select * from t", "select to_regclass('t_a') is null"),
+        (
+            "reindex index concurrently t_a",
+            "insert into t values (0)",
+            "select bool_and(indisvalid) and count(*) = 1 from pg_index where indrelid = 't'::regclass",
+        ),
+        (
+            "alter table p detach partition p1 concurrently",
+            "select * from p",
+            "select not relispartition from pg_class where relname = 'p1'",
+        ),
+    ],
+)
+def test_a_run_killed_within_a_concurrent_statement_is_finished_by_the_next(
+    database: Target, tmp_path: Path, statement: str, blocked_by: str, after: str
+) -> None:
+    (tmp_path / "V1__a.sql").write_text(
+        "create table t (a int);\ncreate index t_a on t (a);\ncreate table p (a int) partition by range (a);\n"
+        "create table p1 partition of p for values from (1) to (2);\ncreate table ran (statement int);\n"
+    )
+    (tmp_path / "V2__b.sql").write_text(
+        "\n".join(("insert into ran values (1);", f"{statement};", "insert into ran values (3);"))
+    )
+    with connect(database, work="test") as connection:
+        apply_migrations(connection, tmp_path, POLICY, target="1")
+        with psycopg.connect(database.url) as holder:
+            holder.execute(blocked_by.encode())
+            kill_when_waiting(database, tmp_path, statement)
+        apply_migrations(connection, tmp_path, POLICY)
+        assert connection.execute(after.encode()).fetchone() == (True,)
+        assert connection.execute("select statement from ran order by 1").fetchall() == [(1,), (3,)]
         assert [row.version for row in history(connection, POLICY)] == ["1", "2"]

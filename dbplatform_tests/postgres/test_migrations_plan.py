@@ -115,10 +115,11 @@ def test_a_target_that_is_no_version_here_is_refused(
         plan_migrations(connection, files, POLICY, target=target)
 
 
-def test_a_target_below_the_current_version_is_not_built_yet(connection: AutocommitConnection, files: Path) -> None:
+def test_a_target_below_the_current_version_points_to_undo(connection: AutocommitConnection, files: Path) -> None:
     apply_migrations(connection, files, POLICY)
-    with pytest.raises(NotBuiltYet, match="from version 2 to 1"):
+    with pytest.raises(TargetUnknown, match="lies before version 2") as caught:
         plan_migrations(connection, files, POLICY, target="1")
+    assert "migrate undo" in (caught.value.hint or "")
 
 
 def test_a_changed_file_is_refused_with_both_checksums(connection: AutocommitConnection, files: Path) -> None:
@@ -194,6 +195,59 @@ def test_a_version_that_flyway_undid_or_deleted_is_pending_again(
     assert planned(connection, files) == ["V2__two.sql"]
 
 
+def test_a_version_newer_than_every_file_is_told_and_tolerated(connection: AutocommitConnection, files: Path) -> None:
+    # Flyway's state "Future", which its default ignoreMigrationPatterns lets pass.
+    apply_migrations(connection, files, POLICY)
+    (files / "V2__two.sql").unlink()
+    plan = plan_migrations(connection, files, POLICY)
+    assert plan.pending == ()
+    assert [row.script for row in plan.future] == ["V2__two.sql"]
+    assert plan.as_json()["future"] == ["V2__two.sql"]
+
+
+def test_a_folder_without_any_version_is_not_taken_for_an_older_one(
+    connection: AutocommitConnection, files: Path
+) -> None:
+    apply_migrations(connection, files, POLICY)
+    for file in files.glob("V*.sql"):
+        file.unlink()
+    with pytest.raises(HistoryMismatch, match="no such file"):
+        plan_migrations(connection, files, POLICY)
+
+
+def test_a_version_below_the_newest_applied_runs_where_that_is_declared(
+    connection: AutocommitConnection, files: Path
+) -> None:
+    policy = MigrationPolicy(out_of_order=True)
+    apply_migrations(connection, files, policy)
+    (files / "V1_5__late.sql").write_text("create table late (a int);")
+    plan = plan_migrations(connection, files, policy)
+    assert ([p.script for p in plan.pending], str(plan.target)) == (["V1_5__late.sql"], "2")
+    apply_migrations(connection, files, policy)
+    assert [row.version for row in history(connection, policy)] == ["1", "2", None, "1.5"]
+    assert planned(connection, files) == []
+
+
+def test_a_fresh_database_begins_with_the_newest_baseline_file(connection: AutocommitConnection, files: Path) -> None:
+    # Flyway's documentation, "Baseline migrations": of several the newest, and no version up to it.
+    (files / "B1__old.sql").write_text("create table one (a int);\n")
+    (files / "B2__both.sql").write_text("create table one (a int);\ncreate table two (a int);\n")
+    (files / "V3__three.sql").write_text("create table three (a int);\n")
+    assert planned(connection, files) == ["B2__both.sql", "V3__three.sql", "R__view.sql"]
+    apply_migrations(connection, files, POLICY)
+    rows = [(row.version, row.type, row.description) for row in history(connection, POLICY)]
+    assert rows == [("2", "SQL_BASELINE", "both"), ("3", "SQL", "three"), (None, "SQL", "view")]
+    assert planned(connection, files) == []
+
+
+def test_a_baseline_file_is_ignored_where_migrations_were_applied(
+    connection: AutocommitConnection, files: Path
+) -> None:
+    apply_migrations(connection, files, POLICY, target="1")
+    (files / "B2__both.sql").write_text("create table one (a int);\ncreate table two (a int);\n")
+    assert planned(connection, files) == ["V2__two.sql"]
+
+
 def test_a_java_migration_of_flyway_needs_no_file(connection: AutocommitConnection, files: Path) -> None:
     apply_migrations(connection, files, POLICY)
     add_row(connection, 4, "3", "JDBC", "in java")
@@ -209,13 +263,15 @@ def test_a_java_migration_of_flyway_needs_no_file(connection: AutocommitConnecti
         ("select 1;\n\\echo hello", ScriptError, 2),
         ("\nselect ${nowhere};", ScriptError, 2),
         ("select 1;\nselect '${flyway:environment}';", NotBuiltYet, 2),
-        ("select 1;\nvacuum;", NotBuiltYet, 2),
         ("create index concurrently on one (a);", ScriptError, 1),
+        ("select 1;\ndiscard all;", ScriptError, 2),
+        ("select 1;\nalter table one alter a type bigint;", DestructiveStatement, 2),
     ],
 )
 def test_what_must_not_run_is_refused_with_file_and_line(
     connection: AutocommitConnection, files: Path, sql: str, error: type[Exception], line: int
 ) -> None:
+    apply_migrations(connection, files, POLICY)
     (files / "V3__x.sql").write_text(sql)
     with pytest.raises(error) as caught:
         plan_migrations(connection, files, POLICY)
@@ -225,6 +281,62 @@ def test_what_must_not_run_is_refused_with_file_and_line(
 def test_a_destructive_statement_runs_where_the_policy_allows_it(connection: AutocommitConnection, files: Path) -> None:
     (files / "V3__x.sql").write_text("drop table two;")
     assert len(plan_migrations(connection, files, MigrationPolicy(allow_destructive=True)).pending) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "rewrites"),
+    [
+        ("alter a type bigint", True),
+        ("alter column b set data type varchar(5)", True),
+        ("alter column b type varchar(20)", False),
+        ("alter b type text, alter c type numeric(10, 2)", False),
+        ("alter column c type numeric(10, 3)", True),
+        ("alter a set not null", False),
+        ("alter column a type text using (a::text || ',')", True),
+    ],
+)
+def test_a_change_of_type_is_refused_where_it_rewrites_the_table(
+    connection: AutocommitConnection, tmp_path: Path, change: str, rewrites: bool
+) -> None:
+    (tmp_path / "V1__t.sql").write_text("create table t (a int, b varchar(10), c numeric(8, 2));")
+    (tmp_path / "V2__change.sql").write_text(f"alter table t {change};")
+    (tmp_path / "V3__after.sql").write_text("create table after_it (a int);")
+    # Whether its table is there already, or comes with a file before it, does not change the answer.
+    if not rewrites:
+        assert len(apply_migrations(connection, tmp_path, POLICY).migrations) == 3
+        return
+    with pytest.raises(DestructiveStatement, match="alter column type"):
+        apply_migrations(connection, tmp_path, POLICY)
+    assert [row.version for row in history(connection, POLICY)] == ["1"]
+    with pytest.raises(DestructiveStatement, match="alter column type"):
+        plan_migrations(connection, tmp_path, POLICY)
+    text = (tmp_path / "V2__change.sql").read_text()
+    (tmp_path / "V2__change.sql").write_text(f"-- dbplatform:allow alter column type\n{text}")
+    assert len(apply_migrations(connection, tmp_path, POLICY).migrations) == 2
+
+
+@pytest.mark.parametrize(
+    ("ddl", "tool"),
+    [
+        ("create table _prisma_migrations (id text)", "Prisma"),
+        ("create table schema_migrations (version bigint, dirty boolean)", "golang-migrate"),
+        ("create table schema_migrations (version text, inserted_at timestamp)", "Ecto"),
+        ("create table schema_migrations (version text)", "dbmate"),
+        (
+            "create table schema_migrations (version text); create table ar_internal_metadata (key text, value text)",
+            "Rails",
+        ),
+        ("create table alembic_version (version_num text)", "Alembic"),
+        ("create schema app; create table app.knex_migrations (id int)", "Knex"),
+    ],
+)
+def test_a_database_of_another_tool_is_recognised_and_not_migrated_from_the_start(
+    connection: AutocommitConnection, files: Path, ddl: str, tool: str
+) -> None:
+    connection.execute(ddl.encode())
+    with pytest.raises(HistoryMismatch, match=f"was migrated by {tool}") as caught:
+        plan_migrations(connection, files, POLICY)
+    assert "migrate baseline" in (caught.value.hint or "")
 
 
 def test_conf_may_not_ask_for_a_transaction_where_none_can_be(connection: AutocommitConnection, files: Path) -> None:

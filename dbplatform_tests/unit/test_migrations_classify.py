@@ -37,6 +37,9 @@ def one(sql: str) -> Statement:
         ("alter type y drop attribute a", "drop column"),
         ("do $$ begin drop  table t; end $$", "drop table"),
         ("do $$ begin execute 'TRUNCATE t'; end $$", "truncate"),
+        ("drop sequence s", "drop sequence"),
+        ("drop type y cascade", "drop cascade"),
+        ("drop extension if exists e cascade", "drop cascade"),
     ],
 )
 def test_statements_that_destroy_data_are_known(sql: str, what: str) -> None:
@@ -49,6 +52,9 @@ def test_statements_that_destroy_data_are_known(sql: str, what: str) -> None:
         "drop index i",
         "drop view v",
         "drop function f()",
+        "drop type y",
+        "drop view v cascade",
+        "drop index i cascade",
         "alter table t drop constraint c",
         "alter table t alter column a drop not null, alter b drop default",
         "alter table t alter a drop expression, add b int",
@@ -202,3 +208,53 @@ def test_transactions_of_its_own_are_refused_in_a_file(sql: str) -> None:
 def test_savepoints_and_blocks_are_not_taken_for_transactions(sql: str) -> None:
     classify.refuse_transaction_control(split(sql), file=FILE)
     assert split(sql).statements
+
+
+@pytest.mark.parametrize(
+    ("sql", "actions"),
+    [
+        ("alter table t alter a type bigint", ["alter a type bigint"]),
+        (
+            "alter table if exists only s.t alter column a set data type numeric(1, 2) using a::int, add b int",
+            ["alter column a set data type numeric(1, 2) using a::int"],
+        ),
+        ('alter table "T" drop b, alter a type int, alter c type text', ["alter a type int", "alter c type text"]),
+        ("alter table t alter a set not null, alter b drop default, add c type_of_mine", []),
+        ("alter type y alter attribute a type int", []),
+    ],
+)
+def test_the_column_types_that_a_statement_changes_are_found(sql: str, actions: list[str]) -> None:
+    statement = one(sql)
+    assert [statement.sql[slice(*change.span)] for change in classify.retyped(statement)] == actions
+
+
+@pytest.mark.parametrize(
+    ("sql", "table"),
+    [("alter table only a.b alter c type int", ("a", "b")), ('alter table "T x" alter c type int', ("T x",))],
+)
+def test_the_table_of_a_changed_type_is_read_from_the_statement(sql: str, table: tuple[str, ...]) -> None:
+    assert [change.table for change in classify.retyped(one(sql))] == [table]
+
+
+@pytest.mark.parametrize("sql", ["set work_mem = '1GB'", "set role x", "reset all", "set local a.b to 1"])
+def test_what_changes_the_session_alone_is_known(sql: str) -> None:
+    assert classify.session_only(one(sql))
+
+
+@pytest.mark.parametrize(
+    "sql", ["set constraints all deferred", "select set_config('a', 'b', false)", "create table set ()"]
+)
+def test_other_statements_are_not_taken_for_settings(sql: str) -> None:
+    assert not classify.session_only(one(sql))
+
+
+@pytest.mark.parametrize(
+    "sql", ["call p()", "do $$ begin commit; end $$", "do $$ begin insert into t values (1); ROLLBACK; end $$"]
+)
+def test_what_may_end_a_transaction_of_its_own_is_known(sql: str) -> None:
+    assert classify.may_commit(one(sql))
+
+
+@pytest.mark.parametrize("sql", ["do $$ begin perform 1; end $$", "do $$ begin -- commit\n end $$", "select 1"])
+def test_what_cannot_end_a_transaction_is_known(sql: str) -> None:
+    assert not classify.may_commit(one(sql))

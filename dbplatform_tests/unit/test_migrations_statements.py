@@ -157,3 +157,35 @@ def test_comments_are_kept_with_their_lines() -> None:
         """)
     )
     assert [(c.text, c.line) for c in script.comments] == [(" dbplatform:allow drop table", 1), (" nor lost", 2)]
+
+
+@pytest.mark.parametrize("command", [r"\restrict aB3", r"\i other.sql", r"\copy t from 'x'", r"\gexec", r"\.", r"\!ls"])
+def test_every_command_of_psql_is_refused_by_its_name(command: str) -> None:
+    with pytest.raises(ScriptError, match="is a command of psql, not SQL") as caught:
+        split(f"select 1;\n{command}\n", file="V1__a.sql")
+    assert caught.value.message.startswith(command.split()[0])
+    assert caught.value.place == "V1__a.sql:2"
+
+
+def test_a_backslash_escapes_in_plain_strings_where_the_session_says_so() -> None:
+    text = r"select 'it\'s; one', N'\'', $$\'$$; select 'C:\\';"
+    assert [s.sql for s in split(text, backslashes=True).statements] == [
+        r"select 'it\'s; one', N'\'', $$\'$$",
+        r"select 'C:\\'",
+    ]
+    with pytest.raises(ScriptError):
+        split(text)
+
+
+@pytest.mark.parametrize("off", ["off", "'off'", "false", "0"])
+def test_a_script_may_turn_backslashes_on_and_off(off: str) -> None:
+    text = (
+        rf"select 'C:\'; set standard_conforming_strings = {off}; select 'a\';b', ('x\';y');"
+        "\nset local standard_conforming_strings to on;\n" + r"select 'D:\'; select 1"
+    )
+    assert pieces(text)[2:] == [
+        r"select 'a\';b', ('x\';y')",
+        "set local standard_conforming_strings to on",
+        r"select 'D:\'",
+        "select 1",
+    ]

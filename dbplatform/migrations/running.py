@@ -1,0 +1,109 @@
+"""A file under way: the statement that runs, how long each took, how long it may wait for locks, its history row."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from dbplatform.migrations import classify, rewrites
+from dbplatform.migrations.history import insertion
+from dbplatform.migrations.plan import PendingMigration
+from dbplatform.migrations.policy import MigrationPolicy
+from dbplatform.migrations.session import MigrationSession, begin, waiting
+from dbplatform.migrations.statements import Statement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementRun:
+    """One statement that ran, and how long it took in the try that counted."""
+
+    sql: str
+    line: int
+    seconds: float
+
+
+class Running:
+    """One file, in all of its tries."""
+
+    def __init__(self, session: MigrationSession, migration: PendingMigration, policy: MigrationPolicy) -> None:
+        self.session = session
+        self.connection = session.connection
+        self.migration = migration
+        self.policy = policy
+        self.statement: Statement | None = None
+        """The one that runs now, or that failed."""
+        self.head = 0
+        """How many characters went to the server before it in the same message."""
+        self.finished: list[StatementRun] = []
+        self.found_done = False
+        self.marked = False
+        """Whether its progress is marked in the database."""
+        self.started = time.monotonic()
+
+    @property
+    def milliseconds(self) -> int:
+        return round((time.monotonic() - self.started) * 1000)
+
+    @property
+    def lock_timeout_ms(self) -> int:
+        return self.policy.lock_timeout.milliseconds
+
+    def in_transaction(self, *, at_once: bool) -> None:
+        """All statements, the history row and the commit; rolled back and the session restored when one fails.
+
+        ``at_once``: the commit, and all before it, are on disk when it returns.
+        """
+        self.finished.clear()
+        self.started = time.monotonic()
+        head: sql.Composed | None = begin(self.lock_timeout_ms, at_once=at_once)
+        own = classify.sets_lock_timeout(self.migration.statements)
+        holds_locks = shortened = False
+        try:
+            for statement in self.migration.statements:
+                if holds_locks and not (own or shortened):
+                    head = waiting(min(self.lock_timeout_ms, self.session.half_of_deadlock_timeout_ms))
+                    shortened = True
+                self.execute(statement, head)
+                head = None
+                holds_locks = holds_locks or not classify.session_only(statement)
+            if head is not None:
+                self.connection.execute(head)
+            self.session.commit(self.row())
+        except BaseException:
+            self.session.rollback()
+            raise
+
+    def execute(self, statement: Statement, head: sql.Composed | None = None) -> None:
+        """Run a statement, with ``head`` before it; one that would rewrite a table without leave is refused now."""
+        self.statement = statement
+        judged = not self.migration.may_rewrite and classify.retyped(statement)
+        if head is not None and (judged or statement.copy_data is not None):
+            self.connection.execute(head)
+            head = None
+        if judged and rewrites.rewrites(self.connection, statement):
+            raise classify.refused(classify.RETYPE, statement, file=self.migration.path)
+        self.head = len(head.as_string(self.connection)) if head is not None else 0
+        started = time.monotonic()
+        if statement.copy_data is None:
+            self.session.execute(statement.sql, head)
+        else:
+            with self.connection.cursor().copy(statement.sql.encode()) as copy:
+                copy.write(statement.copy_data)
+        seconds = time.monotonic() - started
+        self.finished.append(StatementRun(sql=statement.sql, line=statement.line, seconds=seconds))
+        self.statement = None
+
+    def row(self) -> sql.Composed:
+        """What writes the history row of the file."""
+        migration = self.migration
+        return insertion(
+            self.policy.history_table,
+            version=migration.version,
+            description=migration.description,
+            type=migration.type,
+            script=migration.script,
+            checksum=migration.checksum,
+            milliseconds=self.milliseconds,
+        )

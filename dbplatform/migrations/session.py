@@ -1,0 +1,102 @@
+"""The session that migrates: its transactions, how long they wait for locks, and what it was before a file changed it.
+
+What can go to the server together goes in one message, because a small migration costs little but its round trips:
+BEGIN and the lock timeout with the first statement; the history row, COMMIT and the clean-up behind the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from psycopg import errors, sql
+from psycopg.pq import TransactionStatus
+
+from dbplatform.postgres.connection import AutocommitConnection
+
+# The order matters: RESET SESSION AUTHORIZATION sets the role to none, RESET ROLE then gives back the session's own.
+RESET_USER = sql.SQL("reset session authorization; reset role; ")
+
+_HALF_OF_DEADLOCK_TIMEOUT = "select (extract(epoch from current_setting('deadlock_timeout')::interval) * 500)::int"
+
+
+class MigrationSession:
+    """A connection with the settings that it had when migrating began."""
+
+    def __init__(self, connection: AutocommitConnection) -> None:
+        self.connection = connection
+        settings = connection.execute("select name, setting from pg_settings where source = 'session'").fetchall()
+        given = [
+            sql.SQL("set_config({}, {}, false)").format(sql.Literal(name), sql.Literal(value))
+            for name, value in settings
+        ]
+        kept = sql.SQL("select ") + sql.SQL(", ").join(given) if given else sql.SQL("")
+        self._restore = RESET_USER + sql.SQL("reset all; ") + kept
+
+    @cached_property
+    def half_of_deadlock_timeout_ms(self) -> int:
+        """After which time of waiting the server has not looked for deadlocks yet."""
+        row = self.connection.execute(_HALF_OF_DEADLOCK_TIMEOUT).fetchone()
+        assert row is not None
+        return max(1, int(row[0]))
+
+    def restore(self) -> None:
+        """Undo what a script did to the session (SET, SET ROLE): a dump, for example, empties ``search_path``."""
+        self.connection.execute(self._restore)
+
+    def execute(self, statement: str, head: sql.Composed | None = None) -> None:
+        """Run a file's statement, and ``head`` before it in the same message."""
+        text = statement.encode()
+        self.connection.execute(text if head is None else head.as_bytes(self.connection) + text, prepare=False)
+
+    def commit(self, row: sql.Composable) -> None:
+        """Write the history row as the session's own user, commit, and restore the session."""
+        self.connection.execute(RESET_USER + row + sql.SQL("; commit; ") + self._restore)
+
+    def rollback(self) -> None:
+        """End what is open, if the session can still be asked to, and restore it."""
+        if self.connection.closed or self.connection.info.transaction_status == TransactionStatus.ACTIVE:
+            return
+        if self.connection.info.transaction_status != TransactionStatus.IDLE:
+            self.connection.execute("rollback")
+        self.restore()
+
+
+def begin(lock_timeout_ms: int, *, at_once: bool) -> sql.Composed:
+    """What opens the transaction of a file; unless ``at_once``, its commit need not be on disk when it returns.
+
+    The log is written in its order: whatever a crash of the server takes away then, it takes whole files from the end,
+    each with its history row (manual, "Asynchronous Commit").
+    """
+    relaxed = sql.SQL("" if at_once else "select set_config('synchronous_commit', 'off', true); ")
+    return sql.SQL("begin; ") + relaxed + waiting(lock_timeout_ms)
+
+
+def waiting(lock_timeout_ms: int) -> sql.Composed:
+    """How long statements of this transaction may wait for a lock from here on."""
+    return sql.SQL("select set_config('lock_timeout', {}, true); ").format(sql.Literal(str(lock_timeout_ms)))
+
+
+@contextmanager
+def watched(connection: AutocommitConnection) -> Iterator[None]:
+    """Let the server notice within seconds that this client was killed, so that its statement and its locks end.
+
+    It can from PostgreSQL 14 on, on Linux and some other systems.
+    """
+    setting = "client_connection_check_interval"
+    before = connection.execute("select current_setting(%s, true)", (setting,)).fetchone()
+    if before is None or before[0] is None:
+        yield
+        return
+    try:
+        connection.execute("select set_config(%s, '2s', false)", (setting,))
+    except errors.InvalidParameterValue:
+        # The server's platform cannot do it.
+        yield
+        return
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("select set_config(%s, %s, false)", (setting, before[0]))

@@ -1,0 +1,108 @@
+"""What is done to a schema more rarely: undo, test, baseline, repair. A run with nothing to do imports none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.migrations import baseline as baselines
+from dbplatform.migrations import repair as repairs
+from dbplatform.migrations import undo as undoing
+from dbplatform.migrations.apply import MigrationReport
+from dbplatform.migrations.baseline import BaselinePlan
+from dbplatform.migrations.repair import RepairPlan
+from dbplatform.migrations.round_trip import RoundTrip, round_trip
+from dbplatform.migrations.undo import UndoPlan
+from dbplatform.operations.platform import Platform
+from dbplatform.operations.schema import policy_of
+from dbplatform.operations.scratch import scratch
+from dbplatform.postgres.connection import connect
+
+
+def plan_undo(platform: Platform, declared: Declared, *, target: str | None = None) -> UndoPlan:
+    """What would be undone; only reads."""
+    policy, folders = policy_of(declared)
+    with connect(platform.target(declared), work="migrate undo") as connection:
+        return undoing.plan_undo(connection, folders, policy, target=target, database=declared.name)
+
+
+def undo(platform: Platform, declared: Declared, *, target: str | None = None) -> MigrationReport:
+    """Undo the newest version, or all down to and including the target; recorded in the ledger."""
+    policy, folders = policy_of(declared)
+    with (
+        platform.writer(declared, "migrate undo") as connection,
+        platform.ledger.operation(declared.name, "undo") as summary,
+    ):
+        report = undoing.apply_undo(connection, folders, policy, target=target, database=declared.name)
+        summary.update(report.as_json())
+        return report
+
+
+def plan_baseline(platform: Platform, declared: Declared, *, version: str, description: str) -> BaselinePlan:
+    """The baseline that would be written; only reads."""
+    policy, _ = policy_of(declared)
+    with connect(platform.target(declared), work="migrate baseline") as connection:
+        return baselines.plan_baseline(
+            connection, policy, version=version, description=description, database=declared.name
+        )
+
+
+def baseline(platform: Platform, declared: Declared, *, version: str, description: str) -> BaselinePlan:
+    """Take the database over at a version; recorded in the ledger."""
+    policy, _ = policy_of(declared)
+    with (
+        platform.writer(declared, "migrate baseline") as connection,
+        platform.ledger.operation(declared.name, "baseline") as summary,
+    ):
+        done = baselines.apply_baseline(
+            connection, policy, version=version, description=description, database=declared.name
+        )
+        summary.update(done.as_json())
+        return done
+
+
+def plan_repair(
+    platform: Platform,
+    declared: Declared,
+    *,
+    checksums: Sequence[str] = (),
+    did: Sequence[str] = (),
+    again: Sequence[str] = (),
+) -> RepairPlan:
+    """What there is to mend in the history; only reads."""
+    policy, folders = policy_of(declared)
+    with connect(platform.target(declared), work="migrate repair") as connection:
+        return repairs.plan_repair(
+            connection, folders, policy, checksums=checksums, did=did, again=again, database=declared.name
+        )
+
+
+def repair(
+    platform: Platform,
+    declared: Declared,
+    *,
+    checksums: Sequence[str] = (),
+    did: Sequence[str] = (),
+    again: Sequence[str] = (),
+) -> RepairPlan:
+    """Mend the history; recorded in the ledger."""
+    policy, folders = policy_of(declared)
+    with (
+        platform.writer(declared, "migrate repair") as connection,
+        platform.ledger.operation(declared.name, "repair") as summary,
+    ):
+        done = repairs.apply_repair(
+            connection, folders, policy, checksums=checksums, did=did, again=again, database=declared.name
+        )
+        summary.update(done.as_json())
+        return done
+
+
+def test(platform: Platform, declared: Declared) -> RoundTrip:
+    """Every version up, down and up again in a scratch database, see ``operations.scratch``.
+
+    The declared database is not touched, only asked for its encoding and locale.
+    """
+    policy, folders = policy_of(declared)
+    with scratch(platform, declared) as target, connect(target, work="migrate test") as connection:
+        return round_trip(connection, folders, policy, database=declared.name)
