@@ -25,7 +25,9 @@ print(json.dumps({
     "assets": sorted("/".join(k.path) for k in repository.assets_defs_by_key),
     "jobs": sorted(j.name for j in repository.get_all_jobs() if not j.name.startswith("__")),
     "schedules": sorted(s.name for s in repository.schedule_defs),
-    "checks": sum(k.asset_key.path[1] == "tables" for k in repository.asset_graph.asset_check_keys),
+    "checks": sum(k.asset_key.path[:2] == ["flights", "tables"] for k in repository.asset_graph.asset_check_keys),
+    "alert checks": sum(k.asset_key.path == ["flights", "alerts"] for k in repository.asset_graph.asset_check_keys),
+    "sensors": [s.name for s in repository.sensor_defs],
     "before the archive": sorted(
         "/".join(k.path)
         for k in repository.asset_graph.get(AssetKey(["flights", "archive", "old_flights"])).parent_keys
@@ -76,7 +78,9 @@ def test_the_code_location_loads_without_a_server(tmp_path: Path) -> None:
     # Rows leave behind a proven backup, and after the checks have seen them.
     assert found["before the archive"] == ["flights/quality_report", "flights/restore_drill"]
     assert found["checks"] == 36
-    assert found["pools"] == ["flights_writer"]
+    assert found["alert checks"] > 10
+    assert found["sensors"] == ["dbplatform_watch"], "one for all databases"
+    assert "flights_writer" in found["pools"]
     assert not (tmp_path / "home").exists(), "loading must write nothing"
 
 

@@ -1,0 +1,2 @@
+drop table vendor_bank_accounts;
+drop table vendors;

@@ -1,0 +1,3 @@
+drop table exceptions;
+drop table validations;
+drop table invoice_extractions;

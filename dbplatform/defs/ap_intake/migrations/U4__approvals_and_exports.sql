@@ -1,0 +1,2 @@
+drop table staged_exports;
+drop table approvals;

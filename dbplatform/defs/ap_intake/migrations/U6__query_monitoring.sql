@@ -1,0 +1,3 @@
+drop view table_sizes;
+drop view unused_indexes;
+drop extension pg_stat_statements;

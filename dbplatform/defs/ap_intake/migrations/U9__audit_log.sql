@@ -1,0 +1,3 @@
+drop trigger invoices_audit on invoices;
+drop function record_invoice_change();
+drop table audit_log;

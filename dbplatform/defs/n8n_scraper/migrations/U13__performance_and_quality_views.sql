@@ -1,0 +1,2 @@
+drop view data_quality_metrics;
+drop view database_performance;

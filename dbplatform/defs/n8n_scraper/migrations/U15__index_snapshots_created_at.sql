@@ -1,0 +1,1 @@
+drop index concurrently if exists idx_extraction_snapshots_created_at;

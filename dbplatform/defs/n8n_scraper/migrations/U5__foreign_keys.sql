@@ -1,0 +1,3 @@
+alter table workflow_extraction_snapshots drop constraint fk_extraction_snapshots_workflow;
+alter table workflow_standalone_docs drop constraint fk_standalone_docs_workflow;
+alter table workflow_node_contexts drop constraint fk_node_contexts_workflow;

@@ -1,0 +1,1 @@
+drop view workflow_extraction_summary;

@@ -1,0 +1,4 @@
+alter table workflow_node_contexts drop constraint node_contexts_position_is_a_point;
+alter table workflows drop constraint workflows_success_has_layers;
+alter table workflows drop constraint workflows_views_not_negative;
+alter table workflows drop constraint workflows_url_is_http;

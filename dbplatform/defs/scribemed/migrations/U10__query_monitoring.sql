@@ -1,0 +1,2 @@
+drop view slow_queries;
+drop extension pg_stat_statements;

@@ -1,0 +1,3 @@
+drop table users;
+drop table organizations;
+drop function set_updated_at();

@@ -1,0 +1,2 @@
+drop table transcripts;
+drop table recordings;

@@ -1,0 +1,3 @@
+drop trigger notes_keep_revision on notes;
+drop function keep_note_revision();
+drop table note_revisions;

@@ -1,0 +1,2 @@
+drop table note_diagnoses;
+drop table icd10_codes;

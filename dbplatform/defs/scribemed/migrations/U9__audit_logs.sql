@@ -1,0 +1,2 @@
+drop table audit_logs;
+drop function refuse_audit_change();

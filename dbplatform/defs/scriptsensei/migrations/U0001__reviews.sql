@@ -1,0 +1,2 @@
+drop table field_reviews;
+drop table reviewers;

@@ -1,0 +1,1 @@
+drop index concurrently if exists extraction_configs_one_default;
