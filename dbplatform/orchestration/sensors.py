@@ -145,9 +145,7 @@ def _words(looks: Iterable[Watched], failed: dict[str, str]) -> str:
     """What the list of ticks says."""
     seen = list(looks)
     firing = sum(len(looked.firing) for looked in seen)
-    words = [
-        f"{_count(sum(looked.there for looked in seen), 'database')} watched, {_count(firing, 'alert')} firing"
-    ]
+    words = [f"{_count(sum(looked.there for looked in seen), 'database')} watched, {_count(firing, 'alert')} firing"]
     words += [f"{looked.database}: {looked.problem.message}" for looked in seen if looked.problem is not None]
     words += [f"{name}: {why}" for name, why in failed.items()]
     return "; ".join(words)
