@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from dbplatform.cli.common import bars, database_argument, dry_run_option, json_option, opened, show_json, show_table
+from dbplatform.cli.common import (
+    bars,
+    database_argument,
+    dry_run_option,
+    json_option,
+    opened,
+    say,
+    show_json,
+    show_table,
+)
 from dbplatform.operations import seeds
 
 profile_option = click.option("--profile", help="The declared profile; by default the first.")
@@ -20,12 +29,19 @@ def command() -> None:
 @command.command()
 @database_argument
 @profile_option
-@click.option("--rows-scale", type=float, default=1.0, help="How many times the rows of the seed.")
+@click.option("--rows-scale", type=float, default=1.0, help="How many times the rows of generated tables.")
+@click.option("--allow-production", is_flag=True, help="Seed a database whose environment is production, too.")
 @dry_run_option
 @json_option
 @click.pass_context
 def apply(
-    context: click.Context, database: str, profile: str | None, rows_scale: float, dry_run: bool, as_json: bool
+    context: click.Context,
+    database: str,
+    profile: str | None,
+    rows_scale: float,
+    allow_production: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Load what is not recorded as loaded; each table in one transaction with its record."""
     platform, declared = opened(context, database)
@@ -36,7 +52,9 @@ def apply(
     if not as_json:
         _show(planned)
     with bars():
-        report = seeds.apply(platform, declared, profile=profile, rows_scale=rows_scale).as_json()
+        report = seeds.apply(
+            platform, declared, profile=profile, rows_scale=rows_scale, allow_production=allow_production
+        ).as_json()
     show_json(report) if as_json else _show(report)
 
 
@@ -46,7 +64,7 @@ def apply(
 @json_option
 @click.pass_context
 def verify(context: click.Context, database: str, profile: str | None, as_json: bool) -> int:
-    """Compare rows with what was recorded, and every foreign key with what it refers to. Exit 1 on a difference."""
+    """Compare rows with what was recorded, follow every foreign key, run the declared checks. Exit 1 on a finding."""
     with bars():
         found = seeds.verify(*opened(context, database), profile=profile)
     document = found.as_json()
@@ -59,6 +77,16 @@ def verify(context: click.Context, database: str, profile: str | None, as_json: 
             ("foreign key", "table", "orphans"),
             [(r["constraint"], r["table"], r["orphans"]) for r in document["references"]],
         )
+        failed = [
+            (table["table"], check["name"], check["severity"], check["status"], check["message"])
+            for table in document["quality"]
+            for check in table["checks"]
+            if check["status"] not in ("passed", "accepted")
+        ]
+        if failed:
+            show_table(None, ("table", "check", "severity", "status", "found"), failed)
+        checks = sum(len(table["checks"]) for table in document["quality"])
+        say(f"{checks - len(failed)} of {checks} checks passed; verdict: {'passed' if found.passed else 'failed'}")
     return 0 if found.passed else 1
 
 

@@ -56,14 +56,14 @@ def end(ledger: Ledger, database: str, now: datetime, *, runs_seen: bool, measur
 def longest_ago_first(ledger: Ledger, databases: Sequence[str]) -> list[str]:
     """The databases in the order in which they are to be looked at, so that none starves behind slow ones."""
     with ledger.session() as session:
-        known = dict(session.execute(select(Watch.database, Watch.looked_at)))
+        known = dict(session.execute(select(Watch.database, Watch.looked_at)).all())
     return sorted(databases, key=lambda name: known[name].timestamp() if name in known else 0.0)
 
 
 def runs_since(ledger: Ledger, databases: Sequence[str], now: datetime) -> datetime:
     """From when on the runs of all these databases have to be read."""
     with ledger.session() as session:
-        known = dict(session.execute(select(Watch.database, Watch.runs_until)))
+        known = dict(session.execute(select(Watch.database, Watch.runs_until)).all())
     return min((_since(known.get(name), now) for name in databases), default=now)
 
 

@@ -14,7 +14,8 @@ from typing import BinaryIO
 from dbplatform.seeding.errors import BadCsv
 
 NULL = rb"\N"
-Move = Callable[[bytes], bytes]
+#: Makes another value of one that is not NULL: a time that is moved, a password that is hashed.
+Change = Callable[[bytes], bytes]
 
 _BLOCK_BYTES = 1 << 18
 _LONGEST_RECORD_BYTES = 1 << 26
@@ -39,7 +40,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Which fields go on, in which order, which texts mean NULL, and which fields are moved in time.
+    """Which fields go on, in which order, which texts mean NULL, and which fields are changed.
 
     ``nulls`` None: a field that is empty and has no quotes, as COPY does it.
     """
@@ -47,7 +48,7 @@ class Shape:
     width: int
     picked: Sequence[int]
     nulls: frozenset[bytes] | None
-    moved: dict[int, Move]
+    changed: dict[int, Change]
 
 
 def header_of(blocks: Iterator[Block], name: str) -> tuple[list[str], Block]:
@@ -99,7 +100,7 @@ def copy_lines(block: Block, shape: Shape, name: str) -> list[bytes]:
     """The records of a block as lines of COPY's text format, without line ends; blank lines are left out."""
     if not block.plain:
         return _careful_lines(block, shape, name)
-    width, picked, moved = shape.width, shape.picked, shape.moved
+    width, picked, changed = shape.width, shape.picked, shape.changed
     nulls = frozenset((b"",)) if shape.nulls is None else shape.nulls
     lines = []
     for index, record in enumerate(block.records):
@@ -109,9 +110,9 @@ def copy_lines(block: Block, shape: Shape, name: str) -> list[bytes]:
                 continue
             raise _wrong_width(len(fields), width, name, block.line_of(index))
         values = [NULL if (value := fields[i]) in nulls else value for i in picked]
-        for position, move in moved.items():
+        for position, change in changed.items():
             if values[position] is not NULL:
-                values[position] = _moved(move, values[position], name, block, index)
+                values[position] = _changed(change, values[position], name, block, index)
         lines.append(b"\t".join(values))
     return lines
 
@@ -132,8 +133,8 @@ def _careful_lines(block: Block, shape: Shape, name: str) -> list[bytes]:
             if (not value and not quoted) if shape.nulls is None else value in shape.nulls:
                 values.append(NULL)
                 continue
-            if position in shape.moved:
-                value = _moved(shape.moved[position], value, name, block, index)
+            if position in shape.changed:
+                value = _changed(shape.changed[position], value, name, block, index)
             values.append(_ESCAPED.sub(lambda match: _ESCAPES[match[0]], value))
         lines.append(b"\t".join(values))
     return lines
@@ -188,15 +189,12 @@ def _join_quoted(lines: list[bytes]) -> tuple[list[bytes], bytes | None]:
     return records, b"\n".join(open_lines) if open_lines else None
 
 
-def _moved(move: Move, value: bytes, name: str, block: Block, index: int) -> bytes:
+def _changed(change: Change, value: bytes, name: str, block: Block, index: int) -> bytes:
     try:
-        return move(value)
+        return change(value)
     except (ValueError, OverflowError) as error:
         raise BadCsv(
-            reason=f"{value.decode(errors='replace')!r} is no time that can be moved",
-            file=name,
-            line=block.line_of(index),
-            hint="Write times as ISO 8601, or name its text under nulls.",
+            reason=str(error), file=name, line=block.line_of(index), hint="Mend it, or name its text under nulls."
         ) from error
 
 

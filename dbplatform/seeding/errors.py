@@ -26,7 +26,7 @@ class SeedHeaderWrong(UsageError):
 
 
 class SeedChanged(UsageError):
-    """The seed of {table} was applied to profile {profile} at {applied_at} with other contents or options."""
+    """The seed of {table} was applied to profile {profile} at {applied_at} {what}."""
 
 
 class TableNotEmpty(UsageError):
@@ -34,6 +34,10 @@ class TableNotEmpty(UsageError):
 
 
 class BadCsv(UsageError):
+    """{reason}."""
+
+
+class BadJson(UsageError):
     """{reason}."""
 
 
@@ -47,3 +51,23 @@ class SeedForeignKeyBroken(WorkError):
 
 class SeedRowsLost(WorkError):
     """{table}: the file has {file_rows} rows, COPY took {copied}, and {counted} are there; nothing was kept."""
+
+
+class RowsWrong(UsageError):
+    """{message}"""
+
+
+class NoKey(UsageError):
+    """The table {table} has no primary key."""
+
+
+class KeyNotUnique(UsageError):
+    """No unique constraint or index of {table} covers exactly {key}."""
+
+
+class KeyTwice(WorkError):
+    """Two of the rows for {table} have the same key: {example}."""
+
+
+class LoadFailed(WorkError):
+    """The rows could not be loaded into {table}: {reason}."""

@@ -18,7 +18,7 @@ from dbplatform.seeding.errors import BadCsv, SeedFileMissing, SeedMistake, Seed
 
 @dataclass(frozen=True, slots=True)
 class SeedFile:
-    """A CSV file, maybe compressed; ``name`` is what people call it."""
+    """A file, maybe compressed; ``name`` is what people call it."""
 
     name: str
     path: Path
@@ -35,7 +35,7 @@ class SeedFile:
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The bytes of the CSV text, read as a stream; raises ``BadCsv`` when it cannot be unpacked."""
+        """The bytes of its text, read as a stream; raises ``BadCsv`` when it cannot be unpacked."""
         try:
             if self.path.name.endswith(".zip"):
                 with zipfile.ZipFile(self.path) as archive, archive.open(self._member(archive)) as stream:
@@ -52,10 +52,13 @@ class SeedFile:
             ) from error
 
     def _member(self, archive: zipfile.ZipFile) -> str:
-        names = [name for name in archive.namelist() if name.endswith(".csv") and not name.startswith("__MACOSX/")]
+        ending = Path(self.path.stem).suffix
+        names = [name for name in archive.namelist() if name.endswith(ending) and not name.startswith("__MACOSX/")]
         if len(names) != 1:
             raise BadCsv(
-                reason=f"the archive holds {len(names)} CSV files", file=self.name, hint="It must hold exactly one."
+                reason=f"the archive holds {len(names)} files that end in {ending}",
+                file=self.name,
+                hint="It must hold exactly one.",
             )
         return names[0]
 

@@ -1,74 +1,52 @@
-"""Which tables a seed would load, and whether it can. Only reads.
+"""Which tables a seed would load, in which order, and whether it can. Only reads.
 
 Everything that can be known beforehand is refused here: missing files and columns, rows that are there already, a seed
-that was changed after it was applied.
+that was changed after it was applied and has no key to find its rows by.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from psycopg import sql
-
-from dbplatform.errors import NotBuiltYet
 from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import Interval
-from dbplatform.seeding.csv_text import blocks, header_of
-from dbplatform.seeding.errors import SeedChanged, SeedHeaderWrong, SeedMistake, TableNotEmpty
-from dbplatform.seeding.files import SeedFile, locate
-from dbplatform.seeding.manifest import Manifest, SeedTable, read_manifest
+from dbplatform.seeding.contents import ScriptContent, name_of
+from dbplatform.seeding.errors import SeedMistake
+from dbplatform.seeding.files import locate
+from dbplatform.seeding.manifest import Manifest, Newest, read_manifest
+from dbplatform.seeding.order import ForeignKey, foreign_keys, steps
 from dbplatform.seeding.policy import SeedPolicy
-from dbplatform.seeding.records import SeedRecord, read_records, read_shift
-from dbplatform.seeding.shift import RecordedShift, find_shift
-
-_MOVABLE = ("timestamp", "date")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableSeed:
-    """One table: its file, its columns as (column of the table, field of the file), and its record when loaded."""
-
-    table: Relation
-    file: SeedFile
-    width: int
-    columns: tuple[tuple[str, int], ...]
-    moved: frozenset[str]
-    nulls: frozenset[bytes] | None
-    sha256: str
-    record: SeedRecord | None
-
-    def as_json(self) -> dict[str, Any]:
-        """One entry of ``tables``."""
-        return {
-            "table": str(self.table),
-            "file": self.file.name,
-            "status": "applied" if self.record else "pending",
-            "rows": self.record.rows if self.record else None,
-            "seconds": self.record.seconds if self.record else None,
-            "bytes": self.file.bytes,
-        }
+from dbplatform.seeding.records import read_records, read_shift
+from dbplatform.seeding.shift import RecordedShift, find_shift, shift_from
+from dbplatform.seeding.tables import Planning, TableSeed, nulls_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedPlan:
-    """The tables in the order of loading; ``shift`` is what is recorded, or would be."""
+    """The tables in the order of loading, those of one step in one transaction; ``shift`` is recorded, or would be."""
 
     database: str
     profile: str
-    tables: tuple[TableSeed, ...]
+    steps: tuple[tuple[TableSeed, ...], ...]
+    keys: tuple[ForeignKey, ...]
+    rounds: int
     shift: RecordedShift | None
 
     @property
+    def tables(self) -> tuple[TableSeed, ...]:
+        """All tables in the order of loading."""
+        return tuple(table for step in self.steps for table in step)
+
+    @property
     def pending(self) -> tuple[TableSeed, ...]:
-        """What is not loaded yet."""
-        return tuple(table for table in self.tables if table.record is None)
+        """What is to be loaded."""
+        return tuple(table for table in self.tables if table.pending)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``seed apply --dry-run --json``."""
@@ -92,15 +70,30 @@ def plan_seed(
     """What of the seed is not loaded yet, found without writing.
 
     Reads every file once for its hash, and the one that holds the newest moment once more while no shift is recorded.
-    A table that is recorded as loaded is not read; of the others one row is looked for. Raises ``UsageError``.
+    ``rows_scale`` multiplies the rows of generated tables; one that was loaded at a larger scale counts as loaded. A
+    table that is recorded as loaded is not read; of the others one row is looked for. Raises ``UsageError``.
     """
-    if rows_scale != 1:
-        raise NotBuiltYet(what=f"Seeding with --rows-scale {rows_scale:g}", hint="Leave it out.")
     manifest = read_manifest(directory, policy)
+    _refuse_scale(manifest, rows_scale)
     records = read_records(connection, policy.profile)
-    tables = tuple(_table_seed(connection, directory, policy, manifest, entry, records) for entry in manifest.tables)
-    shift = _shift(connection, directory, policy, manifest, tables, now)
-    return SeedPlan(database=database, profile=policy.profile, tables=tables, shift=shift)
+    planning = Planning(connection, directory, policy, manifest, records, rows_scale)
+    tables = {entry.table: planning.table(index, entry) for index, entry in enumerate(manifest.tables)}
+    keys = foreign_keys(connection, list(tables))
+    groups: dict[object, list[Relation]] = {}
+    for table in tables.values():
+        together = table.content if isinstance(table.content, ScriptContent) else table.table
+        groups.setdefault(together, []).append(table.table)
+    for group in groups.values():
+        _refuse_half([tables[name] for name in group])
+    found = tuple(tuple(tables[name] for name in step) for step in steps(list(groups.values()), keys))
+    return SeedPlan(
+        database=database,
+        profile=policy.profile,
+        steps=found,
+        keys=tuple(keys),
+        rounds=manifest.bcrypt_rounds,
+        shift=_shift(connection, directory, policy, manifest, tuple(tables.values()), now),
+    )
 
 
 def shift_json(shift: RecordedShift | None) -> dict[str, Any] | None:
@@ -110,104 +103,25 @@ def shift_json(shift: RecordedShift | None) -> dict[str, Any] | None:
     return {"newest": shift.newest.isoformat(), "by": str(shift.by), "steps": shift.steps}
 
 
-def is_empty(connection: AnyConnection, table: Relation) -> bool:
-    """Whether a table holds no row."""
-    row = connection.execute(sql.SQL("select not exists (select from {})").format(table.identifier)).fetchone()
-    return row is not None and bool(row[0])
-
-
-def refuse_rows(connection: AnyConnection, table: Relation, profile: str) -> None:
-    """Raise ``TableNotEmpty`` rather than double rows."""
-    if not is_empty(connection, table):
-        raise TableNotEmpty(
-            table=str(table), profile=profile, hint="Empty it first (TRUNCATE), or take it out of the seed."
+def _refuse_half(group: list[TableSeed]) -> None:
+    """A script runs once for all of its tables: one that was named later would run it again for the others."""
+    fresh = [table for table in group if table.record is None]
+    if fresh and len(fresh) < len(group):
+        raise SeedMistake(
+            f"{name_of(fresh[0].content)} has run already, and is now to fill {fresh[0].table} too.",
+            hint="Fill that table from a file of its own.",
+            file=name_of(fresh[0].content),
         )
 
 
-def _table_seed(
-    connection: AnyConnection,
-    directory: Path,
-    policy: SeedPolicy,
-    manifest: Manifest,
-    entry: SeedTable,
-    records: dict[str, SeedRecord],
-) -> TableSeed:
-    catalog.require_table(connection, entry.table)
-    file = locate(directory, manifest.package, entry.file)
-    with file.open() as stream:
-        header, _ = header_of(blocks(stream, file.name), file.name)
-    nulls = None if manifest.nulls is None else frozenset(text.encode() for text in manifest.nulls)
-    record = records.get(str(entry.table))
-    seed = TableSeed(
-        table=entry.table,
-        file=file,
-        width=len(header),
-        columns=_columns(connection, entry, file, header),
-        moved=frozenset(entry.shift),
-        nulls=nulls,
-        sha256=_seed_hash(file, manifest, entry),
-        record=record,
-    )
-    if record is None:
-        refuse_rows(connection, entry.table, policy.profile)
-    elif record.sha256 != seed.sha256:
-        raise SeedChanged(
-            table=str(entry.table),
-            profile=policy.profile,
-            applied_at=record.applied_at.isoformat(sep=" ", timespec="seconds"),
-            hint="Changing an applied seed is not built yet: put the file and seed.yaml back, or write a migration "
-            f"for the change; to load anew, empty the table and delete its row from dbplatform.seed "
-            f"(profile {policy.profile}, table_name {entry.table}).",
-            file=file.name,
+def _refuse_scale(manifest: Manifest, scale: float) -> None:
+    if not (math.isfinite(scale) and scale > 0):
+        raise SeedMistake(f"--rows-scale {scale:g} makes no sense.", hint="Write a number above 0, such as 100.")
+    if scale != 1 and not any(entry.generate for entry in manifest.tables):
+        raise SeedMistake(
+            "No table of this seed is generated, so that --rows-scale would change nothing.",
+            hint="Leave it out, or declare rows and generate for a table in seed.yaml.",
         )
-    return seed
-
-
-def _columns(
-    connection: AnyConnection, entry: SeedTable, file: SeedFile, header: list[str]
-) -> tuple[tuple[str, int], ...]:
-    wanted = entry.columns if entry.columns is not None else {name: name for name in header}
-    if len(set(header)) != len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise SeedMistake(f"The header names the column {twice!r} twice.", file=file.name, line=1, hint="Rename one.")
-    _refuse_missing(f"The file {file.name}", [name for name in wanted.values() if name not in header], header, file)
-    types = {column.name: column.type for column in catalog.columns(connection, entry.table)}
-    _refuse_missing(
-        f"The table {entry.table}", [name for name in (*wanted, *entry.shift) if name not in types], list(types), file
-    )
-    for name in entry.shift:
-        if name not in wanted:
-            _refuse_missing(f"The file {file.name}", [name], header, file)
-        if not types[name].startswith(_MOVABLE):
-            raise SeedMistake(
-                f"The column {name} of {entry.table} cannot be shifted: its type is {types[name]}.",
-                file=file.name,
-                hint="Shift columns of the types timestamptz, timestamp or date.",
-            )
-    return tuple((target, header.index(source)) for target, source in wanted.items())
-
-
-def _refuse_missing(owner: str, missing: list[str], present: list[str], file: SeedFile) -> None:
-    if missing:
-        raise SeedHeaderWrong(
-            owner=owner,
-            missing=", ".join(missing),
-            present=", ".join(present),
-            hint="Correct the header of the file, or say under columns what goes where: {column: field of the file}.",
-            file=file.name,
-            line=1,
-        )
-
-
-def _seed_hash(file: SeedFile, manifest: Manifest, entry: SeedTable) -> str:
-    """Of the file's bytes and of everything in the manifest that shapes the rows."""
-    shape = {
-        "columns": entry.columns,
-        "nulls": manifest.nulls,
-        "shift": sorted(entry.shift),
-        "by": str(manifest.shift.by) if manifest.shift and entry.shift else None,
-    }
-    return hashlib.sha256(f"{file.sha256()} {json.dumps(shape, sort_keys=True)}".encode()).hexdigest()
 
 
 def _shift(
@@ -223,18 +137,19 @@ def _shift(
     recorded = read_shift(connection, policy.profile)
     by = manifest.shift.by
     if recorded is not None:
-        if recorded.by.timedelta != by.timedelta and any(not table.record and table.moved for table in tables):
+        if recorded.by.timedelta != by.timedelta and any(table.pending and table.moved for table in tables):
             raise SeedMistake(
                 f"The profile {policy.profile} is shifted by multiples of {recorded.by} since its first seeding, "
                 f"not of {by}.",
                 file=directory / "seed.yaml",
-                hint="Changing an applied seed is not built yet: put shift.by back.",
+                hint="How far its times are moved was decided then: put shift.by back.",
             )
         return recorded
     _refuse_parts_of_days(connection, tables, by, directory)
-    file = locate(directory, manifest.package, manifest.shift.newest.file)
-    nulls = None if manifest.nulls is None else frozenset(text.encode() for text in manifest.nulls)
-    return find_shift(file, manifest.shift.newest.column, nulls, by, now)
+    newest = manifest.shift.newest
+    if not isinstance(newest, Newest):
+        return shift_from(newest, by, now)
+    return find_shift(locate(directory, manifest.package, newest.file), newest.column, nulls_of(manifest), by, now)
 
 
 def _refuse_parts_of_days(

@@ -15,4 +15,4 @@ class SeedPolicy(Policy):
     profile: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")] = Field(
         description="What the data is for: dev, test, staging."
     )
-    directory: str = Field(description="The folder of CSV files or of a seed.yaml, relative to the declaration.")
+    directory: str = Field(description="The folder of seed files or of a seed.yaml, relative to the declaration.")

@@ -80,10 +80,11 @@ def write_record(
     rows: int,
     seconds: float,
 ) -> None:
-    """Remember a loaded table, in the transaction that loaded it."""
+    """Remember a loaded table, in the transaction that loaded it; instead of what was remembered before."""
     connection.execute(
         "insert into dbplatform.seed (profile, table_name, sha256, scale, rows, seconds)"
-        " values (%s, %s, %s, %s, %s, %s)",
+        " values (%s, %s, %s, %s, %s, %s) on conflict (profile, table_name) do update set sha256 = excluded.sha256,"
+        " scale = excluded.scale, rows = excluded.rows, seconds = excluded.seconds, applied_at = now()",
         (profile, str(table), sha256, scale, rows, seconds),
     )
 

@@ -6,15 +6,18 @@ repeated seeding gives the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import BinaryIO
 
 from dbplatform.errors import WorkError
 from dbplatform.postgres.words import Interval
 from dbplatform.seeding.csv_text import blocks, header_of, values_of
 from dbplatform.seeding.errors import BadCsv, SeedHeaderWrong
 from dbplatform.seeding.files import SeedFile
+from dbplatform.seeding.json_lines import objects
 
 _MOST_CACHED = 100_000
 
@@ -48,28 +51,18 @@ def find_shift(
     last = b""
     empty = frozenset((b"",)) if nulls is None else nulls
     with file.open() as stream:
-        parts = blocks(stream, file.name)
-        names, block = header_of(parts, file.name)
-        if column not in names:
-            raise SeedHeaderWrong(
-                owner=f"The file {file.name}",
-                missing=column,
-                present=", ".join(names),
-                hint="Correct shift.newest.column.",
-            )
-        position = names.index(column)
-        while True:
-            for value in values_of(block, position, len(names), file.name):
-                if value != last and value not in empty:
-                    last = value
-                    moment = _time(value, file.name)
-                    newest = moment if newest is None else max(newest, moment)
-            following = next(parts, None)
-            if following is None:
-                break
-            block = following
+        for value in _texts(stream, file.name, column):
+            if value != last and value not in empty:
+                last = value
+                moment = _time(value, file.name)
+                newest = moment if newest is None else max(newest, moment)
     if newest is None:
         raise NothingToShift(column=column, name=file.name, hint="Correct shift.newest.", file=file.name)
+    return shift_from(newest, by, now)
+
+
+def shift_from(newest: datetime, by: Interval, now: datetime) -> RecordedShift:
+    """The most whole steps that leave ``newest`` not after ``now``."""
     return RecordedShift(newest=newest, by=by, steps=max(0, (now - newest) // by.timedelta))
 
 
@@ -82,11 +75,35 @@ def mover(length: timedelta) -> Callable[[bytes], bytes]:
         if moved is None:
             if len(known) >= _MOST_CACHED:
                 known.clear()
-            moved = (datetime.fromisoformat(text.decode()) + length).isoformat().encode()
+            try:
+                moved = (datetime.fromisoformat(text.decode()) + length).isoformat().encode()
+            except (ValueError, OverflowError) as error:
+                shown = text.decode(errors="replace")
+                raise ValueError(f"{shown!r} is no time that can be moved; write ISO 8601") from error
             known[text] = moved
         return moved
 
     return move
+
+
+def _texts(stream: BinaryIO, name: str, column: str) -> Iterator[bytes]:
+    """The values of one column of a file."""
+    if ".jsonl" in name:
+        for _, row in objects(stream, name):
+            if isinstance(value := row.get(column), str):
+                yield value.encode()
+        return
+    parts = blocks(stream, name)
+    names, first = header_of(parts, name)
+    if column not in names:
+        raise SeedHeaderWrong(
+            owner=f"The file {name}",
+            missing=column,
+            present=", ".join(names),
+            hint="Correct shift.newest.column.",
+        )
+    for block in chain((first,), parts):
+        yield from values_of(block, names.index(column), len(names), name)
 
 
 def _time(value: bytes, name: str) -> datetime:

@@ -74,5 +74,7 @@ def test_a_run_killed_here_is_made_good_by_the_next(
     checked = installation.json("check", "flights", "--table", "flights", exit_code=1)
     archived = json.loads(after.stdout)["steps"]["flights/archive/old_flights"]["rows in archives"]
     assert checked["tables"][0]["row_count"] + archived == undisturbed["flights"][0]
-    assert installation.json("seed", "verify", "flights")["passed"] is True
+    verified = installation.json("seed", "verify", "flights", exit_code=1)
+    assert all(table["match"] for table in verified["tables"]), "exit 1 is of the checks: the data has defects"
+    assert {reference["orphans"] for reference in verified["references"]} == {0}
     assert installation.json("backup", "list", "flights")["backups"][0]["proven_at"]

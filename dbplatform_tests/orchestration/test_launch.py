@@ -141,15 +141,18 @@ def test_ctrl_c_in_a_statement_ends_the_statement_too(
     try:
         process = started("migrate", "apply", "shop")
         with shop.connect("postgres") as connection:
-            wait_for(connection, "select count(*) from pg_stat_activity where query ~ '^select pg_sleep'", 1)
+            wait_for(connection, _SLEEPING, 1)
             process.send_signal(signal.SIGINT)
             said, _ = process.communicate(timeout=_SECONDS)
             assert process.returncode == 3
             assert "stopped." in said
             assert "lost" not in said
-            wait_for(connection, "select count(*) from pg_stat_activity where query ~ '^select pg_sleep'", 0)
+            wait_for(connection, _SLEEPING, 0)
     finally:
         script.unlink()
+
+
+_SLEEPING = "select count(*) from pg_stat_activity where query ~ 'pg_sleep.600' and pid <> pg_backend_pid()"
 
 
 def wait_for(connection: psycopg.Connection[tuple[int]], query: str, count: int) -> None:

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from dbplatform.errors import LockNotAcquired, NotBuiltYet, UsageError
+from dbplatform.errors import LockNotAcquired, UsageError
 from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
@@ -83,8 +83,10 @@ def apply(connection: AutocommitConnection, seeds: Path, *, now: datetime = NOW,
     return apply_seed(connection, seeds, DEV, database="air", now=now, lock_timeout_ms=lock_ms)
 
 
-def verify(connection: AutocommitConnection, seeds: Path) -> SeedVerification:
-    return verify_seed(connection, seeds, DEV, database="air")
+def verify(
+    connection: AutocommitConnection, seeds: Path, archived: Mapping[str, int] | None = None
+) -> SeedVerification:
+    return verify_seed(connection, seeds, DEV, database="air", archived=archived)
 
 
 def hashes(connection: AutocommitConnection) -> list[str]:
@@ -171,7 +173,7 @@ def test_a_changed_file_is_refused_after_it_was_applied(connection: AutocommitCo
         file.write("DL,Delta\n")
     with pytest.raises(SeedChanged) as caught:
         apply(connection, seeds)
-    assert "not built yet" in str(caught.value)
+    assert "Name the key of its rows" in str(caught.value)
     assert one(connection, "select count(*) from airlines") == 2
 
 
@@ -202,9 +204,12 @@ def test_a_second_profile_for_the_same_tables_is_refused(connection: AutocommitC
         apply_seed(connection, seeds, other, database="air", now=NOW)
 
 
-def test_more_rows_are_not_built_yet(connection: AutocommitConnection, seeds: Path) -> None:
-    with pytest.raises(NotBuiltYet, match="rows-scale"):
-        apply_seed(connection, seeds, DEV, database="air", now=NOW, rows_scale=10)
+@pytest.mark.parametrize(("scale", "says"), [(10, "No table of this seed is generated"), (0, "makes no sense")])
+def test_a_scale_that_would_change_nothing_is_refused(
+    connection: AutocommitConnection, seeds: Path, scale: float, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        apply_seed(connection, seeds, DEV, database="air", now=NOW, rows_scale=scale)
 
 
 def folder(path: Path, **files: str) -> Path:
@@ -372,6 +377,7 @@ def test_verify_finds_orphans_and_missing_rows(connection: AutocommitConnection,
         "table": "public.flights",
         "status": "applied",
         "rows": 1991,
+        "archived_rows": 0,
         "recorded_rows": 2000,
         "match": False,
     }
@@ -384,6 +390,16 @@ def test_verify_finds_orphans_and_missing_rows(connection: AutocommitConnection,
             "orphans": 2,
         }
     ]
+
+
+@pytest.mark.parametrize(("archived", "match"), [(8, False), (9, True), (10, False)])
+def test_verify_misses_no_row_that_was_archived(
+    connection: AutocommitConnection, seeds: Path, archived: int, match: bool
+) -> None:
+    apply(connection, seeds)
+    connection.execute("delete from flights where id > 1990")
+    found = verify(connection, seeds, {"public.flights": archived})
+    assert [table.match for table in found.tables] == [True, match]
 
 
 def test_verify_understands_composite_keys_with_nulls(connection: AutocommitConnection, tmp_path: Path) -> None:

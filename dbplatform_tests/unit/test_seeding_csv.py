@@ -23,7 +23,7 @@ TABLES = st.integers(2, 4).flatmap(
 def lines_of(data: bytes, nulls: frozenset[bytes] | None = None, **changes: Any) -> list[bytes]:
     parts = blocks(io.BytesIO(data), "f.csv")
     names, block = header_of(parts, "f.csv")
-    shape = Shape(width=len(names), picked=range(len(names)), nulls=nulls, moved={})
+    shape = Shape(width=len(names), picked=range(len(names)), nulls=nulls, changed={})
     for name, value in changes.items():
         shape = Shape(**{**{field: getattr(shape, field) for field in Shape.__slots__}, name: value})
     lines = copy_lines(block, shape, "f.csv")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dbplatform.errors import NotBuiltYet, UsageError
+from dbplatform.errors import UsageError
 from dbplatform.postgres.words import Interval
 from dbplatform.seeding.errors import SeedDirectoryMissing, SeedFileMissing, SeedMistake, SeedPackageMissing
 from dbplatform.seeding.files import SeedFile, locate
@@ -19,7 +19,7 @@ DEV = SeedPolicy(profile="dev", directory="seeds/dev")
 
 
 def test_csv_files_are_taken_in_the_order_of_their_names(tmp_path: Path) -> None:
-    for name in ("02_flights.csv.gz", "01_ops.planes.csv", "03_airlines.csv.zip", "README.md", ".keep"):
+    for name in ("02_flights.csv.gz", "01_ops.planes.jsonl", "03_airlines.sql", "README.md", ".keep"):
         (tmp_path / name).write_bytes(b"")
     assert [str(t.table) for t in read_manifest(tmp_path, DEV).tables] == [
         "ops.planes",
@@ -28,17 +28,18 @@ def test_csv_files_are_taken_in_the_order_of_their_names(tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("name", ["01_users.sql", "users.json", "users.jsonl"])
-def test_other_kinds_of_files_are_not_built_yet(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["01_users.yaml", "users.json", "users.sql.gz"])
+def test_other_kinds_of_files_are_refused_with_those_that_are_known(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(NotBuiltYet, match=name):
+    with pytest.raises(SeedMistake, match=r"\.csv, \.jsonl") as caught:
         read_manifest(tmp_path, DEV)
+    assert name in str(caught.value)
 
 
 def test_a_missing_or_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SeedDirectoryMissing):
         read_manifest(tmp_path / "nowhere", DEV)
-    with pytest.raises(SeedMistake, match="no CSV file"):
+    with pytest.raises(SeedMistake, match="no seed file"):
         read_manifest(tmp_path, DEV)
 
 
@@ -72,7 +73,7 @@ def test_columns_may_be_a_list_or_renames(tmp_path: Path) -> None:
         ("tables: [\n", 2, "not YAML"),
         ("", 1, "tables"),
         ("tables: []\n", 1, "tables"),
-        ("tables:\n- {table: a, file: a.sql}\n", 2, "not built yet"),
+        ("tables:\n- {table: a, file: a.xml}\n", 2, "is no seed file"),
         ("tables:\n- {table: b, file: b.csv}\n", 1, "a.csv lies in the folder"),
     ],
 )
@@ -82,6 +83,79 @@ def test_a_mistake_in_the_manifest_is_shown_with_its_line(tmp_path: Path, text: 
     with pytest.raises(UsageError, match=says) as caught:
         read_manifest(tmp_path, DEV)
     assert (caught.value.file, caught.value.line) == (str(tmp_path / "seed.yaml"), line)
+
+
+GENERATED = """\
+tables:
+- table: a
+  rows: 10
+  generate:
+    id: {sequence: 1}
+    word: WORD
+"""
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ("{choise: [a]}", "choise"),
+        ("{}", "says not how its values come about"),
+        ("{uuid: true, value: 1}", r"has 2 kinds \(value, uuid\)"),
+        ("{choice: []}", "at least 1"),
+        ("{choice: {a: 0}}", "weight of 'a' must be above 0"),
+        ("{boolean: 2}", "less than or equal to 1"),
+        ("{integer: {min: 2, max: 1}}", "max 1 lies below min 2"),
+        ("{date: {from: 2024-01-02, to: 2024-01-02}}", "to must come after from"),
+        ("{timestamp: {from: 2024-01-02}}", "from and to, or after and within"),
+        ("{timestamp: {after: id, within: 1 month}}", "has months"),
+        ("{faker: No Name}", "pattern"),
+        ("{reference: a b}", "is not a name"),
+        ("{bcrypt: {}}", "from env or from value"),
+        ("{uuid: true, unique: true}", "unique does not go with uuid"),
+        ("{value: x, null_ratio: 1.5}", "less than or equal to 1"),
+        ("{text: '{nobody}'}", "reads 'nobody', which is not generated here"),
+        ("{text: '{word}'}", "reads itself"),
+        ("{text: '{}'}", "reads ''"),
+    ],
+)
+def test_a_mistake_in_a_generator_is_shown_with_its_line(tmp_path: Path, column: str, says: str) -> None:
+    (tmp_path / "seed.yaml").write_text(GENERATED.replace("WORD", column))
+    with pytest.raises(UsageError, match=says) as caught:
+        read_manifest(tmp_path, DEV)
+    assert caught.value.line is not None
+    # What concerns several columns is the table's mistake.
+    assert caught.value.line == (2 if "reads" in says else 6)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{table: a}", "has a file, or rows and generate"),
+        ("{table: a, rows: 5}", "has a file, or rows and generate"),
+        ("{table: a, rows: 0, generate: {id: {sequence: 1}}}", "greater than or equal to 1"),
+        ("{table: a, file: a.csv, rows: 5}", "Not both"),
+        ("{table: a, file: a.sql, key: [id]}", "is SQL"),
+        ("{table: a, rows: 5, key: [nr], generate: {id: {sequence: 1}}}", "'nr' is not generated"),
+        ("{table: a, rows: 5, passwords: [id], generate: {id: {sequence: 1}}}", "are for files"),
+    ],
+)
+def test_a_table_is_either_a_file_or_generated(tmp_path: Path, entry: str, says: str) -> None:
+    (tmp_path / "seed.yaml").write_text(f"tables:\n- {entry}\n")
+    with pytest.raises(UsageError, match=says) as caught:
+        read_manifest(tmp_path, DEV)
+    assert caught.value.line == 2
+
+
+@pytest.mark.parametrize(
+    "tables", ["[{table: a, file: a.csv, passwords: [p]}]", "[{table: a, rows: 1, generate: {p: {bcrypt: {env: X}}}}]"]
+)
+def test_weak_hashes_are_for_dev_and_test(tmp_path: Path, tables: str) -> None:
+    (tmp_path / "a.csv").write_text("p\n") if "file" in tables else None
+    (tmp_path / "seed.yaml").write_text(f"tables: {tables}\nbcrypt_rounds: 4\n")
+    assert read_manifest(tmp_path, DEV).bcrypt_rounds == 4
+    with pytest.raises(UsageError, match="too weak for the profile staging") as caught:
+        read_manifest(tmp_path, SeedPolicy(profile="staging", directory="x"))
+    assert caught.value.line == 2
 
 
 def test_a_file_outside_of_the_folder_is_refused(tmp_path: Path) -> None:
