@@ -16,11 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
-from rich.text import Text
 
 from dbplatform import progress
 from dbplatform.declaration.loading import Declared
@@ -109,6 +104,11 @@ def bold(text: str) -> str:
 
 def show_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table on standard output; numbers stand to the right."""
+    # Imported here and in ``bars``: a verb that shows neither does not pay for it.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     if title is not None:
         say(bold(title))
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -143,6 +143,11 @@ def bars(*, enabled: bool = True) -> Iterator[Callable[[str], None]]:
 
     On a terminal the bars move and vanish at the end; elsewhere there are none.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
     console = Console(stderr=True, highlight=False)
     shown = Bars(
         SpinnerColumn(),

@@ -29,7 +29,7 @@ from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step, table_metadata
 
 #: In a run they come last, behind what they look at; not by a dependency, for they must look when that has failed, too.
-_LAST = {"dagster/priority": "-10"}
+_LATE, _LAST = {"dagster/priority": "-10"}, {"dagster/priority": "-20"}
 
 #: The checks beside those of the thresholds.
 QUALITY, RUNS, CHANNELS = "quality", "runs", "channels"
@@ -43,7 +43,7 @@ def watching_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDef
 def _metrics(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.metrics(declared.name),
-        op_tags=_LAST,
+        op_tags=_LATE,
         description="One cheap pass over the statistics views; its numbers are kept in the ledger.",
         group_name=declared.name,
         owners=declared.database.owners,
@@ -75,7 +75,7 @@ def _health(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.health(declared.name),
         deps=[keys.metrics(declared.name)],
-        op_tags=_LAST,
+        op_tags=_LATE,
         description="The score from 0 to 100: 100 less the points of each breached limit.",
         group_name=declared.name,
         owners=declared.database.owners,
