@@ -1,4 +1,4 @@
-"""Databases that restores work in: made under a name of ours, renamed or dropped at the end, cleared after a kill.
+"""Databases to restore into or try things out: made under a name of ours, then renamed or dropped, also after a kill.
 
 A token is in the name and in the ``application_name`` of the session that made it. A database whose session is gone
 was left by a killed process.
@@ -22,7 +22,7 @@ from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 
 _LEFT_BEHIND = """
     select d.datname from pg_database d
-    where d.datname ~ '^dbplatform_(restore|drill|replaced)_[0-9a-f]{12}$' and pg_has_role(d.datdba, 'usage')
+    where d.datname ~ '^dbplatform_(restore|drill|replaced|trial)_[0-9a-f]{12}$' and pg_has_role(d.datdba, 'usage')
       and not exists (select from pg_stat_activity a
                       where a.application_name = 'dbplatform restore ' || right(d.datname, 12))
 """

@@ -40,7 +40,7 @@ def scratch(platform: Platform, declared: Declared) -> Iterator[Target]:
         server = _embedded(platform, declared, source, reason)
     with (
         maintained(server) as (connection, token),
-        scratch_database(connection, token, server, source.locale, purpose="drill") as made,
+        scratch_database(connection, token, server, source.locale, purpose="trial") as made,
     ):
         yield made.target
 

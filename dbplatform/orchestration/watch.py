@@ -8,7 +8,7 @@ time. What could not be judged is shown neither as passed nor as failed, but as 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 
@@ -172,9 +172,9 @@ def _check_words(declared: Declared) -> dict[str, str]:
         for policy in watching.limits(declared)
     }
     words[REACHABLE] = "The database can be reached and measured."
-    words[RUNS] = "The last run of each job succeeded."
+    words[RUNS] = "No job failed when it ran last."
     if declared.database.quality:
-        words[QUALITY] = "The last result of each data-quality check: passed."
+        words[QUALITY] = "No data-quality check failed, or could not run, when it was asked last."
     if declared.database.notify:
         words[CHANNELS] = "Every channel takes its messages."
     return words
@@ -262,5 +262,4 @@ def _channels(platform: Platform, declared: Declared) -> CheckState:
             severity=None, words="no message waits for a receiver that failed", metadata={}, sign="passed"
         )
     words = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in failing.items())
-    state: Literal["critical"] = "critical"
-    return CheckState(severity=state, words=words, metadata={}, sign=words)
+    return CheckState(severity="critical", words=words, metadata={}, sign=words)

@@ -28,7 +28,6 @@ from dbplatform.seeding.generators import (
     values,
     with_nulls,
 )
-from dbplatform.seeding.packages import needed
 from dbplatform.seeding.passwords import hasher
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Generated:
         """The rows. ``siblings`` are the tables of the same transaction, whose keys are not there yet; times of the
         columns ``moved`` are moved by so much.
 
-        Reads the keys of all tables that are referred to. Raises ``SeedMistake``, ``SeedPackageMissing`` and
+        Reads the keys of all tables that are referred to. Raises ``SeedMistake`` and
         ``VariableNotSet``.
         """
         made = _Making(self, connection, siblings, not_null)
@@ -204,10 +203,13 @@ class _Making:
 
     def _pool(self, key: str, column: Column) -> list[str]:
         """Words of Faker, the same ones each time, and none twice where they are to be unique."""
+        # A third of a second to import: only where a seed asks for it.
+        from faker import Faker
+
         assert column.faker is not None
         fake = column.faker
         try:
-            faker = needed("faker").Faker(self.generated.locale)
+            faker = Faker(self.generated.locale)
         except AttributeError as error:
             raise SeedMistake(f"Faker has no locale {self.generated.locale!r}.", hint="Such as en_US.") from error
         provider = getattr(faker, fake.provider, None)

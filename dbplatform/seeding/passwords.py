@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from dbplatform.seeding.packages import needed
-
 #: As strong as is usual; each hash takes about 0.2 s.
 DEFAULT_ROUNDS = 12
 #: Weaker ones are for profiles whose passwords protect nothing.
@@ -26,16 +24,16 @@ _HASH = re.compile(rb"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}")
 def hasher(rounds: int) -> Callable[[bytes], bytes]:
     """A function that hashes one password; what is a bcrypt hash already stays as it is.
 
-    Raises ``SeedPackageMissing``; the function raises ValueError for more than 72 bytes, of which bcrypt would leave
+    The function raises ValueError for more than 72 bytes, of which bcrypt would leave
     out the rest.
     """
-    bcrypt = needed("bcrypt")
+    import bcrypt
 
     def hashed(password: bytes) -> bytes:
         if _HASH.fullmatch(password):
             return password
         if len(password) > LONGEST_BYTES:
             raise ValueError(f"a password for bcrypt has at most {LONGEST_BYTES} bytes")
-        return bytes(bcrypt.hashpw(password, bcrypt.gensalt(rounds)))
+        return bcrypt.hashpw(password, bcrypt.gensalt(rounds))
 
     return hashed

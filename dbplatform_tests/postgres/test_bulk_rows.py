@@ -1,4 +1,7 @@
-"""Bulk load on a real server: every value arrives as it was given, whatever kind the rows are of."""
+"""Bulk load on a real server: every value arrives as it was given, whatever kind the rows are of.
+
+One module, because each kind of rows is held against the same table of every type.
+"""
 
 from __future__ import annotations
 

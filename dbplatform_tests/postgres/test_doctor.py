@@ -1,4 +1,7 @@
-"""``dbplatform doctor`` on a real server that refuses us in every way, and on one that does not."""
+"""``dbplatform doctor`` on a real server that refuses us in every way, and on one that does not.
+
+One module, because the order of the stages of a connection is claimed over all of them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Seeds on a real server: loaded once, exactly, and found again when killed in the middle."""
+"""Seeds on a real server: loaded once, exactly, and found again when killed in the middle.
+
+One module, because every claim begins with the same folder of seeds.
+"""
 
 from __future__ import annotations
 
