@@ -6,6 +6,7 @@ settings (github.com/flyway/flyway); ``undo`` and baseline files are those of it
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,22 @@ class Files:
     def newest(self) -> Version | None:
         """The newest version that is here, Flyway's ``lastResolved``."""
         return max([*self.versioned, *self.baseline], default=None)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the files say and how they are to run, in their order: equal files, equal digest."""
+        seen = hashlib.sha256()
+        for group in (self.versioned, self.undo, self.baseline, self.repeatable):
+            for migration in group.values():
+                words = (
+                    migration.kind,
+                    migration.script,
+                    migration.text,
+                    migration.execute_in_transaction,
+                    migration.placeholder_replacement,
+                )
+                seen.update(repr(words).encode())
+        return seen.hexdigest()
 
 
 @dataclass(slots=True)

@@ -10,13 +10,17 @@ from dbplatform.migrations import repair as repairs
 from dbplatform.migrations import undo as undoing
 from dbplatform.migrations.apply import MigrationReport
 from dbplatform.migrations.baseline import BaselinePlan
+from dbplatform.migrations.compare import Files
+from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.repair import RepairPlan
 from dbplatform.migrations.round_trip import RoundTrip, round_trip
 from dbplatform.migrations.undo import UndoPlan
+from dbplatform.operations import trials
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of
 from dbplatform.operations.scratch import scratch
-from dbplatform.postgres.connection import connect
+from dbplatform.operations.trials import Trial
+from dbplatform.postgres.connection import AutocommitConnection, connect
 
 
 def plan_undo(platform: Platform, declared: Declared, *, target: str | None = None) -> UndoPlan:
@@ -99,10 +103,31 @@ def repair(
 
 
 def test(platform: Platform, declared: Declared) -> RoundTrip:
-    """Every version up, down and up again in a scratch database, see ``operations.scratch``.
+    """Every version up, down and up again in a scratch database, see ``operations.scratch``; kept as a trial.
 
     The declared database is not touched, only asked for its encoding and locale.
     """
+    return _round_trip(platform, declared, run_id=None)[0]
+
+
+def undo_trial(platform: Platform, declared: Declared, *, run_id: str | None = None) -> Trial:
+    """The newest such test of the files as they are now, on this version of the server; made where there is none."""
     policy, folders = policy_of(declared)
+    with connect(platform.target(declared), work="migrate test") as connection:
+        of = _round_trip_of(Files.of(folders), policy, connection)
+    known = trials.newest(platform, declared, "round trip", of)
+    return known or _round_trip(platform, declared, run_id=run_id)[1]
+
+
+def _round_trip(platform: Platform, declared: Declared, *, run_id: str | None) -> tuple[RoundTrip, Trial]:
+    policy, folders = policy_of(declared)
+    files = Files.of(folders)
     with scratch(platform, declared) as target, connect(target, work="migrate test") as connection:
-        return round_trip(connection, folders, policy, database=declared.name)
+        found = round_trip(connection, files, policy, database=declared.name)
+        of = _round_trip_of(files, policy, connection)
+    return found, trials.keep(platform, declared, "round trip", of, found.as_json(), run_id=run_id)
+
+
+def _round_trip_of(files: Files, policy: MigrationPolicy, connection: AutocommitConnection) -> str:
+    major = connection.info.server_version // 10000
+    return trials.fingerprint(files.digest, policy.placeholders, policy.history_table, major)

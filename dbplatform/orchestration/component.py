@@ -21,6 +21,7 @@ from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.resources import options_at_launch
 from dbplatform.orchestration.safety import backup_assets
+from dbplatform.orchestration.schema_checks import schema_checks
 from dbplatform.orchestration.watch import watching_assets
 
 
@@ -62,6 +63,7 @@ class ManagedDatabase(dg.Component):
         jobs = jobs_of(self.declared, assets)
         return dg.Definitions(
             assets=assets,
+            asset_checks=schema_checks(self.platform, self.declared),
             jobs=jobs,
             schedules=schedules_of(self.declared, jobs),
             resources={"options": options_at_launch()},

@@ -23,7 +23,7 @@ EXIT_CODE = "exit code"
 
 
 @contextmanager
-def step(context: dg.AssetExecutionContext, name: str) -> Iterator[None]:
+def step(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, name: str) -> Iterator[None]:
     """Run one step's work: ``name`` is its asset key as people read it (``flights/seed``)."""
     last = time.monotonic()
 

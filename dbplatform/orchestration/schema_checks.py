@@ -1,0 +1,82 @@
+"""What is asked of a schema behind its migrations, as checks of the asset ``migrations``.
+
+All run in one step. A check that could not run has not passed: it says so, and why.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import PlatformError
+from dbplatform.operations import schema_care
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import keys
+from dbplatform.orchestration.resources import Options
+from dbplatform.orchestration.steps import step, table_metadata
+
+#: What a check found: whether it passed, in one sentence, and the evidence.
+Found = tuple[bool, str, Mapping[str, Any]]
+Check = Callable[[Platform, Declared, str], Found]
+
+
+def schema_checks(platform: Platform, declared: Declared) -> list[dg.AssetChecksDefinition]:
+    """The checks of the migrations of a database; none where it has no migrations."""
+    if declared.database.migrations is None:
+        return []
+    key = keys.migrations(declared.name)
+
+    @dg.multi_asset_check(
+        name=f"{declared.name}__schema_checks",
+        specs=[dg.AssetCheckSpec(name, asset=key, description=words) for name, (words, _) in _CHECKS.items()],
+        can_subset=True,
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, options: dg.ResourceParam[Options]
+    ) -> Iterator[dg.AssetCheckResult]:
+        if options.dry_run:
+            return
+        selected = {check.name for check in context.selected_asset_check_keys}
+        with step(context, f"{declared.name}/schema_checks"):
+            for name, (_, check) in _CHECKS.items():
+                if name in selected:
+                    yield _result(key, name, check, platform, declared, context.run.run_id)
+
+    return [checks]
+
+
+def _result(
+    key: dg.AssetKey, name: str, check: Check, platform: Platform, declared: Declared, run_id: str
+) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.WARN
+    try:
+        passed, words, evidence = check(platform, declared, run_id)
+    except PlatformError as error:
+        severity = dg.AssetCheckSeverity.ERROR
+        passed, words, evidence = False, f"Could not run: {error}", {}
+    return dg.AssetCheckResult(
+        asset_key=key, check_name=name, passed=passed, severity=severity, description=words, metadata=evidence
+    )
+
+
+def _undo(platform: Platform, declared: Declared, run_id: str) -> Found:
+    trial = schema_care.undo_trial(platform, declared, run_id=run_id)
+    versions, without = trial.result["versions"], trial.result["without_undo"]
+    way = f"Up, down and up again gives {'the same schema' if trial.result['passed'] else 'another schema'}"
+    words = f"{way}: {len(versions)} versions, {len(without)} of them without an undo file."
+    rows = [{**version, "error": version["error"] or ""} for version in versions]
+    return (
+        trial.result["passed"],
+        words,
+        {
+            "tried at": dg.MetadataValue.timestamp(trial.tried_at),
+            **table_metadata("versions", rows, ("version", "script", "status", "error")),
+        },
+    )
+
+
+#: Each check: what it says when it passes, and how it is asked.
+_CHECKS: dict[str, tuple[str, Check]] = {
+    "undo": ("Each undo file gives back the schema that was there before: tried out in a scratch database.", _undo),
+}
