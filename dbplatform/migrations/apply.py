@@ -10,6 +10,7 @@ from typing import Any
 
 from dbplatform.migrations.compare import Files, compare
 from dbplatform.migrations.files import Folders, Version
+from dbplatform.migrations.observe import observing
 from dbplatform.migrations.plan import plan_migrations
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.run import AppliedMigration, run_files
@@ -65,9 +66,10 @@ def apply_migrations(
     found = compare(connection, files, policy, target=target, repeatables=repeatables)
     if not found.pending:
         return MigrationReport(database=name, current=found.current, target=found.target, migrations=())
-    with one_writer(connection, lock_wait_ms):
+    with one_writer(connection, lock_wait_ms), observing(connection) as observer:
         plan = plan_migrations(connection, files, policy, target=target, database=name, repeatables=repeatables)
-        applied = tuple(run_files(connection, plan.pending, policy, task=f"migrate {name}", sleep=sleep))
+        runs = run_files(connection, plan.pending, policy, task=f"migrate {name}", observer=observer, sleep=sleep)
+        applied = tuple(runs)
     return MigrationReport(database=name, current=plan.target, target=plan.target, migrations=applied)
 
 

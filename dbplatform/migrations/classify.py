@@ -137,6 +137,11 @@ def needs_no_transaction(statement: Statement) -> str | None:
     return None
 
 
+def concerns_server(words: str) -> bool:
+    """Whether a statement that ``needs_no_transaction`` reaches beyond the database."""
+    return words.split()[-1] in ("DATABASE", "SYSTEM", "TABLESPACE", "SUBSCRIPTION") and not words.startswith("REINDEX")
+
+
 _ALONE = {
     "create database",
     "drop database",

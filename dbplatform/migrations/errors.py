@@ -71,5 +71,9 @@ class InDoubt(WorkError):
     done its work: {statement}"""
 
 
+class ServerWide(WorkError):
+    """{statement} cannot be tried out beside the database itself: it changes {what}, not this database alone."""
+
+
 class FileChangedHalfWay(WorkError):
     """The first {done} statements of {script} ran in an earlier run, and they are not the same any more."""

@@ -11,6 +11,7 @@ from dbplatform.migrations.compare import Files, compare
 from dbplatform.migrations.errors import MigrationFileError, ScriptError
 from dbplatform.migrations.files import Folders, Migration, Version
 from dbplatform.migrations.history import HistoryRow
+from dbplatform.migrations.observe import UNSEEN
 from dbplatform.migrations.placeholders import Placeholders
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.statements import Script, Statement, split
@@ -53,14 +54,14 @@ class PendingMigration:
         return TYPES[self.migration.kind]
 
     def as_json(self, status: str) -> dict[str, Any]:
-        """One of ``migrations`` in the contract, before it ran. Locks and rewrites are not known yet: null."""
+        """One of ``migrations`` in the contract, before it ran: what it will lock is not known."""
         return {
             "version": str(self.version) if self.version else None,
             "description": self.description,
             "script": self.script,
             "status": status,
             "seconds": None,
-            "statements": [{"sql": s.sql, "lock": None, "rewrites": None, "seconds": None} for s in self.statements],
+            "statements": [{"sql": s.sql, **UNSEEN, "seconds": None} for s in self.statements],
             "findings": [],
         }
 

@@ -16,6 +16,7 @@ from dbplatform.migrations import classify, resume
 from dbplatform.migrations.errors import MigrationFailed
 from dbplatform.migrations.files import Version
 from dbplatform.migrations.history import ensure_history
+from dbplatform.migrations.observe import Observer
 from dbplatform.migrations.plan import PendingMigration
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.running import Running, StatementRun
@@ -44,16 +45,14 @@ class AppliedMigration:
     """An earlier run did work of it and was killed before it could record it."""
 
     def as_json(self) -> dict[str, Any]:
-        """One of ``migrations`` in the contract. Locks and rewrites are not known yet: null."""
+        """One of ``migrations`` in the contract."""
         return {
             "version": str(self.version) if self.version else None,
             "description": self.description,
             "script": self.script,
             "status": "undone" if self.type == "UNDO_SQL" else "applied",
             "seconds": self.seconds,
-            "statements": [
-                {"sql": s.sql, "lock": None, "rewrites": None, "seconds": s.seconds} for s in self.statements
-            ],
+            "statements": [statement.as_json() for statement in self.statements],
             "findings": [],
         }
 
@@ -64,6 +63,7 @@ def run_files(
     policy: MigrationPolicy,
     *,
     task: str,
+    observer: Observer | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[AppliedMigration]:
     """Run the files in their order, under the caller's lock; each is recorded with its work.
@@ -84,20 +84,12 @@ def run_files(
     progress.report(task, done=0, total=total, unit="migrations")
     session = MigrationSession(connection)
     for done, migration in enumerate(files, start=1):
-        yield _with_retries(session, migration, policy, sleep, last=done == total)
+        yield _with_retries(Running(session, migration, policy, observer), sleep, last=done == total)
         progress.report(task, done=done, total=total, unit="migrations")
 
 
-def _with_retries(
-    session: MigrationSession,
-    migration: PendingMigration,
-    policy: MigrationPolicy,
-    sleep: Callable[[float], None],
-    *,
-    last: bool,
-) -> AppliedMigration:
-    attempt = 1
-    running = Running(session, migration, policy)
+def _with_retries(running: Running, sleep: Callable[[float], None], *, last: bool) -> AppliedMigration:
+    attempt, migration = 1, running.migration
     while True:
         try:
             running.in_transaction(at_once=last) if migration.in_transaction else resume.by_itself(running)
@@ -106,7 +98,7 @@ def _with_retries(
                 sleep(_pause(attempt))
                 attempt += 1
                 continue
-            raise _failed(error, running, policy, attempt) from error
+            raise _failed(error, running, attempt) from error
         return AppliedMigration(
             version=migration.version,
             description=migration.description,
@@ -124,7 +116,7 @@ def _pause(attempt: int) -> float:
     return float(min(0.25 * 2 ** (attempt - 1), 8.0) * random.uniform(0.5, 1.5))
 
 
-def _failed(error: psycopg.Error, running: Running, policy: MigrationPolicy, attempt: int) -> MigrationFailed:
+def _failed(error: psycopg.Error, running: Running, attempt: int) -> MigrationFailed:
     migration, statement = running.migration, running.statement
     line = statement.line if statement else None
     position = error.diag.statement_position
@@ -140,18 +132,18 @@ def _failed(error: psycopg.Error, running: Running, policy: MigrationPolicy, att
         reason=reason.rstrip("."),
         sqlstate=error.sqlstate or "none",
         statement=statement.summary if statement else "the commit with its history row",
-        hint=_hint(error, running, policy, attempt),
+        hint=_hint(error, running, attempt),
         file=migration.path,
         line=line,
     )
 
 
-def _hint(error: psycopg.Error, running: Running, policy: MigrationPolicy, attempt: int) -> str:
+def _hint(error: psycopg.Error, running: Running, attempt: int) -> str:
     migration = running.migration
     if isinstance(error, errors.LockNotAvailable):
         return (
             f"In each of {attempt} tries another session held a lock for longer than lock_timeout "
-            f"({policy.lock_timeout}): find it in pg_stat_activity, let it end, and apply again."
+            f"({running.policy.lock_timeout}): find it in pg_stat_activity, let it end, and apply again."
         )
     if isinstance(error, errors.ActiveSqlTransaction) and migration.in_transaction:
         return f"Write executeInTransaction=false into {migration.path.name}.conf."

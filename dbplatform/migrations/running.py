@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from dbplatform.migrations import classify, rewrites
 from dbplatform.migrations.history import insertion
+from dbplatform.migrations.observe import LOOK, UNSEEN, Effect, Observer
 from dbplatform.migrations.plan import PendingMigration
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.session import MigrationSession, begin, waiting
@@ -22,16 +25,30 @@ class StatementRun:
     sql: str
     line: int
     seconds: float
+    effect: Effect | None
+    """None where nobody could look."""
+
+    def as_json(self) -> dict[str, Any]:
+        """One of ``statements`` in the contract."""
+        seen = UNSEEN if self.effect is None else self.effect.as_json()
+        return {"sql": self.sql, **seen, "seconds": self.seconds}
 
 
 class Running:
     """One file, in all of its tries."""
 
-    def __init__(self, session: MigrationSession, migration: PendingMigration, policy: MigrationPolicy) -> None:
+    def __init__(
+        self,
+        session: MigrationSession,
+        migration: PendingMigration,
+        policy: MigrationPolicy,
+        observer: Observer | None = None,
+    ) -> None:
         self.session = session
         self.connection = session.connection
         self.migration = migration
         self.policy = policy
+        self.observer = observer
         self.statement: Statement | None = None
         """The one that runs now, or that failed."""
         self.head = 0
@@ -57,6 +74,8 @@ class Running:
         """
         self.finished.clear()
         self.started = time.monotonic()
+        if self.observer is not None:
+            self.observer.begin_file()
         head: sql.Composed | None = begin(self.lock_timeout_ms, at_once=at_once)
         own = classify.sets_lock_timeout(self.migration.statements)
         holds_locks = shortened = False
@@ -85,15 +104,33 @@ class Running:
         if judged and rewrites.rewrites(self.connection, statement):
             raise classify.refused(classify.RETYPE, statement, file=self.migration.path)
         self.head = len(head.as_string(self.connection)) if head is not None else 0
+        if self.observer is not None:
+            self.observer.admit(statement)
         started = time.monotonic()
+        effect = self._run(statement, head)
+        seconds = time.monotonic() - started
+        self.finished.append(StatementRun(sql=statement.sql, line=statement.line, seconds=seconds, effect=effect))
+        self.statement = None
+
+    @property
+    def _outside_transaction(self) -> bool:
+        return self.connection.info.transaction_status == TransactionStatus.IDLE
+
+    def _run(self, statement: Statement, head: sql.Composed | None) -> Effect | None:
+        """Run the statement; its effect, where somebody looks."""
+        observer = self.observer
+        if observer is not None and head is None and self._outside_transaction and not classify.session_only(statement):
+            with observer.looking_on() as seen:
+                self.session.execute(statement.sql)
+            return seen[0] if seen else None
+        look = LOOK if observer is not None else b""
         if statement.copy_data is None:
-            self.session.execute(statement.sql, head)
+            rows = self.session.execute(statement.sql, head, look)
         else:
             with self.connection.cursor().copy(statement.sql.encode()) as copy:
                 copy.write(statement.copy_data)
-        seconds = time.monotonic() - started
-        self.finished.append(StatementRun(sql=statement.sql, line=statement.line, seconds=seconds))
-        self.statement = None
+            rows = self.session.execute("", behind=look) if look else []
+        return observer.effect(statement, rows) if observer is not None and look else None
 
     def row(self) -> sql.Composed:
         """What writes the history row of the file."""

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
 
 from dbplatform.postgres.connection import AutocommitConnection
 
@@ -32,7 +33,9 @@ class MigrationSession:
             for name, value in settings
         ]
         kept = sql.SQL("select ") + sql.SQL(", ").join(given) if given else sql.SQL("")
-        self._restore = RESET_USER + sql.SQL("reset all; ") + kept
+        # Otherwise what one file scanned would be counted with the next (see observe).
+        flush = "select pg_stat_force_next_flush(); " if connection.info.server_version >= 150000 else ""
+        self._restore = RESET_USER + sql.SQL("reset all; " + flush) + kept
 
     @cached_property
     def half_of_deadlock_timeout_ms(self) -> int:
@@ -45,10 +48,15 @@ class MigrationSession:
         """Undo what a script did to the session (SET, SET ROLE): a dump, for example, empties ``search_path``."""
         self.connection.execute(self._restore)
 
-    def execute(self, statement: str, head: sql.Composed | None = None) -> None:
-        """Run a file's statement, and ``head`` before it in the same message."""
-        text = statement.encode()
-        self.connection.execute(text if head is None else head.as_bytes(self.connection) + text, prepare=False)
+    def execute(self, statement: str, head: sql.Composed | None = None, behind: bytes = b"") -> list[TupleRow]:
+        """Run a file's statement, ``head`` before it and ``behind`` after it in the same message; what that gives."""
+        text = statement.encode() + behind
+        cursor = self.connection.execute(text if head is None else head.as_bytes(self.connection) + text, prepare=False)
+        if not behind:
+            return []
+        while cursor.nextset():
+            pass
+        return cursor.fetchall()
 
     def commit(self, row: sql.Composable) -> None:
         """Write the history row as the session's own user, commit, and restore the session."""

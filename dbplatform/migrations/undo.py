@@ -16,6 +16,7 @@ from dbplatform.migrations.compare import Files, InForce, known_version, refuse_
 from dbplatform.migrations.errors import UndoImpossible
 from dbplatform.migrations.files import Folders, Version
 from dbplatform.migrations.history import HistoryRow, history
+from dbplatform.migrations.observe import observing
 from dbplatform.migrations.placeholders import Placeholders
 from dbplatform.migrations.plan import PendingMigration, read_pending
 from dbplatform.migrations.policy import MigrationPolicy
@@ -91,9 +92,10 @@ def apply_undo(
 
     Run twice without a target it undoes two versions. Repeatable migrations stay as they are, as in Flyway.
     """
-    with one_writer(connection, lock_wait_ms):
+    with one_writer(connection, lock_wait_ms), observing(connection) as observer:
         plan = plan_undo(connection, folders, policy, target=target, database=database)
-        undone = tuple(run_files(connection, plan.pending, policy, task=f"undo {plan.database}", sleep=sleep))
+        runs = run_files(connection, plan.pending, policy, task=f"undo {plan.database}", observer=observer, sleep=sleep)
+        undone = tuple(runs)
     return MigrationReport(database=plan.database, current=plan.target, target=plan.target, migrations=undone)
 
 

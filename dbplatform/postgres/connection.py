@@ -115,6 +115,17 @@ def connect_plainly(target: Target, *, work: str) -> Iterator[psycopg.Connection
         connection.close()
 
 
+def beside(connection: AnyConnection, *, work: str) -> psycopg.Connection[TupleRow]:
+    """A second session like ``connection``, as server, database and role make it; the caller closes it.
+
+    Raises psycopg's errors: where a pooler or a limit stands in the way, one session may be all that there is.
+    """
+    info = make_conninfo(
+        connection.info.dsn, password=connection.info.password or None, application_name=f"dbplatform {work}"
+    )
+    return psycopg.connect(info, autocommit=True)
+
+
 @contextmanager
 def snapshot(connection: AutocommitConnection, *, of: str | None = None) -> Iterator[SnapshotConnection]:
     """One moment of the database: a read-only REPEATABLE READ transaction, ended with the block.

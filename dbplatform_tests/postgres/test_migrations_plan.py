@@ -18,6 +18,7 @@ from dbplatform.migrations.errors import (
     ScriptError,
     TargetUnknown,
 )
+from dbplatform.migrations.observe import UNSEEN
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect, snapshot
 
 POLICY = MigrationPolicy()
@@ -65,7 +66,7 @@ def test_plan_as_json_has_the_shape_of_the_contract(connection: AutocommitConnec
         "script": "V1__one.sql",
         "status": "pending",
         "seconds": None,
-        "statements": [{"sql": "create table one (a int)", "lock": None, "rewrites": None, "seconds": None}],
+        "statements": [{"sql": "create table one (a int)", **UNSEEN, "seconds": None}],
         "findings": [],
     }
     assert [(m["script"], m["status"]) for m in document["migrations"]] == [

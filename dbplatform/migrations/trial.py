@@ -1,0 +1,59 @@
+"""Pending migrations, run in a scratch database that looks like the real one: what each statement did, and what fails.
+
+Nothing here makes that database; see ``operations.rehearsal``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dbplatform.errors import PlatformError
+from dbplatform.migrations.compare import Files
+from dbplatform.migrations.files import Folders
+from dbplatform.migrations.observe import observing
+from dbplatform.migrations.plan import plan_migrations
+from dbplatform.migrations.policy import MigrationPolicy
+from dbplatform.migrations.run import AppliedMigration, run_files
+from dbplatform.postgres.connection import AutocommitConnection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRun:
+    """What ran, and what did not."""
+
+    migrations: tuple[AppliedMigration, ...]
+    failed: PlatformError | None
+    """Why the next one did not run to its end."""
+    not_run: tuple[str, ...]
+    """Scripts that did not, the failed one first."""
+
+    def of(self, script: str) -> AppliedMigration | None:
+        """The run of a file."""
+        return next((run for run in self.migrations if run.script == script), None)
+
+
+def try_out(
+    connection: AutocommitConnection,
+    folders: Folders | Files,
+    policy: MigrationPolicy,
+    *,
+    target: str | None = None,
+    database: str,
+    own_server: bool,
+) -> TrialRun:
+    """Run what is pending in the connected scratch database, which is used up by it.
+
+    ``own_server``: it lies on the server of a real database. What would change more than a database there (a role, a
+    setting of the server) is not run, and ends the trial. Reports ``try <database>`` in migrations. Raises what
+    ``plan_migrations`` raises.
+    """
+    plan = plan_migrations(connection, folders, policy, target=target, database=database)
+    runs: list[AppliedMigration] = []
+    failed: PlatformError | None = None
+    with observing(connection, trial=True, own_server=own_server) as observer:
+        try:
+            for run in run_files(connection, plan.pending, policy, task=f"try {database}", observer=observer):
+                runs.append(run)
+        except PlatformError as error:
+            failed = error
+    return TrialRun(migrations=tuple(runs), failed=failed, not_run=tuple(p.script for p in plan.pending[len(runs) :]))
