@@ -75,5 +75,9 @@ class BackupInUse(WorkError):
     """The backup {id} is being pruned."""
 
 
+class CloneFailed(WorkError):
+    """The schema of {database} could not be copied into a scratch database: {reason}."""
+
+
 class RestoreFailed(WorkError):
     """The restore of {id} into {name} failed: {reason}."""

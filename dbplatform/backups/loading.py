@@ -79,11 +79,13 @@ def load(
     programs: Programs,
     jobs: int,
     roles: bool,
+    policies: bool = False,
     task: str,
 ) -> None:
     """Run pg_restore into the empty database, without subscriptions.
 
-    Without ``roles``, what belongs to roles (owners, grants, row security policies, user mappings) is left out.
+    Without ``roles``, what belongs to roles (owners, grants, row security policies, user mappings) is left out;
+    ``policies`` keeps the policies and mappings even then, for a server that has the roles.
     Reports ``task`` in bytes of the growing database. Raises ``RestoreFailed`` with pg_restore's own words.
     """
     major = scratch.maintenance.info.server_version // 10000
@@ -111,7 +113,7 @@ def load(
             progress.report(task, done=min(int(row[0]), total) if row else 0, total=total, unit="bytes")
 
     try:
-        with _without_roles(command, backup, roles=roles) as complete_command:
+        with without_roles(command, backup.dump, roles=roles or policies) as complete_command:
             run(
                 [*complete_command, backup.dump],
                 login=access,
@@ -128,14 +130,12 @@ def load(
 
 
 @contextmanager
-def _without_roles(command: list[str | Path], backup: Backup, *, roles: bool) -> Iterator[list[str | Path]]:
-    """The command with a list of what to restore, where entries are to be left out."""
+def without_roles(command: list[str | Path], dump: Path, *, roles: bool) -> Iterator[list[str | Path]]:
+    """The pg_restore command with a list of what to restore, where entries are to be left out."""
     if roles:
         yield command
         return
-    answer = subprocess.run(
-        [command[0], "--list", backup.dump], capture_output=True, env=own_environment(), check=False
-    )
+    answer = subprocess.run([command[0], "--list", dump], capture_output=True, env=own_environment(), check=False)
     if answer.returncode != 0:
         raise ProgramFailed(" ".join(answer.stderr.decode(errors="replace").split()))
     lines = answer.stdout.decode(errors="surrogateescape").splitlines(keepends=True)

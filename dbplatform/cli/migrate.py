@@ -26,19 +26,55 @@ from dbplatform.cli.common import (
 from dbplatform.operations import schema
 
 
-@click.group("migrate", cls=SubVerbs, not_built_yet=("lint", "rehearse", "drift"))
+@click.group("migrate", cls=SubVerbs, not_built_yet=("lint", "drift"))
 def command() -> None:
     """Migrations by Flyway's names, with Flyway's history table."""
 
 
 @command.command()
 @database_argument
+@click.option("--target", help="Stop after this version.")
+@click.option("--quick", is_flag=True, help="Do not try it out on an empty copy: locks and rewrites stay unknown.")
 @json_option
 @click.pass_context
-def plan(context: click.Context, database: str, as_json: bool) -> None:
-    """What would be applied."""
-    found = schema.plan(*opened(context, database)).as_json()
-    show_json(found) if as_json else _show(found)
+def plan(context: click.Context, database: str, target: str | None, quick: bool, as_json: bool) -> None:
+    """What would be applied, and what each statement would lock and rewrite."""
+    platform, declared = opened(context, database)
+    if quick:
+        found = schema.plan(platform, declared, target=target).as_json()
+        show_json(found) if as_json else _show(found)
+        return
+    from dbplatform.cli.rehearsed import show_observed
+    from dbplatform.operations import rehearsal
+
+    with bars():
+        observed = rehearsal.plan(platform, declared, target=target)
+    if as_json:
+        show_json(observed.as_json())
+        return
+    _show(observed.as_json())
+    show_observed(observed)
+
+
+@command.command()
+@database_argument
+@click.option("--target", help="Stop after this version.")
+@json_option
+@click.pass_context
+def rehearse(context: click.Context, database: str, target: str | None, as_json: bool) -> int:
+    """Run what is pending on the newest backup, in a scratch database. Exit 1 when it fails or breaks a statement."""
+    from dbplatform.cli.rehearsed import show_rehearsal
+    from dbplatform.operations import rehearsal
+
+    platform, declared = opened(context, database)
+    with bars():
+        found = rehearsal.rehearse(platform, declared, target=target)
+    if found is None:
+        planned = schema.plan(platform, declared, target=target).as_json()
+        show_json({**planned, "passed": True, "basis": None}) if as_json else _show(planned)
+        return 0
+    show_json(found.as_json()) if as_json else show_rehearsal(found)
+    return 0 if found.passed else 1
 
 
 @command.command()

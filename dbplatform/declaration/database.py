@@ -27,9 +27,7 @@ NOT_BUILT_YET: dict[tuple[str, ...], str] = {
     ("on_breach",): "healing on a breach",
     ("freeze",): "a change freeze",
     ("connection", "replica_url_env"): "reading from a replica",
-    ("connection", "scratch_url_env"): "restoring to a scratch server",
     ("connection", "pool"): "setting the pool",
-    ("migrations", "require_rehearsal"): "rehearsing migrations",
     ("partitioned_tables", "*", "retain"): "retiring partitions",
     ("maintenance", "weekly"): "weekly maintenance",
     ("maintenance", "monthly"): "monthly maintenance",
@@ -64,6 +62,12 @@ class ConnectionPolicy(Policy):
         default=None,
         description="The environment variable that holds the URL; left out: a database of that name on the embedded "
         "server.",
+    )
+    scratch_url_env: Variable | None = Field(
+        default=None,
+        description="The environment variable that holds the URL of a server for scratch databases, where restores are "
+        "proven and migrations rehearsed; its user may create databases. Left out: the embedded server for drills; for "
+        "rehearsals the database's own, unless it is production or the user may not create databases there.",
     )
     environment: Literal["development", "test", "staging", "production"] = Field(
         default="development", description="The safety profile: production refuses seeding."

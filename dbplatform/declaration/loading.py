@@ -42,17 +42,24 @@ class Declared:
 
         Raises ``VariableNotSet`` with the line that names the variable.
         """
-        variable = self.database.connection.url_env
+        return self._url("url_env", self.database.connection.url_env, f"holds the URL of the database {self.name}")
+
+    def scratch_url_from_environment(self) -> str | None:
+        """The URL of the server for scratch databases; None where none is declared. Raises ``VariableNotSet``."""
+        variable = self.database.connection.scratch_url_env
+        return self._url("scratch_url_env", variable, f"holds the URL of the scratch server of {self.name}")
+
+    def _url(self, key: str, variable: str | None, purpose: str) -> str | None:
         if variable is None:
             return None
         url = os.environ.get(variable)
         if not url:
             raise VariableNotSet(
                 variable=variable,
-                purpose=f"holds the URL of the database {self.name}",
+                purpose=purpose,
                 hint=f"export {variable}=postgresql://user:password@host:port/database",
                 file=self.document.shown,
-                line=self.document.line_of(("attributes", "connection", "url_env")),
+                line=self.document.line_of(("attributes", "connection", key)),
             )
         return url
 

@@ -36,7 +36,8 @@ MODES = (
     "EXCLUSIVE",
     "ACCESS EXCLUSIVE",
 )
-_BY_NAME = {mode.title().replace(" ", "") + "Lock": mode for mode in MODES}
+#: The same, by the names that ``pg_locks`` gives them.
+MODE_OF = {mode.title().replace(" ", "") + "Lock": mode for mode in MODES}
 
 #: Read behind a statement, in its own message. What it scanned and the file it lies in, of each table that it locked;
 #: and whether it wrote to a catalog that all databases of the server share.
@@ -139,10 +140,10 @@ class Observer:
         self._trial = trial
         self._own_server = own_server
         self._log_position: int | None = None
-        self.begin_file()
+        self.begin()
 
-    def begin_file(self) -> None:
-        """Forget what belonged to the transaction before."""
+    def begin(self) -> None:
+        """A transaction begins: what others see now is what was there before it."""
         self._before: dict[int, _Before | None] = {}
         self._held: set[tuple[int, str]] = set()
         self._files: dict[int, int | None] = {}
@@ -177,7 +178,7 @@ class Observer:
                 continue
             if (oid, mode) not in self._held:
                 self._held.add((oid, mode))
-                locks.append(Lock(relation=table.name, mode=_BY_NAME[mode]))
+                locks.append(Lock(relation=table.name, mode=MODE_OF[mode]))
             if file is not None and file != self._files.setdefault(oid, table.file):
                 self._files[oid] = file
                 if table.kind in "rm" and classify.words_of(statement)[0] != "truncate":
@@ -200,6 +201,7 @@ class Observer:
         else is there, the statement is held at its first lock above ACCESS SHARE until that is seen.
         """
         found: list[Effect] = []
+        self.begin()
         try:
             old = {oid for (oid,) in self._second.execute("select oid from pg_class").fetchall()}
             if self._trial:
@@ -219,13 +221,12 @@ class Observer:
         with suppress(psycopg.Error):
             self._learn({oid for oid, _ in seen if oid in old})
             locks = [
-                Lock(relation=table.name, mode=_BY_NAME[mode])
+                Lock(relation=table.name, mode=MODE_OF[mode])
                 for oid, mode in seen
                 if (table := self._before.get(oid)) is not None
             ]
             if locks:
                 found.append(self._by_itself(locks))
-            self.begin_file()
 
     def _by_itself(self, locks: list[Lock]) -> Effect:
         """Which tables were written anew: their file is another one now."""
@@ -293,7 +294,7 @@ class Observer:
         for oid, mode in self._held:
             table = self._before[oid]
             if table is not None and table.name.rpartition(".")[2].strip('"') in named:
-                locks.append(Lock(relation=table.name, mode=_BY_NAME[mode], held=True))
+                locks.append(Lock(relation=table.name, mode=MODE_OF[mode], held=True))
         return locks
 
 

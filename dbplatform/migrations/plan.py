@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ class PendingMigration:
     @property
     def path(self) -> Path:
         return self.migration.path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what will run, placeholders replaced."""
+        words = (self.script, self.in_transaction, [(s.sql, s.copy_data) for s in self.statements])
+        return hashlib.sha256(repr(words).encode()).hexdigest()
 
     @property
     def type(self) -> str:

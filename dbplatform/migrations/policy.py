@@ -53,7 +53,14 @@ class MigrationPolicy(Policy):
     )
     require_rehearsal: bool = Field(
         default=False,
-        description="Whether pending migrations must have run on a restored copy before they run here.",
+        description="Whether pending migrations must have run in a rehearsal before they run here: "
+        "`dbplatform migrate rehearse`, on the newest backup where backups are declared. What creates the schema in an "
+        "empty database needs none.",
+    )
+    rehearsal_max_age: DurationWords = Field(
+        default=Interval(days=7),
+        validate_default=True,
+        description="How old a rehearsal may be to count for require_rehearsal.",
     )
 
     def folders(self, base: Path) -> tuple[Path, ...]:

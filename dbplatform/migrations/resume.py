@@ -74,6 +74,8 @@ def _run(running: Running, marks: Marks | None, number: int, statement: Statemen
     running.statement = statement
     own = classify.sets_lock_timeout(migration.statements)
     if _has_transaction(statement):
+        if running.observer is not None:
+            running.observer.begin()
         with connection.transaction():
             if not own:
                 connection.execute(waiting(running.lock_timeout_ms))

@@ -75,7 +75,7 @@ class Running:
         self.finished.clear()
         self.started = time.monotonic()
         if self.observer is not None:
-            self.observer.begin_file()
+            self.observer.begin()
         head: sql.Composed | None = begin(self.lock_timeout_ms, at_once=at_once)
         own = classify.sets_lock_timeout(self.migration.statements)
         holds_locks = shortened = False

@@ -15,6 +15,7 @@ from dbplatform.backups.policy import BackupPolicy
 from dbplatform.declaration.loading import Declared
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
+from dbplatform.operations.scratch import drill_server
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.programs import find_programs
 
@@ -55,7 +56,7 @@ def prove(platform: Platform, declared: Declared, *, run_id: str | None = None) 
     """Restore the newest complete backup on a scratch server, compare it with what was dumped, drop it again."""
     policy = policy_of(declared)
     backup = catalogue.find_backup(platform.ledger, declared.name)
-    server, room = _scratch(platform)
+    server, room = drill_server(platform, declared)
     return drills.drill(
         backup,
         platform.ledger,
@@ -118,12 +119,6 @@ def folder_of(platform: Platform, policy: BackupPolicy) -> Path:
 def newest_proof(platform: Platform, declared: Declared) -> proof.ProvenSnapshot | None:
     """The snapshot of the newest backup that a restore has proven, its files read again."""
     return proof.proven_snapshot(platform.ledger, declared.name)
-
-
-def _scratch(platform: Platform) -> tuple[Target, Path]:
-    """The embedded server, where restores are proven, and the folder whose disk they fill."""
-    url = platform.embedded_url("postgres")
-    return Target("the scratch server", url), platform.server.status().data_directory
 
 
 def _beside(target: Target, name: str) -> Target:

@@ -29,6 +29,11 @@ def apply(
     with platform.writer(declared, "migrate") as connection:
         if not engine.compare(connection, files, policy, target=target).pending:
             return engine.apply_migrations(connection, files, policy, target=target, database=declared.name)
+        if policy.require_rehearsal:
+            from dbplatform.operations import rehearsal  # with what it needs, more than a run with nothing to do does
+
+            planned = engine.plan_migrations(connection, files, policy, target=target, database=declared.name)
+            rehearsal.require(platform, declared, planned)
         with platform.ledger.operation(declared.name, "migrate", run_id=run_id) as summary:
             report = engine.apply_migrations(connection, files, policy, target=target, database=declared.name)
             summary.update(report.as_json())

@@ -1,59 +1,94 @@
-"""An empty database beside a declared one, for trying things out; dropped at the end, or by the next after a kill."""
+"""An empty database beside a declared one, for trying things out; dropped at the end, or by the next after a kill.
+
+It lies on the server that ``connection.scratch_url_env`` names; else on the declared database's own, unless that is a
+production server or its user may not create databases; else on the embedded one. What is tried out there must behave
+as in the declared database, so that the server is of the same major version.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from dbplatform.backups.contents import read_source
 from dbplatform.backups.manifest import Source
-from dbplatform.backups.scratch import maintained, scratch_database
+from dbplatform.backups.scratch import Scratch, maintained, scratch_database
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target, connect, snapshot
 
 _MAY_CREATE = "select rolcreatedb or rolsuper from pg_roles where rolname = current_user"
+_SYSTEM = "select system_identifier::text from pg_control_system()"
 
 
 class NoScratchServer(UsageError):
     """There is no server on which {database} (PostgreSQL {major}) could be tried out: {reason}."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScratchSpace:
+    """An empty database of the declared one's encoding and locale."""
+
+    scratch: Scratch
+    source: Source
+    own_server: bool
+    """Whether it lies on the server of the declared database, whose roles and settings are then real ones."""
+
+    @property
+    def target(self) -> Target:
+        return self.scratch.target
+
+
 @contextmanager
 def scratch(platform: Platform, declared: Declared) -> Iterator[Target]:
-    """A database of the same encoding and locale as the declared one, on its server where that may be.
+    """The target of ``scratch_space``."""
+    with scratch_space(platform, declared) as space:
+        yield space.target
 
-    It may not on a production server, nor where the user cannot create databases: then the embedded server is used,
-    if it is of the same major version. Raises ``NoScratchServer``.
-    """
+
+@contextmanager
+def scratch_space(platform: Platform, declared: Declared) -> Iterator[ScratchSpace]:
+    """An empty database, dropped at the end. Raises ``NoScratchServer`` and ``VariableNotSet``."""
     target = platform.target(declared)
     with connect(target, work="scratch") as connection:
         with snapshot(connection) as moment:
             source = read_source(moment)
         row = connection.execute(_MAY_CREATE).fetchone()
-    production = declared.database.connection.environment == "production"
-    if row is not None and row[0] and not production:
-        server = target
-    else:
-        reason = "it is a production server" if production else "its user may not create databases"
-        server = _embedded(platform, declared, source, reason)
-    with (
-        maintained(server) as (connection, token),
-        scratch_database(connection, token, server, source.locale, purpose="trial") as made,
-    ):
-        yield made.target
-
-
-def _embedded(platform: Platform, declared: Declared, source: Source, reason: str) -> Target:
-    server = Target("the embedded server", platform.embedded_url("postgres"))
+    server = _server(platform, declared, target, may_create=row is not None and bool(row[0]))
     with connect(server, work="scratch") as connection:
         major = connection.info.server_version // 10000
+        found = connection.execute(_SYSTEM).fetchone()
     if major != source.server_major:
         raise NoScratchServer(
             database=declared.name,
             major=source.server_major,
-            reason=f"{reason}, and the embedded server runs PostgreSQL {major}",
-            hint="Try it with a declaration of a test database on a server of that version.",
+            reason=f"{server.name} runs PostgreSQL {major}",
+            hint=f"Name one of PostgreSQL {source.server_major}: connection.scratch_url_env.",
         )
-    return server
+    with (
+        maintained(server) as (connection, token),
+        scratch_database(connection, token, server, source.locale, purpose="trial") as made,
+    ):
+        own_server = found is not None and found[0] == source.system_identifier
+        yield ScratchSpace(scratch=made, source=source, own_server=own_server)
+
+
+def drill_server(platform: Platform, declared: Declared) -> tuple[Target, Path | None]:
+    """Where restores are proven, and the folder whose disk they fill, where that is known."""
+    url = declared.scratch_url_from_environment()
+    if url is not None:
+        return Target("the scratch server", url), None
+    url = platform.embedded_url("postgres")
+    return Target("the scratch server", url), platform.server.status().data_directory
+
+
+def _server(platform: Platform, declared: Declared, target: Target, *, may_create: bool) -> Target:
+    url = declared.scratch_url_from_environment()
+    if url is not None:
+        return Target("the scratch server", url)
+    if may_create and declared.database.connection.environment != "production":
+        return target
+    return Target("the embedded server", platform.embedded_url("postgres"))

@@ -33,14 +33,12 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(repr(tuple(map(str, parts))).encode()).hexdigest()
 
 
-def newest(platform: Platform, declared: Declared, kind: Kind, of: str) -> Trial | None:
-    """The newest trial of this kind and fingerprint."""
-    query = (
-        select(TrialRecord)
-        .where(TrialRecord.database == declared.name, TrialRecord.kind == kind, TrialRecord.fingerprint == of)
-        .order_by(TrialRecord.tried_at.desc())
-        .limit(1)
-    )
+def newest(platform: Platform, declared: Declared, kind: Kind, of: str | None = None) -> Trial | None:
+    """The newest trial of this kind, and of this fingerprint where one is given."""
+    query = select(TrialRecord).where(TrialRecord.database == declared.name, TrialRecord.kind == kind)
+    if of is not None:
+        query = query.where(TrialRecord.fingerprint == of)
+    query = query.order_by(TrialRecord.tried_at.desc()).limit(1)
     with platform.ledger.session() as session:
         found = session.scalars(query).first()
     return None if found is None else _trial(found)

@@ -1,0 +1,277 @@
+"""Pending migrations, tried out before they run: on an empty copy of the schema for their plan, on the newest backup.
+
+Both use a scratch database (``scratch``); the declared one is only read. A rehearsal is kept in the ledger, where
+``require`` finds it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from dbplatform.backups import catalogue, clone, loading
+from dbplatform.backups.catalogue import Backup
+from dbplatform.backups.errors import UnknownBackup
+from dbplatform.backups.policy import BackupPolicy
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import PlatformError, WorkError
+from dbplatform.migrations import engine, query_plans
+from dbplatform.migrations.live import LiveTable, live_tables
+from dbplatform.migrations.marks import TABLE as PROGRESS
+from dbplatform.migrations.plan import MigrationPlan, PendingMigration
+from dbplatform.migrations.query_plans import PlanChange
+from dbplatform.migrations.run import AppliedMigration
+from dbplatform.migrations.trial import TrialRun, try_out
+from dbplatform.operations import trials
+from dbplatform.operations.platform import Platform
+from dbplatform.operations.schema import policy_of
+from dbplatform.operations.scratch import ScratchSpace, scratch_space
+from dbplatform.postgres.connection import AutocommitConnection, connect
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.programs import find_programs
+from dbplatform.postgres.state import SCHEMA
+
+Basis = Literal["backup", "schema clone"]
+
+
+class RehearsalNeeded(WorkError):
+    """{scripts} must be rehearsed before {verb} applied to {database}: {reason}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedPlan:
+    """What is pending, what it will lock, and how those tables are now."""
+
+    plan: MigrationPlan
+    trial: TrialRun | None
+    not_observed: str | None
+    """Why nobody could look, in a sentence."""
+    tables: tuple[tuple[LiveTable, ...], ...]
+    """Of each pending migration."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape of ``migrate plan --json``, and ``tables`` of each migration; ``seconds`` are unknown."""
+        document = self.plan.as_json()
+        for migration, tables in zip(document["migrations"], self.tables, strict=False):
+            run = self.trial.of(migration["script"]) if self.trial is not None else None
+            if run is not None:
+                migration["statements"] = [{**s.as_json(), "seconds": None} for s in run.statements]
+            migration["observed"] = run is not None
+            migration["tables"] = [table.as_json() for table in tables]
+        return {**document, "not_observed": self.not_observed}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What pending migrations did in a scratch database."""
+
+    database: str
+    basis: Basis
+    """What the scratch database was filled from; a clone of the schema tells locks and rewrites, not times."""
+    backup: Backup | None
+    plan: MigrationPlan
+    trial: TrialRun
+    statements: int | None
+    """How many of the statements that cost most were planned before and after; None: nothing counts them."""
+    plan_changes: tuple[PlanChange, ...]
+    seconds: float
+    """All of it, with the restore."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that is pending ran to its end, and no statement is broken by it."""
+        return self.trial.failed is None and not any(change.breaks for change in self.plan_changes)
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``migrate rehearse --json``."""
+        taken_at = self.backup.taken_at if self.backup is not None else None
+        failed = self.trial.failed
+        return {
+            "database": self.database,
+            "passed": self.passed,
+            "basis": self.basis,
+            "backup_id": self.backup.id if self.backup is not None else None,
+            "backup_taken_at": taken_at.isoformat() if taken_at is not None else None,
+            "current": str(self.plan.current) if self.plan.current else None,
+            "target": str(self.plan.target) if self.plan.target else None,
+            "migrations": [self._of(pending) for pending in self.plan.pending],
+            "error": str(failed) if failed is not None else None,
+            "statements_planned": self.statements,
+            "plan_changes": [change.as_json() for change in self.plan_changes],
+            "seconds": self.seconds,
+        }
+
+    def _of(self, pending: PendingMigration) -> dict[str, Any]:
+        run = self.trial.of(pending.script)
+        document = self._measured(run) if run is not None else pending.as_json("pending")
+        failed = run is None and self.trial.not_run[:1] == (pending.script,)
+        return {**document, "status": "failed" if failed else document["status"], "digest": pending.digest}
+
+    def _measured(self, run: AppliedMigration) -> dict[str, Any]:
+        """Times of an empty copy say nothing."""
+        document = run.as_json()
+        if self.basis == "schema clone":
+            document["seconds"] = None
+            for statement in document["statements"]:
+                statement |= {"seconds": None, "wal_bytes": None}
+        return document
+
+
+def plan(platform: Platform, declared: Declared, *, target: str | None = None) -> ObservedPlan:
+    """What would be applied, with the locks and rewrites of each statement seen on an empty copy of the schema.
+
+    Only reads, but for the scratch database. Where that cannot be had, or a migration fails without rows, the plan
+    says so and is given without.
+    """
+    policy, folders = policy_of(declared)
+    files = engine.Files.of(folders)
+    with connect(platform.target(declared), work="migrate plan") as connection:
+        planned = engine.plan_migrations(connection, files, policy, target=target, database=declared.name)
+        trial, reason = None, None
+        if planned.pending:
+            try:
+                with _cloned(platform, declared) as (space, scratch):
+                    trial = try_out(
+                        scratch, files, policy, target=target, database=declared.name, own_server=space.own_server
+                    )
+                reason = str(trial.failed) if trial.failed is not None else None
+            except PlatformError as error:
+                reason = str(error)
+        runs = [trial.of(pending.script) if trial is not None else None for pending in planned.pending]
+        tables = tuple(
+            live_tables(connection, [s.effect for s in run.statements] if run is not None else []) for run in runs
+        )
+    return ObservedPlan(plan=planned, trial=trial, not_observed=reason, tables=tables)
+
+
+def rehearse(
+    platform: Platform, declared: Declared, *, target: str | None = None, run_id: str | None = None
+) -> Rehearsal | None:
+    """Run what is pending on the newest backup, or where there is none on an empty copy; None: nothing is pending.
+
+    The plans of the statements that cost most are compared, before and after. Kept in the ledger.
+    """
+    started = time.monotonic()
+    policy, folders = policy_of(declared)
+    files = engine.Files.of(folders)
+    with connect(platform.target(declared), work="migrate rehearse") as connection:
+        planned = engine.plan_migrations(connection, files, policy, target=target, database=declared.name)
+        top = query_plans.top_statements(connection) if planned.pending else None
+    if not planned.pending:
+        return None
+    backup = _newest(platform, declared)
+    filled = _restored(platform, declared, backup) if backup is not None else _cloned(platform, declared)
+    with filled as (space, scratch):
+        before = query_plans.plans(scratch, top or ())
+        trial = try_out(scratch, files, policy, target=target, database=declared.name, own_server=space.own_server)
+        changes: Sequence[PlanChange] = ()
+        if trial.failed is None:
+            scratch.execute("analyze")
+            changes = query_plans.changes(top or (), before, query_plans.plans(scratch, top or ()))
+    found = Rehearsal(
+        database=declared.name,
+        basis="backup" if backup is not None else "schema clone",
+        backup=backup,
+        plan=planned,
+        trial=trial,
+        statements=None if top is None else len(top),
+        plan_changes=tuple(changes),
+        seconds=time.monotonic() - started,
+    )
+    digests = [pending.digest for pending in planned.pending]
+    trials.keep(platform, declared, "rehearsal", trials.fingerprint(*digests), found.as_json(), run_id=run_id)
+    return found
+
+
+def require(platform: Platform, declared: Declared, planned: MigrationPlan) -> None:
+    """Raise ``RehearsalNeeded`` unless the newest rehearsal has run all that is pending, as it is now."""
+    reason = _missing(platform, declared, planned)
+    if reason is None:
+        return
+    scripts = [pending.script for pending in planned.pending]
+    first = f"dbplatform backup create {declared.name}, then " if "no backup" in reason else ""
+    raise RehearsalNeeded(
+        scripts=scripts[0] if len(scripts) == 1 else f"{scripts[0]} and {len(scripts) - 1} more",
+        verb="it is" if len(scripts) == 1 else "they are",
+        database=declared.name,
+        reason=reason,
+        hint=f"Run: {first}dbplatform migrate rehearse {declared.name}",
+    )
+
+
+def _missing(platform: Platform, declared: Declared, planned: MigrationPlan) -> str | None:
+    """Why the newest rehearsal does not count; None: it does, or none is needed."""
+    policy, _ = policy_of(declared)
+    if not planned.pending or not planned.applied:
+        return None
+    newest = trials.newest(platform, declared, "rehearsal")
+    if newest is None:
+        return "there was none"
+    age = datetime.now(UTC) - newest.tried_at
+    if age > policy.rehearsal_max_age.timedelta:
+        return f"the newest rehearsal is older than {policy.rehearsal_max_age}"
+    rehearsed = {m["digest"] for m in newest.result["migrations"] if m["status"] == "applied"}
+    if any(pending.digest not in rehearsed for pending in planned.pending):
+        return "the newest rehearsal did not run it as it is now"
+    if not newest.result["passed"]:
+        return "the newest rehearsal did not pass"
+    if newest.result["basis"] != "backup" and declared.database.backups is not None:
+        return "the newest rehearsal had no backup to run on"
+    return None
+
+
+def _newest(platform: Platform, declared: Declared) -> Backup | None:
+    try:
+        return catalogue.find_backup(platform.ledger, declared.name)
+    except UnknownBackup:
+        return None
+
+
+@contextmanager
+def _cloned(platform: Platform, declared: Declared) -> Iterator[tuple[ScratchSpace, AutocommitConnection]]:
+    """A scratch database with the schema of the declared one, and how far its migrations are."""
+    policy, _ = policy_of(declared)
+    with scratch_space(platform, declared) as space:
+        clone.clone_schema(
+            platform.target(declared),
+            space.scratch,
+            programs=find_programs(),
+            roles=_knows(space),
+            with_rows=(policy.history_table, Relation(SCHEMA, PROGRESS)),
+        )
+        with connect(space.target, work="migrate trial") as connection:
+            yield space, connection
+
+
+@contextmanager
+def _restored(
+    platform: Platform, declared: Declared, backup: Backup
+) -> Iterator[tuple[ScratchSpace, AutocommitConnection]]:
+    """A scratch database with what the backup holds, its statistics gathered."""
+    policy = declared.database.backups or BackupPolicy()
+    with scratch_space(platform, declared) as space, catalogue.reading(platform.ledger, backup):
+        manifest = catalogue.load_manifest(backup)
+        loading.check_server(space.scratch.maintenance, space.target, backup, manifest, roles=False, room=None)
+        loading.load(
+            backup,
+            manifest,
+            space.scratch,
+            programs=find_programs(),
+            jobs=policy.logical.jobs,
+            roles=False,
+            policies=_knows(space),
+            task=f"restore {declared.name}",
+        )
+        with connect(space.target, work="migrate trial") as connection:
+            connection.execute("analyze")
+            yield space, connection
+
+
+def _knows(space: ScratchSpace) -> bool:
+    """Whether the scratch server has every role that the database names."""
+    rows = space.scratch.maintenance.execute("select rolname from pg_roles").fetchall()
+    return set(space.source.roles) <= {name for (name,) in rows}
