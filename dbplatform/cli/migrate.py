@@ -5,6 +5,7 @@ What only some verbs need is imported by them: ``apply`` with nothing to do runs
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -26,7 +27,7 @@ from dbplatform.cli.common import (
 from dbplatform.operations import schema
 
 
-@click.group("migrate", cls=SubVerbs, not_built_yet=("lint", "drift"))
+@click.group("migrate", cls=SubVerbs, not_built_yet=("drift",))
 def command() -> None:
     """Migrations by Flyway's names, with Flyway's history table."""
 
@@ -39,21 +40,30 @@ def command() -> None:
 @click.pass_context
 def plan(context: click.Context, database: str, target: str | None, quick: bool, as_json: bool) -> None:
     """What would be applied, and what each statement would lock and rewrite."""
+    from dbplatform.operations import schema_lint
+
     platform, declared = opened(context, database)
     if quick:
-        found = schema.plan(platform, declared, target=target).as_json()
-        show_json(found) if as_json else _show(found)
-        return
-    from dbplatform.cli.rehearsed import show_observed
-    from dbplatform.operations import rehearsal
+        document, observed = schema.plan(platform, declared, target=target).as_json(), None
+    else:
+        from dbplatform.operations import rehearsal
 
-    with bars():
-        observed = rehearsal.plan(platform, declared, target=target)
+        with bars():
+            observed = rehearsal.plan(platform, declared, target=target)
+        document = observed.as_json()
+    not_linted = schema_lint.fill(platform, declared, document)
+    if not_linted:
+        note(f"Not linted: {not_linted}")
     if as_json:
-        show_json(observed.as_json())
+        show_json(document)
         return
-    _show(observed.as_json())
-    show_observed(observed)
+    _show(document)
+    if observed is not None:
+        from dbplatform.cli.rehearsed import show_observed
+
+        show_observed(observed)
+    for migration in document["migrations"]:
+        _show_findings(migration["findings"] or ())
 
 
 @command.command()
@@ -120,6 +130,27 @@ def undo(context: click.Context, database: str, target: str | None, dry_run: boo
     with bars():
         report = schema_care.undo(platform, declared, target=target).as_json()
     show_json(report) if as_json else _show(report)
+
+
+@command.command()
+@database_argument
+@click.option("--all", "every", is_flag=True, help="Every file, also applied ones; needs no server.")
+@json_option
+@click.pass_context
+def lint(context: click.Context, database: str, every: bool, as_json: bool) -> int:
+    """What blocks traffic or breaks clients in the pending files, by squawk. Exit 1 with open findings."""
+    from dbplatform.operations import schema_lint
+
+    platform, declared = opened(context, database)
+    report = schema_lint.lint(platform, declared, every=every)
+    if as_json:
+        show_json(report.as_json())
+        return 1 if report.open else 0
+    _show_findings(report.as_json()["findings"])
+    judged = f"for PostgreSQL {report.server_major}" if report.server_major else "for the newest PostgreSQL"
+    which = f"{'files' if every else 'pending files'}: {report.files}"
+    say(f"{database}: {len(report.open)} open, {len(report.accepted)} accepted ({which}, judged {judged})")
+    return 1 if report.open else 0
 
 
 @command.command()
@@ -250,6 +281,15 @@ def _show_repair(document: dict[str, Any]) -> None:
     lines += [f"{script}: its statement in doubt will run again" for script in document["again"]]
     for line in lines or ["nothing to mend"]:
         say(f"{document['database']}: {line}")
+
+
+def _show_findings(findings: Iterable[dict[str, Any]]) -> None:
+    """The open findings, each with its place as editors know it."""
+    for found in findings:
+        if found["status"] == "open":
+            say(f"{found['file']}:{found['line']}:{found['column']}: {found['rule']}: {found['message']}")
+            if found["help"]:
+                say(f"  {found['help']}")
 
 
 #: A longer list says nothing more to a person; ``--json`` has all of it.

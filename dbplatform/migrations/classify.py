@@ -213,13 +213,9 @@ def may_commit(statement: Statement) -> bool:
 def retyped(statement: Statement) -> list[Retyped]:
     """The column types that an ALTER TABLE changes."""
     words = words_of(statement)
-    if words[:2] != ["alter", "table"]:
+    table = altered_table(statement)
+    if table is None:
         return []
-    begins = _first_action(words)
-    table = tuple(token.value for token in statement.tokens[2:begins] if token.kind in ("word", "quoted"))
-    for word in ("if", "exists", "only"):
-        if table[:1] == (word,) and len(table) > 1:
-            table = table[1:]
     found = []
     for first, last in _actions(statement):
         action = words[first:last]
@@ -228,6 +224,47 @@ def retyped(statement: Statement) -> list[Retyped]:
             span = (statement.tokens[first].start, statement.tokens[last - 1].end)
             found.append(Retyped(table=table, span=span))
     return found
+
+
+def altered_table(statement: Statement) -> tuple[str, ...] | None:
+    """The name in an ALTER TABLE, in its parts; none for another statement."""
+    words = words_of(statement)
+    if words[:2] != ["alter", "table"]:
+        return None
+    named = statement.tokens[2 : _first_action(words)]
+    table = tuple(token.value for token in named if token.kind in ("word", "quoted"))
+    for word in ("if", "exists", "only"):
+        if table[:1] == (word,) and len(table) > 1:
+            table = table[1:]
+    return table
+
+
+def created_table(statement: Statement) -> tuple[str, ...] | None:
+    """The name in a CREATE TABLE that makes a new one, in its parts; none for another statement."""
+    words = words_of(statement)
+    at = next((n for n, word in enumerate(words[:4]) if word == "table"), None)
+    if words[0] != "create" or at is None or words[at + 1 : at + 3] == ["if", "not"]:
+        return None
+    return _name_at(statement, at + 1)
+
+
+def indexed_table(statement: Statement) -> tuple[str, ...] | None:
+    """The table of a CREATE INDEX, in the parts of its name; none for another statement."""
+    words = words_of(statement)
+    if words[0] != "create" or "index" not in words[1:3] or "on" not in words:
+        return None
+    at = words.index("on") + 1
+    return _name_at(statement, at + 1 if words[at : at + 1] == ["only"] else at)
+
+
+def _name_at(statement: Statement, at: int) -> tuple[str, ...]:
+    """The parts of the name whose first one is that token."""
+    parts = [token.value for token in statement.tokens[at : at + 1]]
+    words = words_of(statement)
+    while words[at + 1 : at + 2] == ["."] and at + 2 < len(words):
+        at += 2
+        parts.append(statement.tokens[at].value)
+    return tuple(parts)
 
 
 def _drops_column(statement: Statement) -> bool:

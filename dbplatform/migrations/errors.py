@@ -8,12 +8,14 @@ UsageError
 +-- UndoImpossible          no undo file, or a version that has none by its nature
 +-- BaselineImpossible      the history has begun already
 +-- RepairImpossible        what it is told to mend is not there
++-- UnknownRule             a rule of lint that there is not
 `-- DestructiveStatement
 WorkError
 +-- MigrationFailed         PostgreSQL refused a statement
 +-- IndexInTheWay           a name that CREATE INDEX CONCURRENTLY wants is taken
 +-- InDoubt                 an earlier run was killed in a statement that left no trace
 +-- FileChangedHalfWay      a file that ran in part has changed in that part
++-- LintCouldNotRun         squawk is missing, or gave no answer
 `-- HistoryTableError       it cannot be read or made
 """
 
@@ -50,6 +52,10 @@ class RepairImpossible(UsageError):
     """{message}"""
 
 
+class UnknownRule(UsageError):
+    """Lint has no rule {rule!r}."""
+
+
 class DestructiveStatement(UsageError):
     """The statement destroys data ({what}) and the policy does not allow it: {statement}"""
 
@@ -77,3 +83,7 @@ class ServerWide(WorkError):
 
 class FileChangedHalfWay(WorkError):
     """The first {done} statements of {script} ran in an earlier run, and they are not the same any more."""
+
+
+class LintCouldNotRun(WorkError):
+    """{message}"""

@@ -21,9 +21,12 @@ _PLACEHOLDER = re.compile(r"\$\{(.*?)(\}|\Z)", re.DOTALL)
 
 
 class Placeholders:
-    """The values for the files of one database. The server is asked only for what a file uses, and only once."""
+    """The values for the files of one database. The server is asked only for what a file uses, and only once.
 
-    def __init__(self, connection: AnyConnection, declared: Mapping[str, str], history_table: Relation) -> None:
+    Without a connection its user and database are called ``unknown``.
+    """
+
+    def __init__(self, connection: AnyConnection | None, declared: Mapping[str, str], history_table: Relation) -> None:
         self._connection = connection
         self._values = {name.lower(): value for name, value in declared.items()}
         self._history_table = history_table
@@ -70,12 +73,14 @@ class Placeholders:
         if key == "flyway:table":
             return self._history_table.name
         if key == "flyway:database":
-            return self._connection.info.dbname
+            return self._connection.info.dbname if self._connection else "unknown"
         if key == "flyway:timestamp":
             return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         if key == "flyway:workingdirectory":
             return str(Path.cwd())
         if key == "flyway:user":
+            if self._connection is None:
+                return "unknown"
             row = self._connection.execute("select current_user").fetchone()
             assert row is not None
             return str(row[0])

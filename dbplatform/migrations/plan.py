@@ -156,7 +156,7 @@ def read_pending(
         migration=migration,
         checksum=checksum,
         statements=script.statements,
-        in_transaction=_in_transaction(migration, script.statements),
+        in_transaction=runs_in_transaction(migration, script.statements),
         may_rewrite=may_rewrite,
     )
 
@@ -168,7 +168,8 @@ def _refuse_rewrites(connection: AnyConnection, script: Script, migration: Migra
             raise classify.refused(classify.RETYPE, statement, file=migration.path)
 
 
-def _in_transaction(migration: Migration, statements: tuple[Statement, ...]) -> bool:
+def runs_in_transaction(migration: Migration, statements: tuple[Statement, ...]) -> bool:
+    """Whether the file is one transaction; raises for a file that can run neither in one nor without."""
     alone = [(s, words) for s in statements if (words := classify.needs_no_transaction(s))]
     if not alone:
         return migration.execute_in_transaction is not False

@@ -13,6 +13,27 @@ from dbplatform.postgres.words import DurationWords, Interval, Policy, RelationN
 FolderName = Annotated[str, Field(min_length=1)]
 
 
+class AcceptedFinding(Policy):
+    """A finding that is meant, in files that are applied already: a comment in them would change their checksum."""
+
+    rules: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, description="The rules, as lint names them.")
+    script: str = Field(
+        min_length=1,
+        description="The file as the history names it, such as V3__index.sql; * and ? stand for any characters.",
+    )
+    reason: str = Field(min_length=1, description="Why it is meant.")
+
+
+class LintPolicy(Policy):
+    """What `migrate lint` looks for, and what is accepted."""
+
+    pedantic: bool = Field(
+        default=False,
+        description="Whether matters of taste are found, too: types of columns, domains, the order of enums.",
+    )
+    accept: list[AcceptedFinding] = Field(default_factory=list, description="Findings that are meant.")
+
+
 class MigrationPolicy(Policy):
     """How the schema of one database is migrated."""
 
@@ -62,6 +83,7 @@ class MigrationPolicy(Policy):
         validate_default=True,
         description="How old a rehearsal may be to count for require_rehearsal.",
     )
+    lint: LintPolicy = Field(default_factory=LintPolicy)
 
     def folders(self, base: Path) -> tuple[Path, ...]:
         """The folders of the files, seen from the folder of the declaration."""

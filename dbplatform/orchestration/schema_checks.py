@@ -10,7 +10,7 @@ import dagster as dg
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
-from dbplatform.operations import schema_care
+from dbplatform.operations import schema_care, schema_lint
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
@@ -76,7 +76,19 @@ def _undo(platform: Platform, declared: Declared, run_id: str) -> Found:
     )
 
 
+def _lint(platform: Platform, declared: Declared, run_id: str) -> Found:
+    report = schema_lint.lint(platform, declared, every=True)
+    words = f"{len(report.open)} open findings in {report.files} files, {len(report.accepted)} accepted."
+    rows = [finding.as_json() for finding in report.open]
+    return (
+        not report.open,
+        words,
+        {"accepted": len(report.accepted), **table_metadata("findings", rows, ("file", "line", "rule", "message"))},
+    )
+
+
 #: Each check: what it says when it passes, and how it is asked.
 _CHECKS: dict[str, tuple[str, Check]] = {
     "undo": ("Each undo file gives back the schema that was there before: tried out in a scratch database.", _undo),
+    "lint": ("No file blocks traffic or breaks clients unless somebody accepted it, with a reason.", _lint),
 }
