@@ -42,7 +42,7 @@ _TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")
 _TAKEN = ("dagster", "dbplatform_ledger", "postgres", "template0", "template1")
 
 #: The jobs of a database are named as it is, with one of these behind.
-JOBS = ("migrate", "backup", "drill", "restore", "quality", "daily", "weekly", "monthly", "quarterly")
+JOBS = ("migrate", "rehearse", "backup", "drill", "restore", "quality", "daily", "weekly", "monthly", "quarterly")
 
 
 def _owner(value: str) -> str:

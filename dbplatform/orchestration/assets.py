@@ -1,17 +1,17 @@
-"""The assets of one declared database: migrations, partitions, seed. Tables and their checks are in ``checks``.
+"""The assets of one declared database: migrations, their rehearsal, partitions, seed. Its tables are in ``checks``.
 
 Each step calls an operation that the command line calls too, and publishes its report as metadata: numbers that Dagster
 plots over time, and tables that it shows in line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from dbplatform.declaration.loading import Declared
-from dbplatform.operations import partitions, schema, seeds
+from dbplatform.operations import partitions, rehearsal, schema, seeds
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
@@ -49,6 +49,11 @@ def writing_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDefi
     return assets
 
 
+def rehearsal_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDefinition]:
+    """The rehearsal of what is pending; it belongs to no run but its own."""
+    return [] if declared.database.migrations is None else [_rehearsal(platform, declared)]
+
+
 def last_stage(assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetKey]:
     """What the tables wait for: the seed, else the partitions and migrations."""
     seeds_ = [asset.key for asset in assets if asset.key.path[1:] == ["seed"]]
@@ -77,6 +82,7 @@ def _migrations(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         rows = [
             m for m in found["migrations"] if m["status"] == wanted and (options.dry_run or m["seconds"] is not None)
         ]
+        statements = [] if options.dry_run else _statements(rows)
         return dg.MaterializeResult(
             metadata={
                 "dry run": options.dry_run,
@@ -84,10 +90,66 @@ def _migrations(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
                 wanted: len(rows),
                 "seconds": float(sum(m["seconds"] or 0 for m in rows)),
                 **table_metadata("migrations", rows, ("version", "description", "script", "seconds")),
+                **table_metadata("statements", statements, ("script", "statement", "lock", "rewrites", "seconds")),
             }
         )
 
     return migrations
+
+
+def _rehearsal(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.rehearsal(declared.name),
+        deps=[keys.backup(declared.name)] if declared.database.backups is not None else [],
+        description="What is pending, run on the newest backup in a scratch database: locks, rewrites, times, the log "
+        "that it writes, and the plans of the statements that cost most before and after. Fails when it does not pass.",
+        group_name=declared.name,
+        owners=declared.database.owners,
+        kinds={"postgres", "sql"},
+    )
+    def rehearsed(
+        context: dg.AssetExecutionContext, config: MigrateConfig, options: dg.ResourceParam[Options]
+    ) -> dg.MaterializeResult[Any]:
+        if options.dry_run:
+            return dg.MaterializeResult(metadata={"dry run": True, "plan": "What is pending would be rehearsed."})
+        with step(context, f"{declared.name}/rehearsal"):
+            report = rehearsal.rehearse(platform, declared, target=config.target, run_id=context.run_id)
+        if report is None:
+            return dg.MaterializeResult(metadata={"dry run": False, "pending": 0})
+        found = report.as_json()
+        changes = [
+            {"statement": c["query"], "breaks": c["breaks"], "before": c["before"]["cost"], "after": c["after"]["cost"]}
+            for c in found["plan_changes"]
+        ]
+        columns = ("script", "statement", "lock", "rewrites", "seconds", "wal_bytes")
+        metadata: dict[str, Any] = {
+            "dry run": False,
+            "pending": len(found["migrations"]),
+            "passed": report.passed,
+            "on": f"backup {found['backup_id']}" if found["backup_id"] else "an empty copy of the schema",
+            "seconds": report.seconds,
+            **table_metadata("statements", _statements(found["migrations"]), columns),
+            **table_metadata("other plans", changes, ("statement", "breaks", "before", "after")),
+        }
+        if not report.passed:
+            broken = [change["statement"] for change in changes if change["breaks"]]
+            raise dg.Failure(
+                description=found["error"] or f"It breaks statements of the application: {'; '.join(broken)}",
+                metadata=metadata,
+                allow_retries=False,
+            )
+        return dg.MaterializeResult(metadata=metadata)
+
+    return rehearsed
+
+
+def _statements(migrations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each statement of migrations as the contract writes them."""
+    return [
+        {**statement, "script": migration["script"], "statement": statement["sql"]}
+        for migration in migrations
+        for statement in migration["statements"]
+    ]
 
 
 def _partitions(

@@ -16,7 +16,7 @@ from dbplatform.declaration.loading import FILE, Declared, load_file
 from dbplatform.declaration.project import Project
 from dbplatform.declaration.scaffold import database_files, database_name
 from dbplatform.operations.platform import Platform
-from dbplatform.orchestration.assets import last_stage, writing_assets
+from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writing_assets
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.resources import options_at_launch
@@ -60,6 +60,7 @@ class ManagedDatabase(dg.Component):
         assets += table_assets(self.platform, self.declared, deps=filled)
         assets += backup_assets(self.platform, self.declared, deps=filled)
         assets += watching_assets(self.platform, self.declared)
+        assets += rehearsal_assets(self.platform, self.declared)
         jobs = jobs_of(self.declared, assets)
         return dg.Definitions(
             assets=assets,

@@ -16,9 +16,12 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
     """The main job, named as the database, and one per capability."""
     database = declared.name
     every = [key for asset in assets for key in asset.keys]
-    jobs = [_job(database, database, every, "The whole graph: migrate, partition, seed, check, report.")]
+    graph = [key for key in every if key != keys.rehearsal(database)]
+    jobs = [_job(database, database, graph, "The whole graph: migrate, partition, seed, check, report.")]
     if keys.migrations(database) in every:
         jobs.append(_job(database, f"{database}_migrate", [keys.migrations(database)], "Apply pending migrations."))
+        rehearsed = [keys.rehearsal(database)]
+        jobs.append(_job(database, f"{database}_rehearse", rehearsed, "Rehearse what is pending on a restored copy."))
     checked = [key for key in every if key.path[1] == "tables" or key == keys.quality_report(database)]
     if checked:
         jobs.append(_job(database, f"{database}_quality", checked, "Run the data-quality checks; write the report."))

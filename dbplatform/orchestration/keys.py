@@ -9,6 +9,10 @@ def migrations(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "migrations"])
 
 
+def rehearsal(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "rehearsal"])
+
+
 def partitions(database: str, relation: Relation) -> dg.AssetKey:
     return dg.AssetKey([database, "partitions", relation.word])
 
