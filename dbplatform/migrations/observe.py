@@ -162,10 +162,10 @@ class Observer:
 
     def effect(self, statement: Statement, rows: list[TupleRow]) -> Effect | None:
         """What ``LOOK`` told behind the statement. Raises ``ServerWide`` in a trial beside a real database."""
-        touched = [_SERVER_WIDE[oid] for oid, _, shared, _, _ in rows if shared and oid in _SERVER_WIDE]
-        if touched and self._own_server:
-            what = " and ".join(sorted(set(touched)))
-            raise ServerWide(statement=statement.summary, what=what, hint=_ELSEWHERE)
+        shared = {oid for oid, _, shared, _, _ in rows if shared}
+        touched = next((words for oid, words in _SERVER_WIDE.items() if oid in shared), None)
+        if touched is not None and self._own_server:
+            raise ServerWide(statement=statement.summary, what=touched, hint=_ELSEWHERE)
         own = [row for row in rows if not row[2]]
         try:
             self._learn({row[0] for row in own})

@@ -26,7 +26,7 @@ _TOP = """
     from {}
     where dbid = (select oid from pg_database where datname = current_database())
       and query ~* '^\\s*(select|with|insert|update|delete|merge|values)\\M'
-      and query !~* '(pg_catalog|pg_stat|pg_class|information_schema|dbplatform)'
+      and query !~* '(pg_catalog|pg_stat|pg_class|information_schema|dbplatform|hashtextextended\\(t,)'
     group by query order by 3 desc limit %s
 """
 _PARAMETER = re.compile(r"\$(\d+)")

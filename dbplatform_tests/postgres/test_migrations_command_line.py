@@ -114,7 +114,7 @@ def test_up_down_up_is_tested_in_a_scratch_database_that_is_dropped(
     assert "V2__price.sql after its undo: column public.item.price should not be there" in failed.out
     assert "Without an undo file: V1__item.sql" in failed.err
     with connect(Target("server", server_url), work="test") as connection:
-        left = "select count(*) from pg_database where datname like 'dbplatform_drill_%'"
+        left = "select count(*) from pg_database where datname like 'dbplatform_trial_%'"
         assert connection.execute(left.encode()).fetchone() == (0,)
     with connect(database, work="test") as connection:
         assert connection.execute("select to_regclass('item')").fetchone() == (None,)

@@ -1,0 +1,278 @@
+"""What a migration costs, known before it runs: the plan by an empty copy of the schema, the rehearsal by a backup."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+import pytest
+
+from dbplatform.cli.main import main
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.migrations.observe import MODE_OF
+from dbplatform.postgres.connection import Target
+
+if TYPE_CHECKING:
+    from dbplatform_tests.second_server import SecondServer
+
+pytest_plugins = ("dbplatform_tests.second_server",)
+
+DECLARATION = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL, environment: test, scratch_url_env: SCRATCH_URL}
+  migrations: {directory: migrations, allow_destructive: true, require_rehearsal: true}
+  backups: {}
+"""
+#: Holds the migration in its transaction until the test has looked.
+GATE = 4711
+
+
+class Typed(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Type = Callable[..., Typed]
+Write = Callable[[str, str], None]
+
+
+@pytest.fixture
+def project(tmp_path: Path, server_url: str, database: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one database; its first migration is applied, and made a thousand items."""
+    folder = tmp_path / "defs" / "shop"
+    (folder / "migrations").mkdir(parents=True)
+    (folder / "defs.yaml").write_text(DECLARATION)
+    (folder / "migrations" / "V1__item.sql").write_text(
+        "create table item (id int primary key, name text, price int);\n"
+        "insert into item select g, 'n' || g, g from generate_series(1, 1000) g;\n"
+    )
+    monkeypatch.setenv("SHOP_URL", database.url)
+    monkeypatch.setenv("SCRATCH_URL", server_url)
+    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+    monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.fixture
+def type_(project: Path, capsys: pytest.CaptureFixture[str]) -> Type:
+    """Type a command."""
+
+    def typed(*arguments: str) -> Typed:
+        with pytest.raises(SystemExit) as left:
+            main(["-C", str(project), *arguments])
+        captured = capsys.readouterr()
+        return Typed(int(left.value.code or 0), captured.out, captured.err)
+
+    assert typed("migrate", "apply", "shop").code == 0
+    return typed
+
+
+@pytest.fixture
+def write(project: Path) -> Write:
+    """Write a migration."""
+
+    def written(script: str, text: str) -> None:
+        (project / "defs" / "shop" / "migrations" / script).write_text(text)
+
+    return written
+
+
+@pytest.fixture
+def session(database: Target) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        yield connection
+
+
+def databases(connection: psycopg.Connection[Any]) -> set[str]:
+    return {name for (name,) in connection.execute("select datname from pg_database").fetchall()}
+
+
+def test_a_plan_tells_lock_rewrite_size_and_who_is_in_the_way(
+    type_: Type, write: Write, session: psycopg.Connection[Any], database: Target
+) -> None:
+    write("V2__type.sql", "alter table item alter column price type bigint;\ncreate table own (id int);")
+    session.execute("analyze item")
+    with psycopg.connect(database.url, application_name="till") as other:
+        other.execute("select from item")
+        before = databases(session)
+        [migration] = type_("migrate", "plan", "shop", "--json").json["migrations"]
+    assert databases(session) == before
+    first, second = migration["statements"]
+    assert (first["lock"], first["rewrites"], first["rewritten"]) == ("ACCESS EXCLUSIVE", True, ["public.item"])
+    assert (second["lock"], second["rewrites"]) == (None, False)
+    [table] = migration["tables"]
+    assert (table["relation"], table["mode"], table["rows"]) == ("public.item", "ACCESS EXCLUSIVE", 1000)
+    assert table["bytes"] == session.execute("select pg_total_relation_size('item')").fetchone()[0]  # type: ignore[index]
+    [blocker] = table["blocked_by"]
+    assert (blocker["application"], blocker["mode"], blocker["state"]) == (
+        "till",
+        "ACCESS SHARE",
+        "idle in transaction",
+    )
+
+
+def test_a_plan_that_cannot_be_tried_out_says_so_and_is_still_a_plan(type_: Type, write: Write) -> None:
+    write("V2__rows.sql", "do $$begin if not exists (select from item) then raise 'no items'; end if; end$$;")
+    document = type_("migrate", "plan", "shop", "--json").json
+    assert "no items" in document["not_observed"]
+    [migration] = document["migrations"]
+    assert (migration["observed"], migration["statements"][0]["lock"]) == (False, None)
+
+
+def test_a_quick_plan_makes_no_scratch_database(type_: Type, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("V2__two.sql", "create table two (id int);")
+    monkeypatch.setenv("SCRATCH_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+    assert "V2__two.sql" in type_("migrate", "plan", "shop", "--quick").out
+    assert "Not all of it could be looked at" in type_("migrate", "plan", "shop").err
+
+
+def test_a_scratch_server_of_another_version_is_refused(
+    type_: Type, write: Write, second_server: SecondServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("V2__two.sql", "create table two (id int);")
+    monkeypatch.setenv("SCRATCH_URL", second_server.superuser_url())
+    refused = type_("migrate", "rehearse", "shop")
+    assert refused.code == 2
+    assert "runs PostgreSQL 15" in refused.err
+    assert "scratch_url_env" in refused.err
+
+
+def test_a_rehearsal_on_a_backup_measures_and_compares_plans(
+    type_: Type, write: Write, session: psycopg.Connection[Any]
+) -> None:
+    session.execute("create extension pg_stat_statements")
+    session.execute("insert into item select g, 'n' || g, g from generate_series(1001, 20000) g")
+    session.execute("select price from item where name = 'n7'")
+    session.execute("select name from item where id = 7")
+    assert type_("backup", "create", "shop").code == 0
+    write("V2__index.sql", "create index item_name on item (name);")
+    rehearsed = type_("migrate", "rehearse", "shop", "--json")
+    document = rehearsed.json
+    assert (rehearsed.code, document["passed"], document["basis"]) == (0, True, "backup")
+    [statement] = document["migrations"][0]["statements"]
+    assert (statement["lock"], statement["scanned"]) == ("SHARE", ["public.item"])
+    assert statement["seconds"] > 0
+    # The index is written to the log in whole: each of 20,000 entries has some bytes.
+    assert statement["wal_bytes"] > 20_000
+    [change] = [c for c in document["plan_changes"] if "where name" in c["query"]]
+    assert any("item_name" in node for node in change["after"]["nodes"])
+    assert change["after"]["cost"] < change["before"]["cost"]
+
+
+def test_a_rehearsal_finds_the_statement_of_the_application_that_would_break(
+    type_: Type, write: Write, session: psycopg.Connection[Any]
+) -> None:
+    session.execute("create extension pg_stat_statements")
+    session.execute("select price from item where id = 7")
+    type_("backup", "create", "shop")
+    write("V2__rename.sql", "alter table item rename column price to cents;")
+    rehearsed = type_("migrate", "rehearse", "shop", "--json")
+    assert (rehearsed.code, rehearsed.json["passed"]) == (1, False)
+    broken = [change["query"] for change in rehearsed.json["plan_changes"] if change["breaks"]]
+    assert broken == ["select price from item where id = $1"]
+    assert 'BROKEN: select price from item where id = $1: column "price" does not exist' in (
+        type_("migrate", "rehearse", "shop").out
+    )
+
+
+def test_without_a_backup_the_rehearsal_says_that_it_tells_no_times(type_: Type, write: Write) -> None:
+    write("V2__index.sql", "create index item_name on item (name);")
+    document = type_("migrate", "rehearse", "shop", "--json").json
+    [statement] = document["migrations"][0]["statements"]
+    assert (document["basis"], document["passed"], statement["lock"]) == ("schema clone", True, "SHARE")
+    assert (statement["seconds"], statement["wal_bytes"]) == (None, None)
+    assert "no times" in type_("migrate", "rehearse", "shop").out
+
+
+def test_apply_waits_for_a_rehearsal_of_just_these_files(
+    type_: Type, write: Write, session: psycopg.Connection[Any], ledger: Ledger
+) -> None:
+    def applied() -> Typed:
+        return type_("migrate", "apply", "shop")
+
+    write("V2__index.sql", "create index item_name on item (name);")
+    refused = applied()
+    assert refused.code == 3
+    assert "V2__index.sql must be rehearsed before it is applied to shop: there was none" in refused.err
+    type_("migrate", "rehearse", "shop")
+    assert "had no backup to run on" in applied().err
+    type_("backup", "create", "shop")
+    type_("migrate", "rehearse", "shop")
+    write("V2__index.sql", "create index item_price on item (price);")
+    assert "did not run it as it is now" in applied().err
+    type_("migrate", "rehearse", "shop")
+    with psycopg.connect(ledger.target.url) as connection:
+        connection.execute("update ledger.trial set tried_at = tried_at - interval '8 days'")
+    assert "older than 7 days" in applied().err
+    type_("migrate", "rehearse", "shop")
+    assert applied().code == 0
+    assert session.execute("select to_regclass('item_price') is not null").fetchone() == (True,)
+
+
+def test_a_rehearsal_predicts_the_locks_that_apply_then_holds(
+    type_: Type, write: Write, session: psycopg.Connection[Any]
+) -> None:
+    type_("backup", "create", "shop")
+    write(
+        "V2__many.sql",
+        "create table part (id int primary key, item int references item);\n"
+        "create index item_price on item (price);\n"
+        "alter table item add column note text;\n"
+        f"select pg_advisory_xact_lock({GATE});",
+    )
+    document = type_("migrate", "rehearse", "shop", "--json").json
+    predicted = {(k["relation"], k["mode"]) for s in document["migrations"][0]["statements"] for k in s["locks"]}
+    session.execute("select pg_advisory_lock(%s)", (GATE,))
+    thread = threading.Thread(target=type_, args=("migrate", "apply", "shop"))
+    thread.start()
+    try:
+        assert _held_by_waiter(session) == predicted
+    finally:
+        session.execute("select pg_advisory_unlock(%s)", (GATE,))
+        thread.join()
+    assert {mode for _, mode in predicted} >= {"SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"}
+
+
+def _held_by_waiter(session: psycopg.Connection[Any]) -> set[tuple[str, str]]:
+    """The table locks of the session that waits for the gate, in the words of the manual."""
+    waiter = "select pid from pg_locks where locktype = 'advisory' and objid = %s and not granted"
+    ended = threading.Event()
+    while (row := session.execute(waiter, (GATE,)).fetchone()) is None:
+        assert not ended.wait(0.01)
+    rows = session.execute(
+        """
+        select l.relation::regclass::text, l.mode from pg_locks l join pg_class c on c.oid = l.relation
+        where l.pid = %s and c.relkind = 'r' and l.relation >= 16384 and c.relname <> 'flyway_schema_history'
+        """,
+        (row[0],),
+    ).fetchall()
+    return {(f"public.{name}", MODE_OF[mode]) for name, mode in rows}
+
+
+def test_what_changes_the_whole_server_is_not_tried_beside_the_database(
+    type_: Type, write: Write, session: psycopg.Connection[Any]
+) -> None:
+    write("V2__role.sql", "create role dbplatform_test_reader;")
+    rehearsed = type_("migrate", "rehearse", "shop")
+    assert rehearsed.code == 1
+    assert "changes the server's roles" in rehearsed.out
+    assert session.execute("select from pg_roles where rolname = 'dbplatform_test_reader'").fetchone() is None
+
+
+def test_a_drill_restores_to_the_declared_scratch_server(type_: Type, project: Path) -> None:
+    type_("backup", "create", "shop")
+    assert type_("drill", "shop", "--json").json["proven"] is True
+    assert not (project / "home" / "postgres").exists()
