@@ -1,4 +1,4 @@
-"""``dbplatform migrate``: plan, apply, undo and test a database's migrations; show and mend their history.
+"""``dbplatform migrate``: plan, apply, undo and test a database's migrations; show drift; show and mend their history.
 
 What only some verbs need is imported by them: ``apply`` with nothing to do runs on every start of a service.
 """
@@ -13,6 +13,7 @@ import click
 from dbplatform.cli.common import (
     SubVerbs,
     bars,
+    bold,
     confirmed,
     database_argument,
     dry_run_option,
@@ -27,7 +28,7 @@ from dbplatform.cli.common import (
 from dbplatform.operations import schema
 
 
-@click.group("migrate", cls=SubVerbs, not_built_yet=("drift",))
+@click.group("migrate", cls=SubVerbs)
 def command() -> None:
     """Migrations by Flyway's names, with Flyway's history table."""
 
@@ -183,6 +184,53 @@ def test(context: click.Context, database: str, as_json: bool) -> int:
     if found.without_undo:
         note(f"Without an undo file: {', '.join(found.without_undo)}")
     return 0 if found.passed else 1
+
+
+@command.command()
+@database_argument
+@json_option
+@click.pass_context
+def drift(context: click.Context, database: str, as_json: bool) -> int:
+    """How the schema differs from the one that its migrations make. Exit 1 when it does."""
+    from dbplatform.operations import schema_drift
+
+    platform, declared = opened(context, database)
+    with bars():
+        found = schema_drift.drift(platform, declared)
+    document = found.as_json()
+    if as_json:
+        show_json(document)
+    else:
+        _show_drift(document)
+    return 1 if found.differences else 0
+
+
+def _show_drift(document: dict[str, Any]) -> None:
+    database, differences = document["database"], document["differences"]
+    at = f"at version {document['version'] or 'none'}"
+    for left_out in document["left_out"]:
+        made = ", ".join(left_out["objects"]) or "nothing"
+        note(f"{database}: {left_out['script']} is pending; not compared is what it makes: {made}")
+    for words in document["notes"]:
+        note(f"{database}: {words}")
+    if not differences:
+        say(f"{database}: the schema is what its migrations make, {at}")
+        return
+    count = "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
+    say(bold(f"{database}: {count} from what its migrations make, {at}"))
+    groups = {"missing": "actual", "only here": "expected"}
+    for group in ("missing", "different", "only here"):
+        told = [
+            d for d in differences if group == next((g for g, side in groups.items() if d[side] is None), "different")
+        ]
+        if told:
+            say(f"{group}:")
+        for difference in told:
+            say(f"  {difference['sentence']}")
+    fixes = [difference["fix_sql"] for difference in differences if difference["fix_sql"]]
+    if fixes:
+        say(bold(f"SQL that mends {len(fixes)} of {len(differences)} and drops no data; read it before you run it:"))
+        say("\n".join(fixes))
 
 
 @command.command()

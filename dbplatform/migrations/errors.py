@@ -9,13 +9,15 @@ UsageError
 +-- BaselineImpossible      the history has begun already
 +-- RepairImpossible        what it is told to mend is not there
 +-- UnknownRule             a rule of lint that there is not
-`-- DestructiveStatement
++-- DestructiveStatement
+`-- SchemaDrifted           block_on_drift
 WorkError
 +-- MigrationFailed         PostgreSQL refused a statement
 +-- IndexInTheWay           a name that CREATE INDEX CONCURRENTLY wants is taken
 +-- InDoubt                 an earlier run was killed in a statement that left no trace
 +-- FileChangedHalfWay      a file that ran in part has changed in that part
 +-- LintCouldNotRun         squawk is missing, or gave no answer
++-- CannotCompare           the migrations do not build what the database should be
 `-- HistoryTableError       it cannot be read or made
 """
 
@@ -60,6 +62,10 @@ class DestructiveStatement(UsageError):
     """The statement destroys data ({what}) and the policy does not allow it: {statement}"""
 
 
+class SchemaDrifted(UsageError):
+    """The schema of {database} is not what its migrations make, and block_on_drift is declared: {first}{more}."""
+
+
 class MigrationFailed(WorkError):
     """{script} failed: {reason} (SQLSTATE {sqlstate}) in: {statement}"""
 
@@ -87,3 +93,7 @@ class FileChangedHalfWay(WorkError):
 
 class LintCouldNotRun(WorkError):
     """{message}"""
+
+
+class CannotCompare(WorkError):
+    """The schema of {database} could not be compared with its migrations: {reason}."""

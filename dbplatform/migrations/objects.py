@@ -1,9 +1,9 @@
-"""The schema of a database as a set of objects with their definitions, and how two such sets differ."""
+"""The schema of a database as a set of objects, each with the parts that define it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -11,49 +11,66 @@ from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.state import SCHEMA
 
-Objects = Mapping[tuple[str, str], str]
-"""Definition by kind and name: ``("column", "public.t.a"): "integer not null"``."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One object that is not what it should be; None: it is not there."""
+class SchemaObject:
+    """One object. Two are the same if their kind, name and parts are."""
 
     kind: str
     name: str
-    expected: str | None
-    actual: str | None
+    parts: Mapping[str, str]
+    """What defines it: ``{"type": "integer", "not null": "yes"}`` of a column."""
+    parent: str | None = field(default=None, compare=False)
+    """Kind and name of what it belongs to and goes with."""
+    sql: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Pieces of SQL that make, alter or remove it: see ``postgres/sql/schema_objects.sql``."""
+
+    @property
+    def full_name(self) -> str:
+        """Kind and name, as ``parent`` names it."""
+        return f"{self.kind} {self.name}"
+
+    @property
+    def words(self) -> str:
+        """Its parts in one line."""
+        return "; ".join(
+            text if part in ("definition", "type", "privileges", "text", "values") else f"{part} {text}"
+            for part, text in self.parts.items()
+        )
 
     def as_json(self) -> dict[str, Any]:
-        """One of ``differences``."""
-        return {"object": self.name, "kind": self.kind, "expected": self.expected, "actual": self.actual}
-
-    def __str__(self) -> str:
-        if self.actual is None:
-            return f"{self.kind} {self.name} is missing"
-        if self.expected is None:
-            return f"{self.kind} {self.name} should not be there"
-        return f"{self.kind} {self.name} is {self.actual!r}, not {self.expected!r}"
+        return {"kind": self.kind, "name": self.name, "parts": self.parts, "parent": self.parent, "sql": self.sql}
 
 
-def schema_objects(connection: AutocommitConnection, *, history_table: Relation) -> dict[tuple[str, str], str]:
+Objects = Mapping[tuple[str, str], SchemaObject]
+"""By kind and name."""
+
+
+def schema_objects(
+    connection: AutocommitConnection, *, history_table: Relation, partitioned: Sequence[Relation] = ()
+) -> dict[tuple[str, str], SchemaObject]:
     """Every object that a migration can define, at one moment; the platform's own and the history table left out.
 
-    The position of a column does not count: an undone DROP COLUMN cannot give it back. Owners do not either.
+    So are the partitions of the tables in ``partitioned``. The position of a column does not count: an undone DROP
+    COLUMN cannot give it back. Owners do not either.
     """
-    query = (files("dbplatform.postgres") / "sql" / "schema_objects.sql").read_text("utf-8")
-    leave_out = [SCHEMA] if history_table.schema == "public" else [SCHEMA, history_table.schema]
+    values = {
+        "leave_out": [SCHEMA],
+        "history": str(history_table),
+        # It is made with the history table, before any migration.
+        "history_schema": None if history_table.schema == "public" else history_table.schema,
+        "partitioned": [str(table) for table in partitioned],
+    }
     with connection.transaction():
         connection.execute("set transaction isolation level repeatable read, read only")
         connection.execute("select set_config('search_path', '', true)")
-        rows = connection.execute(query.encode(), {"leave_out": leave_out, "history": str(history_table)}).fetchall()
-    return {(kind, name): definition or "" for kind, name, definition in rows}
+        rows = connection.execute(query().encode(), values).fetchall()
+    return {
+        (kind, name): SchemaObject(kind=kind, name=name, parent=parent, parts=parts, sql=sql)
+        for kind, name, parent, parts, sql in rows
+    }
 
 
-def differences(expected: Objects, actual: Objects) -> tuple[Difference, ...]:
-    """Every object that is missing, extra or another one, by kind and name."""
-    return tuple(
-        Difference(kind=kind, name=name, expected=expected.get((kind, name)), actual=actual.get((kind, name)))
-        for kind, name in sorted(expected.keys() | actual.keys())
-        if expected.get((kind, name)) != actual.get((kind, name))
-    )
+def query() -> str:
+    """What is asked of the catalog."""
+    return (files("dbplatform.postgres") / "sql" / "schema_objects.sql").read_text("utf-8")

@@ -72,6 +72,11 @@ class MigrationPolicy(Policy):
         default=False,
         description="Whether a version below the newest applied one may still be applied. Otherwise it is refused.",
     )
+    block_on_drift: bool = Field(
+        default=False,
+        description="Whether pending migrations are refused while the schema is not what the applied ones make of an "
+        "empty database (`dbplatform migrate drift`). With nothing pending nothing is compared.",
+    )
     require_rehearsal: bool = Field(
         default=False,
         description="Whether pending migrations must have run in a rehearsal before they run here: "

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from dbplatform import progress
 from dbplatform.migrations.apply import apply_migrations
 from dbplatform.migrations.compare import Files, compare, version_of
+from dbplatform.migrations.differences import Difference, differences
 from dbplatform.migrations.errors import MigrationFailed
 from dbplatform.migrations.files import Folders, Migration, Version
-from dbplatform.migrations.objects import Difference, Objects, differences, schema_objects
+from dbplatform.migrations.objects import Objects, schema_objects
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.undo import apply_undo
 from dbplatform.postgres.connection import AutocommitConnection

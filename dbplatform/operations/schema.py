@@ -23,14 +23,21 @@ def plan(platform: Platform, declared: Declared, *, target: str | None = None) -
 def apply(
     platform: Platform, declared: Declared, *, target: str | None = None, run_id: str | None = None
 ) -> engine.MigrationReport:
-    """Apply what is pending, under the writer lock; recorded in the ledger when there was something to do."""
+    """Apply what is pending, under the writer lock; recorded in the ledger when there was something to do.
+
+    Raises ``SchemaDrifted`` where ``block_on_drift`` is declared and the schema is not what its migrations made.
+    """
     policy, folders = policy_of(declared)
     files = engine.Files.of(folders)
     with platform.writer(declared, "migrate") as connection:
         if not engine.compare(connection, files, policy, target=target).pending:
             return engine.apply_migrations(connection, files, policy, target=target, database=declared.name)
+        if policy.block_on_drift:
+            from dbplatform.operations import schema_drift  # with what it needs, more than a run with nothing to do does
+
+            schema_drift.refuse_drift(platform, declared, connection)
         if policy.require_rehearsal:
-            from dbplatform.operations import rehearsal  # with what it needs, more than a run with nothing to do does
+            from dbplatform.operations import rehearsal  # likewise
 
             planned = engine.plan_migrations(connection, files, policy, target=target, database=declared.name)
             rehearsal.require(platform, declared, planned)

@@ -1,0 +1,54 @@
+"""Drift of a declared database: what its migrations make is built in a scratch database once, and kept as a trial."""
+
+from __future__ import annotations
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.migrations import drift as drifting
+from dbplatform.migrations.drift import Blueprint, DriftReport, Expected
+from dbplatform.migrations.errors import SchemaDrifted
+from dbplatform.operations import trials
+from dbplatform.operations.platform import Platform
+from dbplatform.operations.schema import policy_of
+from dbplatform.operations.scratch import scratch
+from dbplatform.postgres.connection import AutocommitConnection, connect
+
+
+def drift(platform: Platform, declared: Declared, *, run_id: str | None = None) -> DriftReport:
+    """How the schema differs from the one that its migrations make; partitions made by the platform do not count.
+
+    Only reads the declared database. Where files, history and server are as in an earlier comparison, no scratch
+    database is made. Raises ``CannotCompare``, ``HistoryMismatch`` and ``NoScratchServer``.
+    """
+    with connect(platform.target(declared), work="migrate drift") as live:
+        return _drift(platform, declared, live, run_id)
+
+
+def refuse_drift(platform: Platform, declared: Declared, live: AutocommitConnection) -> None:
+    """Raise ``SchemaDrifted`` where the schema is not what its migrations make."""
+    found = _drift(platform, declared, live, None).differences
+    if found:
+        raise SchemaDrifted(
+            database=declared.name,
+            first=found[0],
+            more=f" (and {len(found) - 1} more)" if len(found) > 1 else "",
+            hint=f"Mend it: dbplatform migrate drift {declared.name} shows how. To take it over by a migration, leave "
+            "block_on_drift out until that is applied.",
+        )
+
+
+def _drift(platform: Platform, declared: Declared, live: AutocommitConnection, run_id: str | None) -> DriftReport:
+    policy, folders = policy_of(declared)
+    partitioned = [table.table for table in declared.database.partitioned_tables]
+    plan = drifting.blueprint(live, folders, policy, partitioned=partitioned, database=declared.name)
+    return drifting.drift(live, plan, _expected(platform, declared, plan, run_id))
+
+
+def _expected(platform: Platform, declared: Declared, plan: Blueprint, run_id: str | None) -> Expected:
+    of = trials.fingerprint(*plan.fingerprint)
+    known = trials.newest(platform, declared, "schema", of)
+    if known is not None:
+        return Expected.from_json(known.result)
+    with scratch(platform, declared) as target, connect(target, work="migrate drift") as empty:
+        built = drifting.build(empty, plan)
+    trials.keep(platform, declared, "schema", of, built.as_json(), run_id=run_id)
+    return built
