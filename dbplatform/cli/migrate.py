@@ -218,11 +218,8 @@ def _show_drift(document: dict[str, Any]) -> None:
         return
     count = "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
     say(bold(f"{database}: {count} from what its migrations make, {at}"))
-    groups = {"missing": "actual", "only here": "expected"}
     for group in ("missing", "different", "only here"):
-        told = [
-            d for d in differences if group == next((g for g, side in groups.items() if d[side] is None), "different")
-        ]
+        told = [difference for difference in differences if _group(difference) == group]
         if told:
             say(f"{group}:")
         for difference in told:
@@ -231,6 +228,12 @@ def _show_drift(document: dict[str, Any]) -> None:
     if fixes:
         say(bold(f"SQL that mends {len(fixes)} of {len(differences)} and drops no data; read it before you run it:"))
         say("\n".join(fixes))
+
+
+def _group(difference: dict[str, Any]) -> str:
+    if difference["part"] is not None:
+        return "different"
+    return "missing" if difference["actual"] is None else "only here"
 
 
 @command.command()

@@ -121,10 +121,20 @@ def _names(objects: Objects) -> set[str]:
     return {thing.full_name for thing in objects.values()}
 
 
-def _position(difference: Difference) -> tuple[int, bool, str, str]:
-    kind = difference.kind
-    foreign = difference.object.sql.get("type") == "f"
-    return (ORDER.index(kind) if kind in ORDER else len(ORDER), foreign, difference.name, difference.part or "")
+def _position(difference: Difference) -> tuple[tuple[int, bool, bool, str], str]:
+    rank, foreign, partition, name = order(difference.object)
+    if difference.part == "replica identity":
+        # It may be by an index.
+        rank = ORDER.index("statistics")
+    return ((rank, foreign, partition, name), difference.part or "")
+
+
+def order(thing: SchemaObject) -> tuple[int, bool, bool, str]:
+    """Where it stands among others that are to be made."""
+    on_view = thing.kind == "index" and (thing.parent or "").startswith("materialized view ")
+    kind = "trigger" if on_view else thing.kind
+    rank = ORDER.index(kind) if kind in ORDER else len(ORDER)
+    return (rank, thing.sql.get("type") == "f", "partition" in thing.parts, thing.name)
 
 
 def _text(thing: SchemaObject | None, part: str | None) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dbplatform.migrations.differences import ORDER, Difference
+from dbplatform.migrations.differences import Difference, order
 from dbplatform.migrations.objects import SchemaObject
 from dbplatform.migrations.sentences import privileges
 
@@ -47,15 +47,19 @@ def _left_over(there: SchemaObject) -> list[str]:
 
 
 def _made(wanted: SchemaObject, with_it: tuple[SchemaObject, ...]) -> list[str]:
-    make = _make(wanted)
-    if not make:
+    """The object and what belongs to it; the columns of a table are made with it."""
+    if not _make(wanted):
         return []
-    family = sorted(with_it, key=lambda thing: (ORDER.index(thing.kind), thing.sql.get("type") == "f", thing.name))
-    first = [statement for thing in family if thing.kind == "sequence" for statement in _make(thing)]
-    in_it = ("sequence", "column") if wanted.kind in ("table", "type") else ("sequence",)
-    behind = [statement for thing in family if thing.kind not in in_it for statement in _make(thing)]
-    after = [thing.sql["after"] for thing in (wanted, *family) if thing.sql.get("after")]
-    return [*first, *make, *_closed(wanted, family), *after, *behind]
+    things = sorted((wanted, *(thing for thing in with_it if thing.kind != "column")), key=order)
+    open_to_all = {thing.sql["of"] for thing in with_it if thing.kind == "grant" and _everybodys(thing)}
+    made = []
+    for thing in things:
+        made += _make(thing)
+        if thing.kind in ("function", "procedure") and thing.full_name not in open_to_all:
+            made.append(_words("revoke all on routine", thing.name, "from public"))
+    made += [thing.sql["after"] for thing in things if thing.sql.get("after")]
+    identities = [(thing, thing.parts.get("replica identity")) for thing in things if thing.kind == "table"]
+    return made + [_words(thing.sql["alter"], "replica identity", which) for thing, which in identities if which]
 
 
 def _make(wanted: SchemaObject) -> list[str]:
@@ -69,25 +73,12 @@ def _make(wanted: SchemaObject) -> list[str]:
     if "make" not in wanted.sql:
         return []
     state = wanted.parts.get("state", "enabled")
-    identity = wanted.parts.get("replica identity") if wanted.kind == "table" else None
-    return [
-        wanted.sql["make"],
-        *([_state(wanted)] if state != "enabled" else []),
-        *([_words(wanted.sql["alter"], "replica identity", identity)] if identity else []),
-    ]
+    return [wanted.sql["make"], *([_state(wanted)] if state != "enabled" else [])]
 
 
 def _everybodys(grant: SchemaObject) -> bool:
     """Whether PostgreSQL grants it by itself to everybody."""
     return grant.sql["to"] == "public" and str(grant.sql["on"]).startswith(("routine ", "type "))
-
-
-def _closed(wanted: SchemaObject, family: list[SchemaObject]) -> list[str]:
-    """A new function may be called by everybody; some may not."""
-    open_to_all = any(thing.kind == "grant" and _everybodys(thing) for thing in family)
-    if wanted.kind not in ("function", "procedure") or open_to_all:
-        return []
-    return [_words("revoke all on routine", wanted.name, "from public")]
 
 
 def _constraint(wanted: SchemaObject) -> list[str]:

@@ -25,20 +25,23 @@ left_out as (
 relations as (
     select c.*, format('%%I.%%I', s.nspname, c.relname) as name,
            case c.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'i' then 'index' when 'I' then 'index'
-                          when 'S' then 'sequence' when 'c' then 'type' else 'table' end as kind
+                          when 'S' then 'sequence' when 'c' then 'type' else 'table' end as kind,
+           'schema ' || s.name as of_schema
     from pg_class c join schemas s on s.oid = c.relnamespace left join pg_index i on i.indexrelid = c.oid
     where not exists (select from left_out l where l.oid = coalesce(i.indrelid, c.oid))
       and not exists (select from of_extension e where e.classid = 'pg_class'::regclass and e.objid = c.oid)
 ),
 routines as (
     select p.*, format('%%I.%%I(%%s)', s.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) as name,
-           case p.prokind when 'p' then 'procedure' when 'a' then 'aggregate' else 'function' end as kind
+           case p.prokind when 'p' then 'procedure' when 'a' then 'aggregate' else 'function' end as kind,
+           'schema ' || s.name as of_schema
     from pg_proc p join schemas s on s.oid = p.pronamespace
     where not exists (select from of_extension e where e.classid = 'pg_proc'::regclass and e.objid = p.oid)
 ),
 types as (
     select t.*, format('%%I.%%I', s.nspname, t.typname) as name,
-           case t.typtype when 'e' then 'enum' when 'd' then 'domain' when 'r' then 'range' else 'type' end as kind
+           case t.typtype when 'e' then 'enum' when 'd' then 'domain' when 'r' then 'range' else 'type' end as kind,
+           'schema ' || s.name as of_schema
     from pg_type t join schemas s on s.oid = t.typnamespace
     where not exists (select from of_extension e where e.classid = 'pg_type'::regclass and e.objid = t.oid)
       and (t.typtype in ('e', 'd', 'r') or (t.typtype = 'b' and t.typcategory <> 'A')
@@ -187,13 +190,14 @@ rows (kind, name, parent, parts, sql) as (
            json_build_object('make', format('create extension %%I with schema %%I', extname, n.nspname), 'version', extversion)
     from pg_extension x join pg_namespace n on n.oid = x.extnamespace
     union all
-    select kind, name, null,
+    select kind, name, coalesce((select 'table ' || inhparent::regclass from pg_inherits
+                                 where relispartition and inhrelid = relation_parts.oid), of_schema),
            json_build_object(
                'definition', query,
                'columns', case when relkind in ('v', 'm') then columns end,
                'partitioned by', partitioned_by, 'partition', partition, 'inherits', inherits, 'server', server,
                'unlogged', case relpersistence when 'u' then 'yes' end,
-               'options', array_to_string(array(select o from unnest(reloptions) o order by 1), ', '),
+               'options', nullif(array_to_string(array(select o from unnest(reloptions) o order by 1), ', '), ''),
                'row level security', case when relrowsecurity then 'yes' end,
                'forced row level security', case when relforcerowsecurity then 'yes' end,
                'replica identity', case relreplident when 'n' then 'nothing' when 'f' then 'full'
@@ -250,7 +254,7 @@ rows (kind, name, parent, parts, sql) as (
     left join constraints k on k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')
     where not r.relispartition
     union all
-    select 'sequence', r.name, 'column ' || c.name,
+    select 'sequence', r.name, coalesce('column ' || c.name, r.of_schema),
            json_build_object('type', s.seqtypid::regtype::text, 'start', s.seqstart::text, 'increment', s.seqincrement::text,
                              'minvalue', s.seqmin::text, 'maxvalue', s.seqmax::text, 'cache', s.seqcache::text,
                              'cycle', case when s.seqcycle then 'yes' end, 'owner', c.name),
@@ -267,7 +271,7 @@ rows (kind, name, parent, parts, sql) as (
     left join columns c on c.attrelid = s.of_table and c.attnum = s.of_column
     where s.of_identity is not true and not exists (select from left_out l where l.oid = s.of_table)
     union all
-    select kind, name, null,
+    select kind, name, of_schema,
            json_build_object('result', pg_get_function_result(oid), 'definition',
                case when prokind <> 'a' then pg_get_functiondef(oid)
                     else (select format('%%s, %%s, %%s, %%s', a.aggtransfn, a.aggfinalfn, a.aggtranstype::regtype, a.agginitval)
@@ -304,7 +308,7 @@ rows (kind, name, parent, parts, sql) as (
         ' using (' || pg_get_expr(polqual, polrelid) || ')',
         ' with check (' || pg_get_expr(polwithcheck, polrelid) || ')') as words) w
     union all
-    select kind, name, null,
+    select kind, name, of_schema,
            json_build_object(
                'values', case typtype when 'e' then w.labels end,
                'type', case typtype when 'd' then format_type(typbasetype, typtypmod)
