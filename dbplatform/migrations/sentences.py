@@ -50,13 +50,19 @@ def _part(name: str, part: str, wanted: str | None, there: str | None) -> str:
         return f"{name} has the {part} {there}, the migrations give it none"
     if there is None:
         return f"{name} has no {part}, the migrations give it {wanted}"
-    there, wanted = _first_difference(there, wanted)
-    return f"{name} has the {part} {there!r}, the migrations make it {wanted!r}"
+    if max(len(there), len(wanted)) > _SHOWN or "\n" in there + wanted:
+        there, wanted = _first_difference(there, wanted)
+        return f"{name} says {_quoted(there)}, the migrations say {_quoted(wanted)}"
+    if part == "text":
+        there, wanted = _quoted(there), _quoted(wanted)
+    return f"{name} has the {part} {there}, the migrations make it {wanted}"
+
+
+def _quoted(text: str) -> str:
+    return repr(text) if text else "nothing there"
 
 
 def _first_difference(one: str, other: str) -> tuple[str, str]:
-    if max(len(one), len(other)) <= _SHOWN and "\n" not in one + other:
-        return one, other
     for first, second in zip_longest(one.splitlines(), other.splitlines(), fillvalue=""):
         if first != second:
             return _shortened(first, second)
@@ -65,14 +71,14 @@ def _first_difference(one: str, other: str) -> tuple[str, str]:
 
 def _shortened(one: str, other: str) -> tuple[str, str]:
     """Long lines are told from a little before the place where they part."""
-    if max(len(one), len(other)) <= _SHOWN:
-        return one.strip(), other.strip()
     same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    begin = max(0, same - 40)
-    return tuple(  # type: ignore[return-value]
-        f"{'... ' if begin else ''}{text[begin : begin + _SHOWN].strip()}{' ...' if len(text) > begin + _SHOWN else ''}"
-        for text in (one, other)
-    )
+    begin = max(0, same - 40) if max(len(one), len(other)) > _SHOWN else 0
+    return _piece(one, begin), _piece(other, begin)
+
+
+def _piece(text: str, begin: int) -> str:
+    shown = text[begin : begin + _SHOWN].strip()
+    return f"{'... ' if begin else ''}{shown}{' ...' if len(text) > begin + _SHOWN else ''}"
 
 
 def _grant(wanted: SchemaObject | None, there: SchemaObject | None, thing: SchemaObject) -> str:
