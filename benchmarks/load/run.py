@@ -4,20 +4,25 @@
 
 The table has eight columns, a primary key and one index. Every round does each way once, each in a fresh table after a
 checkpoint, in an order that rotates from round to round, so that a machine that is busy for a while is busy for all.
-Printed are medians, and the median of the ratios within each round. Without ``--url`` an embedded server of its own is
-started, with PostgreSQL's default settings, and removed.
+Every way begins with its values in memory, psql with a CSV file. Upserts are done twice: with the rows in the order of
+their key, and in random order. Printed are medians, the median of the ratios within each round, and whether each is
+within its limit; they are written to ``results.json`` beside. Exit code 1 where a limit is missed. Without ``--url`` an
+embedded server of its own is started, with PostgreSQL's default settings, and removed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -50,6 +55,14 @@ MERGE = sql.SQL(
     sql.SQL(", ").join(sql.SQL("old.{}").format(sql.Identifier(name)) for name in CHANGED),
     sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(name)) for name in CHANGED),
 )
+
+
+INSERT_LIMIT, UPSERT_LIMIT = 1.4, 1.1
+"""Times psql, at most."""
+ORM_LIMIT = 8
+"""Times ``copy_rows`` takes ``add_all``, at least."""
+MEMORY_LIMIT_MB = 150
+MEMORY_WAYS = ("copy_rows, Arrow", "copy_rows, pandas", "copy_rows, tuples", "upsert_rows, pandas")
 
 
 class Base(DeclarativeBase):
@@ -89,18 +102,43 @@ def made(rows: int, *, seed: int) -> pa.Table:
     )
 
 
+@dataclass(slots=True)
+class Results:
+    """What was measured, and held against the limits."""
+
+    rows: int
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    verdicts: dict[str, bool] = field(default_factory=dict)
+
+    def ratio(self, title: str, way: str, base: str) -> float:
+        """The median of one way's times to another's, round by round."""
+        times = self.seconds[title]
+        return statistics.median(mine / other for mine, other in zip(times[way], times[base], strict=True))
+
+    def judge(self, what: str, value: float, *, at_most: float | None = None, at_least: float | None = None) -> None:
+        """Keep and print whether a figure is within its limit."""
+        within = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
+        self.verdicts[what] = within
+        limit = f"at most {at_most}" if at_most is not None else f"at least {at_least}"
+        print(f"{'within' if within else 'MISSED'}: {what}: {value:.2f}, {limit}", flush=True)
+
+
 class Bench:
     """The ways, over one server and one set of rows."""
 
-    def __init__(self, url: str, rows: int, folder: Path, *, orm: bool) -> None:
-        self.url, self.rows, self.folder = url, rows, folder
+    def __init__(self, url: str, folder: Path, results: Results, *, orm: bool) -> None:
+        self.url, self.rows, self.folder, self.results = url, results.rows, folder, results
+        rows = self.rows
         self.connection = psycopg.connect(url, autocommit=True)
         self.engine: Engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
         self.new = made(rows, seed=1)
         self.changed = made(rows, seed=2)
-        self.frame, self.changed_frame = self.new.to_pandas(), self.changed.to_pandas()
-        for name, table in (("new", self.new), ("changed", self.changed)):
-            csv.write_csv(table, folder / f"{name}.csv", csv.WriteOptions(include_header=False))
+        self.shuffled = self.changed.take(np.random.default_rng(3).permutation(rows))
+        self.frame = self.new.to_pandas()
+        self.values = [column.to_pylist() for column in self.new.columns]
+        for name in ("new", "changed", "shuffled"):
+            csv.write_csv(getattr(self, name), folder / f"{name}.csv", csv.WriteOptions(include_header=False))
         self.inserts: dict[str, Callable[[], object]] = {
             "psql \\copy": self.psql,
             "copy_rows, Arrow": lambda: copy_rows(self.connection, "orders", self.new),
@@ -109,25 +147,29 @@ class Bench:
         }
         if orm:
             self.inserts["ORM add_all"] = self.add_all
-        self.upserts: dict[str, Callable[[], object]] = {
-            "psql \\copy + INSERT ON CONFLICT": self.psql_upsert,
-            "upsert_rows, Arrow": lambda: upsert_rows(self.connection, "orders", self.changed),
-            "upsert_rows, pandas": lambda: upsert_rows(self.connection, "orders", self.changed_frame),
-        }
 
-    def tuples(self) -> Any:
-        """The rows as Python's values, made while they are read."""
-        for batch in self.new.to_batches(max_chunksize=4096):
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    def tuples(self) -> Iterator[tuple[Any, ...]]:
+        """The rows as a generator of Python's values."""
+        yield from zip(*self.values, strict=True)
+
+    def upserts(self, name: str) -> dict[str, Callable[[], object]]:
+        """The ways to bring in one of the tables of changed rows."""
+        table: pa.Table = getattr(self, name)
+        frame = table.to_pandas()
+        return {
+            "psql \\copy + INSERT ON CONFLICT": lambda: self.psql_upsert(name),
+            "upsert_rows, Arrow": lambda: upsert_rows(self.connection, "orders", table),
+            "upsert_rows, pandas": lambda: upsert_rows(self.connection, "orders", frame),
+        }
 
     def psql(self) -> None:
         self._psql(f"\\copy orders from '{self.folder}/new.csv' (format csv)")
 
-    def psql_upsert(self) -> None:
+    def psql_upsert(self, name: str) -> None:
         self._psql(
             "begin",
             "create temporary table staged on commit drop as select * from orders with no data",
-            f"\\copy staged from '{self.folder}/changed.csv' (format csv)",
+            f"\\copy staged from '{self.folder}/{name}.csv' (format csv)",
             MERGE.as_string(self.connection),
             "commit",
         )
@@ -147,31 +189,46 @@ class Bench:
         self.connection.execute("checkpoint")
 
     def run(self, rounds: int, only: str | None) -> None:
-        for title, ways, half in (("insert", self.inserts, False), ("upsert, 50 % conflicts", self.upserts, True)):
-            if only is not None and not title.startswith(only):
-                continue
-            seconds: dict[str, list[float]] = {name: [] for name in ways}
-            names = list(ways)
-            for turn in range(rounds):
-                for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                    self.prepare(half=half)
-                    started = time.monotonic()
-                    ways[name]()
-                    seconds[name].append(time.monotonic() - started)
-                    self._check()
-            self._show(title, seconds)
+        """Measure and judge inserts, upserts or both."""
+        if only != "upsert":
+            title = "insert"
+            self._measure(title, self.inserts, rounds, half=False)
+            self._judge(title, list(self.inserts)[1:4], "psql \\copy", INSERT_LIMIT)
+            if "ORM add_all" in self.inserts:
+                for way in list(self.inserts)[1:4]:
+                    ratio = self.results.ratio(title, "ORM add_all", way)
+                    self.results.judge(f"ORM add_all to {way}", ratio, at_least=ORM_LIMIT)
+        if only != "insert":
+            for name, order in (("changed", "in the order of the key"), ("shuffled", "in random order")):
+                title = f"upsert, 50 % conflicts, {order}"
+                ways = self.upserts(name)
+                self._measure(title, ways, rounds, half=True)
+                self._judge(title, list(ways)[1:], next(iter(ways)), UPSERT_LIMIT)
+
+    def _measure(self, title: str, ways: dict[str, Callable[[], object]], rounds: int, *, half: bool) -> None:
+        seconds = self.results.seconds[title] = {name: [] for name in ways}
+        names = list(ways)
+        for turn in range(rounds):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                self.prepare(half=half)
+                started = time.monotonic()
+                ways[name]()
+                seconds[name].append(time.monotonic() - started)
+                self._check()
+        print(f"\n| {title} | median s | times psql | all s |\n|---|---|---|---|")
+        for name, times in seconds.items():
+            ratio = self.results.ratio(title, name, names[0])
+            shown = ", ".join(f"{one:.1f}" for one in times)
+            print(f"| {name} | {statistics.median(times):.1f} | {ratio:.2f} | {shown} |")
+        print()
+
+    def _judge(self, title: str, ways: list[str], base: str, limit: float) -> None:
+        for way in ways:
+            self.results.judge(f"{title}: {way}, times psql", self.results.ratio(title, way, base), at_most=limit)
 
     def _check(self) -> None:
         row = self.connection.execute("select count(*) from orders").fetchone()
         assert row == (self.rows,), row
-
-    def _show(self, title: str, seconds: dict[str, list[float]]) -> None:
-        base = next(iter(seconds.values()))
-        print(f"\n| {title} | median s | times psql | all s |\n|---|---|---|---|")
-        for name, times in seconds.items():
-            ratio = statistics.median(mine / other for mine, other in zip(times, base, strict=True))
-            shown = ", ".join(f"{one:.1f}" for one in times)
-            print(f"| {name} | {statistics.median(times):.1f} | {ratio:.2f} | {shown} |", flush=True)
 
     def _psql(self, *commands: str) -> None:
         program = str(find_programs().path("psql"))
@@ -186,7 +243,11 @@ class Bench:
 def memory(url: str, rows: int, way: str) -> None:
     """Print by how much the peak of this process rises above what it holds before; Linux tells it."""
     table: Any = made(rows, seed=1)
-    given = table.to_pandas() if way.endswith("pandas") else table
+    given = table
+    if way.endswith("pandas"):
+        given = table.to_pandas()
+    elif way.endswith("tuples"):
+        given = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     call = upsert_rows if way.startswith("upsert") else copy_rows
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(DDL)
@@ -195,7 +256,7 @@ def memory(url: str, rows: int, way: str) -> None:
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")
         call(connection, "orders", given)  # type: ignore[operator]
-        print(f"| {way} | {max(0, _status('VmHWM') - before) / 1024:.0f} |", flush=True)
+        print(max(0, _status("VmHWM") - before) / 1024)
 
 
 def _status(key: str) -> int:
@@ -203,8 +264,8 @@ def _status(key: str) -> int:
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def main() -> None:
-    """Run everything and print tables in Markdown."""
+def main() -> int:
+    """Run everything, print tables in Markdown and the verdicts, write ``results.json``."""
     parser = argparse.ArgumentParser(description="Bulk load beside psql and an ORM.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -215,7 +276,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.memory:
         memory(os.environ["BENCH_URL"], chosen.rows, chosen.memory)
-        return
+        return 0
+    results = Results(chosen.rows)
     with tempfile.TemporaryDirectory() as folder:
         server = None if chosen.url else EmbeddedServer(Home(root=Path(folder) / "home"))
         if server is not None:
@@ -223,15 +285,22 @@ def main() -> None:
         try:
             url = chosen.url or (server.url("postgres") if server is not None else "")
             print(f"{chosen.rows:,} rows, {chosen.rounds} rounds", flush=True)
-            print("\n| memory above the input | peak MB |\n|---|---|", flush=True)
-            for way in ("copy_rows, Arrow", "copy_rows, pandas", "upsert_rows, pandas"):
+            for way in MEMORY_WAYS:
                 words = [sys.executable, __file__, "--rows", str(chosen.rows), "--memory", way]
-                subprocess.run(words, check=True, env={**os.environ, "BENCH_URL": url})
-            Bench(url, chosen.rows, Path(folder), orm=not chosen.without_orm).run(chosen.rounds, chosen.only)
+                told = subprocess.run(
+                    words, check=True, env={**os.environ, "BENCH_URL": url}, stdout=subprocess.PIPE, text=True
+                )
+                results.memory_mb[way] = float(told.stdout)
+                results.judge(f"memory above the input, {way}, MB", float(told.stdout), at_most=MEMORY_LIMIT_MB)
+            Bench(url, Path(folder), results, orm=not chosen.without_orm).run(chosen.rounds, chosen.only)
         finally:
             if server is not None:
                 server.remove()
 
+    about = {"python": platform.python_version(), "machine": f"{os.cpu_count()} CPUs, {platform.system()}"}
+    (Path(__file__).parent / "results.json").write_text(json.dumps({**asdict(results), **about}, indent=2) + "\n")
+    return 0 if all(results.verdicts.values()) else 1
+
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import chain, islice
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -186,27 +185,36 @@ def _of_rows(rows: Iterator[Any], columns: Sequence[str] | None, default: Sequen
     first = next(rows, None)
     mapped = isinstance(first, Mapping)
     names = tuple(columns if columns is not None else first if isinstance(first, Mapping) else default)
-    pick = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+    keys: Sequence[Any] = names if mapped else range(len(names))
 
     def chunks(chunker: Chunker) -> Iterator[Sequence[Any]]:
         following = chain((first,), rows) if first is not None else rows
         done = 0
         while taken := list(islice(following, chunker.rows)):
             try:
-                chunk = list(zip(*map(pick, taken) if mapped else taken, strict=True))
+                if not mapped:
+                    _check_width(taken, names)
+                # Column by column, because zip(*taken) takes five times as long for thousands of rows.
+                chunk = [[row[key] for row in taken] for key in keys]
             except KeyError as error:
                 raise RowsWrong(f"A row has no {error}.", hint=f"Each must have {', '.join(names)}.") from error
             except (TypeError, ValueError) as error:
                 raise RowsWrong(f"The rows after {done} are not of one kind: {error}.", hint=_HINT) from error
-            if len(chunk) != len(names):
-                raise RowsWrong(
-                    f"The rows have {len(chunk)} values for {len(names)} columns.",
-                    hint=f"Name their columns: columns=[...]; now they are {', '.join(names)}.",
-                )
             yield chunk
             done += len(taken)
 
     return Source(columns=names, chunks=chunks)
+
+
+def _check_width(rows: list[Any], names: tuple[str, ...]) -> None:
+    widths = set(map(len, rows))
+    if len(widths) > 1:
+        raise ValueError(f"one has {min(widths)} values, another {max(widths)}")
+    if widths != {len(names)}:
+        raise RowsWrong(
+            f"The rows have {widths.pop()} values for {len(names)} columns.",
+            hint=f"Name their columns: columns=[...]; now they are {', '.join(names)}.",
+        )
 
 
 class _Writer:

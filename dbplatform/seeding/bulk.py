@@ -6,14 +6,15 @@
     upsert_rows(connection, "public.orders", frame, key=["id"])
 
 Rows are a pandas DataFrame, anything that speaks Arrow (a table, a batch, a reader, a Polars frame), or an iterable of
-mappings or sequences. They stream in chunks of about a megabyte: memory does not grow with their number. Figures beside
-``psql \\copy`` are in ``benchmarks/load``.
+mappings or sequences. They stream in chunks of about a megabyte, one being sent while the next is made: memory does not
+grow with their number. Figures beside ``psql \\copy`` are in ``benchmarks/load``.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -247,13 +248,41 @@ def copy_source(
     statement = sql.SQL("copy {} ({}) from stdin (format csv, encoding 'UTF8')").format(target, _list(given.columns))
     rows = 0
     with connection.cursor() as cursor:
-        with cursor.copy(statement) as copy:
+        with cursor.copy(statement) as copy, _sending(connection, copy.write) as send:
             for text, count in given.texts(connection, types, ascent):
-                copy.write(text)
+                send(text)
                 rows += count
                 progress.report(task, done=rows, unit="rows")
         progress.report(task, done=rows, total=rows, unit="rows")
         return cursor.rowcount
+
+
+@contextmanager
+def _sending(
+    connection: psycopg.Connection[Any], write: Callable[[memoryview], None]
+) -> Iterator[Callable[[memoryview], None]]:
+    """A function that sends a chunk while its caller makes the next one, so that neither side waits for the other.
+
+    One chunk is under way at most. The block ends when the last one is sent; where it ends by an error while the server
+    keeps a chunk waiting (for another session's row, say), the server is told to give up.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        under_way: Future[None] | None = None
+
+        def send(text: memoryview) -> None:
+            nonlocal under_way
+            if under_way is not None:
+                under_way.result()
+            under_way = thread.submit(write, text)
+
+        try:
+            yield send
+            if under_way is not None:
+                under_way.result()
+        except BaseException:
+            if under_way is not None and not under_way.done():
+                connection.cancel_safe()
+            raise
 
 
 def _list(names: Sequence[str]) -> sql.Composed:

@@ -304,7 +304,10 @@ def test_no_rows_are_no_rows(connection: AutocommitConnection) -> None:
     [
         ([{"id": 1, "nam": "x"}], None, RowsWrong, "has no column 'nam'; it has id, name"),
         ([{"id": 1}, {"name": "x"}], None, RowsWrong, "A row has no 'id'"),
-        ([(1, "x"), (1,)], ["id", "name"], RowsWrong, "not of one kind"),
+        ([(1, "x"), (1,)], ["id", "name"], RowsWrong, "not of one kind: one has 1 values, another 2"),
+        ([(1, "x"), {"id": 2, "name": "y"}], ["id", "name"], RowsWrong, "A row has no 0"),
+        ([{"id": 1, "name": "x"}, (2, "y")], ["id", "name"], RowsWrong, "not of one kind"),
+        ([(1,)], ["id", "name"], RowsWrong, "1 values for 2 columns"),
         ([(1, "x")], ["id"], RowsWrong, "2 values for 1 columns"),
         ({"id": 1}, None, RowsWrong, "cannot be read from a dict"),
         (5, None, RowsWrong, "cannot be read from a int"),
@@ -324,6 +327,20 @@ def test_wrong_rows_are_refused_in_one_sentence_and_leave_nothing(
     assert says in str(caught.value)
     assert caught.value.hint
     assert read(connection, "select count(*) from orders") == [0]
+
+
+def test_an_interruption_ends_a_load_that_waits_for_another_session(
+    database: Target, connection: AutocommitConnection
+) -> None:
+    def rows() -> Iterator[tuple[int, str]]:
+        yield from ((n, "x" * 50_000) for n in range(batches._FIRST_ROWS))
+        raise KeyboardInterrupt  # while the first chunk is under way: more than a socket holds
+
+    with psycopg.connect(database.url) as other:
+        other.execute("insert into orders (id) values (0)")
+        with pytest.raises(KeyboardInterrupt):
+            copy_rows(connection, "orders", rows(), columns=["id", "name"])
+        assert read(connection, "select count(*) from orders") == [0]
 
 
 def test_a_table_that_is_not_there_is_named(connection: AutocommitConnection) -> None:
