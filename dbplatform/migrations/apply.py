@@ -49,24 +49,27 @@ def apply_migrations(
     target: str | None = None,
     database: str | None = None,
     repeatables: bool = True,
+    server_wide: bool = True,
     lock_wait_ms: int = 600_000,
     sleep: Callable[[float], None] = time.sleep,
 ) -> MigrationReport:
     """Apply the pending migrations of the folders, in order. With nothing pending it costs one query and no lock.
 
-    The arguments are those of ``plan_migrations``. Holds the advisory lock ``migrations`` of the database, polled
-    without a transaction, and plans under it: what somebody else has applied meanwhile is left out. How a file runs,
-    and what it waits for, is told by ``run.run_files``.
+    The arguments are those of ``plan_migrations``. Unless ``server_wide``, a file that changes more than the database
+    (a role, a setting of the server) is rolled back and refused: so it is in a scratch database on a real server.
+    Holds the advisory lock ``migrations`` of the database, polled without a transaction, and plans under it: what
+    somebody else has applied meanwhile is left out. How a file runs, and what it waits for, is told by
+    ``run.run_files``.
 
-    Raises ``MigrationFailed`` (the files before it stay applied), ``LockNotAcquired`` after ``lock_wait_ms``, and
-    whatever ``plan_migrations`` raises: then nothing was changed.
+    Raises ``MigrationFailed`` or ``ServerWide`` (the files before it stay applied), ``LockNotAcquired`` after
+    ``lock_wait_ms``, and whatever ``plan_migrations`` raises: then nothing was changed.
     """
     name = database or connection.info.dbname
     files = Files.of(folders)
     found = compare(connection, files, policy, target=target, repeatables=repeatables)
     if not found.pending:
         return MigrationReport(database=name, current=found.current, target=found.target, migrations=())
-    with one_writer(connection, lock_wait_ms), observing(connection) as observer:
+    with one_writer(connection, lock_wait_ms), observing(connection, server_wide=server_wide) as observer:
         plan = plan_migrations(connection, files, policy, target=target, database=name, repeatables=repeatables)
         runs = run_files(connection, plan.pending, policy, task=f"migrate {name}", observer=observer, sleep=sleep)
         applied = tuple(runs)

@@ -133,12 +133,12 @@ class Observer:
     """Looks at one migrating session, from within and from a second session. What cannot be seen stays unknown."""
 
     def __init__(
-        self, connection: AutocommitConnection, second: psycopg.Connection[TupleRow], *, trial: bool, own_server: bool
+        self, connection: AutocommitConnection, second: psycopg.Connection[TupleRow], *, trial: bool, server_wide: bool
     ) -> None:
         self._pid = connection.info.backend_pid
         self._second = second
         self._trial = trial
-        self._own_server = own_server
+        self._server_wide = server_wide
         self._log_position: int | None = None
         self.begin()
 
@@ -155,7 +155,7 @@ class Observer:
         Raises ``ServerWide`` for what a trial beside a real database must not run, as far as its words tell.
         """
         words = classify.needs_no_transaction(statement)
-        if self._own_server and words is not None and classify.concerns_server(words):
+        if not self._server_wide and words is not None and classify.concerns_server(words):
             raise ServerWide(statement=statement.summary, what="the whole server", hint=_ELSEWHERE)
         if self._trial:
             self._log_position = self._end_of_log()
@@ -164,7 +164,7 @@ class Observer:
         """What ``LOOK`` told behind the statement. Raises ``ServerWide`` in a trial beside a real database."""
         shared = {oid for oid, _, shared, _, _ in rows if shared}
         touched = next((words for oid, words in _SERVER_WIDE.items() if oid in shared), None)
-        if touched is not None and self._own_server:
+        if touched is not None and not self._server_wide:
             raise ServerWide(statement=statement.summary, what=touched, hint=_ELSEWHERE)
         own = [row for row in rows if not row[2]]
         try:
@@ -304,19 +304,21 @@ def _sorted(locks: list[Lock]) -> tuple[Lock, ...]:
 
 @contextmanager
 def observing(
-    connection: AutocommitConnection, *, trial: bool = False, own_server: bool = False
+    connection: AutocommitConnection, *, trial: bool = False, server_wide: bool = True
 ) -> Iterator[Observer | None]:
     """An observer of the session; None where no second session can be had: then effects stay unknown.
 
-    ``trial``: the database is a scratch one, in which nobody else is. ``own_server``: it lies beside a real one, whose
-    server a trial must not change.
+    ``trial``: the database is a scratch one, in which nobody else is. ``server_wide``: whether what runs may change
+    more than this database; where it may not, there is no going without an observer.
     """
     try:
         second = beside(connection, work="watches migrate")
     except psycopg.Error:
+        if not server_wide:
+            raise
         yield None
         return
     with second:
         second.autocommit = True
         second.execute("set lock_timeout = '1s'; set statement_timeout = '5s'")
-        yield Observer(connection, second, trial=trial, own_server=own_server)
+        yield Observer(connection, second, trial=trial, server_wide=server_wide)

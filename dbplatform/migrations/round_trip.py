@@ -83,15 +83,21 @@ class RoundTrip:
 
 
 def round_trip(
-    connection: AutocommitConnection, folders: Folders | Files, policy: MigrationPolicy, *, database: str
+    connection: AutocommitConnection,
+    folders: Folders | Files,
+    policy: MigrationPolicy,
+    *,
+    database: str,
+    server_wide: bool,
 ) -> RoundTrip:
     """Go the whole way in the connected database, which must be empty and is used up by it.
 
     Repeatable migrations run once, at the end: an undo file is not asked to work around what they made. Where a version
-    cannot be applied behind its undo file, the way ends there. Reports ``test <database>`` in versions. Raises what
-    ``apply_migrations`` raises for a version that cannot be applied at all.
+    cannot be applied behind its undo file, the way ends there. Unless ``server_wide``, it ends with ``ServerWide`` at a
+    file that changes more than the database. Reports ``test <database>`` in versions. Raises what ``apply_migrations``
+    raises for a version that cannot be applied at all.
     """
-    trip = _Trip(connection, Files.of(folders), policy)
+    trip = _Trip(connection, Files.of(folders), policy, server_wide)
     found = compare(connection, trip.files, policy, target=None, repeatables=False)
     order = [migration for migration, _ in found.pending]
     tested: list[TestedVersion] = []
@@ -105,7 +111,7 @@ def round_trip(
     top = trip.objects()
     undone_to = trip.down(tested)
     whole_way = differences(top, trip.up(tested[-1].version)) if tested else ()
-    apply_migrations(connection, trip.files, policy, database=database)
+    apply_migrations(connection, trip.files, policy, database=database, server_wide=server_wide)
     return RoundTrip(database=database, versions=tuple(tested), undone_to=undone_to, whole_way=whole_way)
 
 
@@ -114,6 +120,7 @@ class _Trip:
     connection: AutocommitConnection
     files: Files
     policy: MigrationPolicy
+    server_wide: bool
 
     def there_and_back(self, migration: Migration) -> TestedVersion:
         """Apply the next version; where it has an undo file, undo it and apply it again."""
@@ -124,7 +131,7 @@ class _Trip:
             status: Status = "baseline" if migration.kind == "baseline" else "no undo file"
             return TestedVersion(version=version, script=script, status=status)
         try:
-            apply_undo(self.connection, self.files, self.policy)
+            self.undo()
         except MigrationFailed as error:
             return TestedVersion(version=version, script=script, status="undo failed", error=str(error))
         gone = differences(before, self.objects())
@@ -137,8 +144,18 @@ class _Trip:
         status = "different" if gone or again else "equal"
         return TestedVersion(version=version, script=script, status=status, after_undo=gone, after_redo=again)
 
+    def undo(self) -> None:
+        apply_undo(self.connection, self.files, self.policy, server_wide=self.server_wide)
+
     def up(self, version: Version) -> Objects:
-        apply_migrations(self.connection, self.files, self.policy, target=str(version), repeatables=False)
+        apply_migrations(
+            self.connection,
+            self.files,
+            self.policy,
+            target=str(version),
+            repeatables=False,
+            server_wide=self.server_wide,
+        )
         return self.objects()
 
     def down(self, tested: Sequence[TestedVersion]) -> Version | None:
@@ -146,7 +163,7 @@ class _Trip:
         for version in reversed(tested):
             if version.status != "equal":
                 return version.version
-            apply_undo(self.connection, self.files, self.policy)
+            self.undo()
         return None
 
     def objects(self) -> Objects:

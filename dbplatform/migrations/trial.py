@@ -39,18 +39,18 @@ def try_out(
     *,
     target: str | None = None,
     database: str,
-    own_server: bool,
+    server_wide: bool,
 ) -> TrialRun:
     """Run what is pending in the connected scratch database, which is used up by it.
 
-    ``own_server``: it lies on the server of a real database. What would change more than a database there (a role, a
-    setting of the server) is not run, and ends the trial. Reports ``try <database>`` in migrations. Raises what
+    Unless ``server_wide``, what would change more than this database (a role, a setting of the server) is undone and
+    ends the trial: the server is a real one. Reports ``try <database>`` in migrations. Raises what
     ``plan_migrations`` raises.
     """
     plan = plan_migrations(connection, folders, policy, target=target, database=database)
     runs: list[AppliedMigration] = []
     failed: PlatformError | None = None
-    with observing(connection, trial=True, own_server=own_server) as observer:
+    with observing(connection, trial=True, server_wide=server_wide) as observer:
         try:
             for run in run_files(connection, plan.pending, policy, task=f"try {database}", observer=observer):
                 runs.append(run)

@@ -85,14 +85,16 @@ def apply_undo(
     *,
     target: str | None = None,
     database: str | None = None,
+    server_wide: bool = True,
     lock_wait_ms: int = 600_000,
     sleep: Callable[[float], None] = time.sleep,
 ) -> MigrationReport:
     """Undo what ``plan_undo`` names, planned again under the lock ``migrations``; each file as ``run.run_files`` does.
 
-    Run twice without a target it undoes two versions. Repeatable migrations stay as they are, as in Flyway.
+    Run twice without a target it undoes two versions. ``server_wide`` is that of ``apply_migrations``. Repeatable
+    migrations stay as they are, as in Flyway.
     """
-    with one_writer(connection, lock_wait_ms), observing(connection) as observer:
+    with one_writer(connection, lock_wait_ms), observing(connection, server_wide=server_wide) as observer:
         plan = plan_undo(connection, folders, policy, target=target, database=database)
         runs = run_files(connection, plan.pending, policy, task=f"undo {plan.database}", observer=observer, sleep=sleep)
         undone = tuple(runs)

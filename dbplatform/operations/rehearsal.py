@@ -136,7 +136,7 @@ def plan(platform: Platform, declared: Declared, *, target: str | None = None) -
             try:
                 with _cloned(platform, declared) as (space, scratch):
                     trial = try_out(
-                        scratch, files, policy, target=target, database=declared.name, own_server=space.own_server
+                        scratch, files, policy, target=target, database=declared.name, server_wide=not space.own_server
                     )
                 reason = str(trial.failed) if trial.failed is not None else None
             except PlatformError as error:
@@ -167,7 +167,7 @@ def rehearse(
     filled = _restored(platform, declared, backup) if backup is not None else _cloned(platform, declared)
     with filled as (space, scratch):
         before = query_plans.plans(scratch, top or ())
-        trial = try_out(scratch, files, policy, target=target, database=declared.name, own_server=space.own_server)
+        trial = try_out(scratch, files, policy, target=target, database=declared.name, server_wide=not space.own_server)
         changes: Sequence[PlanChange] = ()
         if trial.failed is None:
             scratch.execute("analyze")

@@ -33,7 +33,7 @@ def apply(
         if not engine.compare(connection, files, policy, target=target).pending:
             return engine.apply_migrations(connection, files, policy, target=target, database=declared.name)
         if policy.block_on_drift:
-            from dbplatform.operations import schema_drift  # with what it needs, more than a run with nothing to do does
+            from dbplatform.operations import schema_drift  # not with a run that has nothing to do
 
             schema_drift.refuse_drift(platform, declared, connection)
         if policy.require_rehearsal:

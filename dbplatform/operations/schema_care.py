@@ -18,7 +18,7 @@ from dbplatform.migrations.undo import UndoPlan
 from dbplatform.operations import trials
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of
-from dbplatform.operations.scratch import scratch
+from dbplatform.operations.scratch import scratch_space
 from dbplatform.operations.trials import Trial
 from dbplatform.postgres.connection import AutocommitConnection, connect
 
@@ -122,8 +122,8 @@ def undo_trial(platform: Platform, declared: Declared, *, run_id: str | None = N
 def _round_trip(platform: Platform, declared: Declared, *, run_id: str | None) -> tuple[RoundTrip, Trial]:
     policy, folders = policy_of(declared)
     files = Files.of(folders)
-    with scratch(platform, declared) as target, connect(target, work="migrate test") as connection:
-        found = round_trip(connection, files, policy, database=declared.name)
+    with scratch_space(platform, declared) as space, connect(space.target, work="migrate test") as connection:
+        found = round_trip(connection, files, policy, database=declared.name, server_wide=not space.own_server)
         of = _round_trip_of(files, policy, connection)
     return found, trials.keep(platform, declared, "round trip", of, found.as_json(), run_id=run_id)
 

@@ -175,7 +175,7 @@ def test_each_name_of_the_document_exists(database: Target, system: str) -> None
 def test_undo_scripts_take_everything_back(database: Target, system: str) -> None:
     policy, folders = migrations(system)
     with connect(database, work="test") as connection:
-        found = round_trip(connection, folders, policy, database=system)
+        found = round_trip(connection, folders, policy, database=system, server_wide=False)
     assert {version.script: version.status for version in found.versions if version.status != "equal"} == {}
     assert found.undone_to is None
     assert found.whole_way == ()

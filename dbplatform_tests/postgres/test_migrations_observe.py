@@ -25,9 +25,9 @@ def connection(database: Target) -> Iterator[AutocommitConnection]:
         yield connection
 
 
-def tried(connection: AutocommitConnection, folder: Path, text: str, *, own_server: bool = False) -> TrialRun:
+def tried(connection: AutocommitConnection, folder: Path, text: str, *, server_wide: bool = True) -> TrialRun:
     (folder / "V1__it.sql").write_text(text, encoding="utf-8")
-    return try_out(connection, folder, POLICY, database="shop", own_server=own_server)
+    return try_out(connection, folder, POLICY, database="shop", server_wide=server_wide)
 
 
 def effects(connection: AutocommitConnection, folder: Path, text: str) -> list[Effect]:
@@ -121,7 +121,7 @@ def test_beside_a_real_database_a_trial_changes_nothing_of_the_server(
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        run = tried(connection, folder, sql, own_server=True)
+        run = tried(connection, folder, sql, server_wide=False)
         assert run.failed is not None
         assert "scratch_url_env" in (run.failed.hint or "")
         assert run.not_run == ("V1__it.sql",)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dbplatform.migrations.engine import MigrationPolicy
+from dbplatform.migrations.errors import ServerWide
 from dbplatform.migrations.objects import schema_objects
 from dbplatform.migrations.round_trip import RoundTrip, round_trip
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
@@ -28,7 +29,7 @@ def write(folder: Path, **texts: str) -> Path:
 
 
 def tried(connection: AutocommitConnection, files: Path) -> RoundTrip:
-    return round_trip(connection, files, POLICY, database="shop")
+    return round_trip(connection, files, POLICY, database="shop", server_wide=False)
 
 
 def test_undo_files_that_undo_pass(connection: AutocommitConnection, tmp_path: Path) -> None:
@@ -142,3 +143,21 @@ def test_the_objects_of_a_database_do_not_depend_on_search_path_or_history(
     connection.execute("create schema dbplatform; create table dbplatform.mark (a int)")
     assert schema_objects(connection, history_table=POLICY.history_table) == first
     assert first["column", "public.t.a"].parts == {"type": "integer", "not null": "yes"}
+
+
+def test_a_role_of_the_real_server_is_neither_made_nor_dropped(
+    connection: AutocommitConnection, tmp_path: Path
+) -> None:
+    write(
+        tmp_path,
+        V1__a="create table a (id int);",
+        U1__a="-- dbplatform:allow drop table\ndrop table a; drop role dbplatform_test_writer;",
+    )
+    connection.execute("create role dbplatform_test_writer")
+    try:
+        with pytest.raises(ServerWide, match="drop role dbplatform_test_writer"):
+            tried(connection, tmp_path)
+        there = connection.execute("select count(*) from pg_roles where rolname = 'dbplatform_test_writer'")
+        assert there.fetchone() == (1,)
+    finally:
+        connection.execute("drop role dbplatform_test_writer")
