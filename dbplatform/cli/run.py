@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -20,6 +21,9 @@ from dbplatform.reporting.errors import ReportNotFound
 from dbplatform.reporting.evidence import load_evidence
 from dbplatform.reporting.publish import Published, dagster_address, service_address
 from dbplatform.reporting.store import report_of
+
+if TYPE_CHECKING:
+    from dbplatform.orchestration.launch import Launched, SchemaCheck
 
 
 class NothingToJudge(UsageError):
@@ -59,7 +63,8 @@ def command(
     if fail_on and (dry_run or not _reports(job_name, database)):
         raise NothingToJudge(severity=fail_on, hint=f"Run {database} or {database}_quality, without --dry-run.")
     started = time.monotonic()
-    run_id, steps = _launch(platform, declared, job_name, config, quiet=as_json)
+    launched = _launch(platform, declared, job_name, config, quiet=as_json)
+    run_id, steps = launched.run_id, {name: dict(found) for name, found in launched.steps.items()}
     seconds = time.monotonic() - started
     published = _published(platform, run_id)
     if as_json:
@@ -73,6 +78,7 @@ def command(
                 "seconds": round(seconds, 2),
                 "verdict": published.run.verdict if published else None,
                 "report": str(published.path) if published else None,
+                "schema": [check.as_json() for check in launched.schema],
                 "steps": steps,
             }
         )
@@ -82,10 +88,11 @@ def command(
         if published is not None:
             say("")
             show_verdict(published)
+        _show_schema(launched.schema)
         _show_safety(database, steps)
         say(f"run:    {run_id}, {seconds:.1f} s")
         say(f"look:   {platform.project.dev_command}, then {dagster_address()}/runs/{run_id}")
-    return 1 if _findings(published, fail_on) else 0
+    return 1 if _findings(published, launched.schema, fail_on) else 0
 
 
 def _reports(job_name: str, database: str) -> bool:
@@ -118,10 +125,8 @@ def _mapping(value: dict[str, Any], key: str) -> dict[str, Any]:
     return inner
 
 
-def _launch(
-    platform: Platform, declared: Declared, job_name: str, config: dict[str, Any], *, quiet: bool
-) -> tuple[str, dict[str, Any]]:
-    """Execute the job in this process; returns the run's id and what its steps published."""
+def _launch(platform: Platform, declared: Declared, job_name: str, config: dict[str, Any], *, quiet: bool) -> Launched:
+    """Execute the job in this process."""
     if not quiet:
         note(f"{declared.name}: starting PostgreSQL and Dagster")
     from dbplatform.orchestration import instance, launch
@@ -134,8 +139,7 @@ def _launch(
             above(f"{job_name}: {len(job.nodes)} steps")
         with progress.listening(_Steps(job_name, len(job.nodes), above)):
             look = f"{platform.project.dev_command}, then {dagster_address()}"
-            launched = launch.launch(declared, job, config, tell=above, look=look)
-    return launched.run_id, {name: dict(found) for name, found in launched.steps.items()}
+            return launch.launch(declared, job, config, tell=above, look=look)
 
 
 class _Steps:
@@ -164,6 +168,16 @@ def _show_plan(steps: dict[str, dict[str, Any]]) -> None:
         if found.get("dry run"):
             said = [f"{key} {value}" for key, value in found.items() if isinstance(value, str | int | float)]
             say(f"{bold(name)}: {', '.join(words for words in said if not words.startswith('dry run'))}")
+
+
+def _show_schema(checks: Sequence[SchemaCheck]) -> None:
+    """What the checks of the migrations found: a line for those that passed, and one for each that did not."""
+    passed = [check.name for check in checks if check.passed]
+    if passed:
+        say(f"schema: {', '.join(passed)} {bold('passed')}")
+    for check in checks:
+        if not check.passed:
+            say(f"schema: {check.name} {bold('FAILED')}: {check.message}")
 
 
 def _show_safety(database: str, steps: dict[str, dict[str, Any]]) -> None:
@@ -198,8 +212,10 @@ def _published(platform: Platform, run_id: str) -> Published | None:
     )
 
 
-def _findings(published: Published | None, fail_on: str | None) -> bool:
+def _findings(published: Published | None, schema: Sequence[SchemaCheck], fail_on: str | None) -> bool:
     if published is None or fail_on is None:
         return False
     severities = {"error"} if fail_on == "error" else {"warn", "error"}
-    return any(check.bad and check.severity in severities for check in published.run.checks)
+    bad: list[str] = [check.severity for check in published.run.checks if check.bad]
+    bad += [check.severity for check in schema if not check.passed]
+    return not severities.isdisjoint(bad)

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,11 +57,26 @@ class RunFailed(WorkError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaCheck:
+    """What one check of the migrations found (``schema_checks``)."""
+
+    name: str
+    passed: bool
+    severity: str
+    """``warn``, or ``error``: it could not run."""
+    message: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "passed": self.passed, "severity": self.severity, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
     """A run whose every step succeeded; ``steps`` has what each published, by its asset's name."""
 
     run_id: str
     steps: Mapping[str, Mapping[str, Any]]
+    schema: Sequence[SchemaCheck]
 
 
 def find_job(platform: Platform, declared: Declared, name: str) -> dg.JobDefinition:
@@ -109,7 +124,7 @@ def launch(
             raise RunStopped(job=job.name, hint="Start it again: it goes on where it stood.")
         if not result.success:
             raise _failure(job.name, result, look)
-        return Launched(run_id=run_id, steps=_published(result))
+        return Launched(run_id=run_id, steps=_published(result), schema=_schema(result, declared))
 
 
 def _failure(job: str, result: dg.ExecuteInProcessResult, look: str) -> RunFailed:
@@ -131,6 +146,19 @@ def _published(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
             metadata = event.step_materialization_data.materialization.metadata
             found["/".join(event.asset_key.path)] = {key: _plain(value) for key, value in metadata.items()}
     return found
+
+
+def _schema(result: dg.ExecuteInProcessResult, declared: Declared) -> tuple[SchemaCheck, ...]:
+    return tuple(
+        SchemaCheck(
+            name=found.check_name,
+            passed=found.passed,
+            severity=found.severity.value.lower(),
+            message=found.description or "",
+        )
+        for found in result.get_asset_check_evaluations()
+        if found.asset_key == keys.migrations(declared.name)
+    )
 
 
 def _plain(value: dg.MetadataValue[Any]) -> Any:
