@@ -12,20 +12,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dbplatform.errors import PlatformError
 from dbplatform.migrations.apply import apply_migrations
 from dbplatform.migrations.compare import Comparison, Files, compare, version_of
 from dbplatform.migrations.differences import Difference, differences
-from dbplatform.migrations.errors import CannotCompare, MigrationFailed
+from dbplatform.migrations.errors import CannotCompare, MigrationFailed, ServerWide
 from dbplatform.migrations.files import Folders, Migration, Version
 from dbplatform.migrations.history import HistoryRow
 from dbplatform.migrations.mending import fix_sql
 from dbplatform.migrations.objects import Objects, SchemaObject, query, schema_objects
 from dbplatform.migrations.plan import read_pending
 from dbplatform.migrations.policy import MigrationPolicy
+from dbplatform.migrations.trial import try_out
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 
 Key = tuple[str, str]
+
+_MUST_RUN = (
+    "It must run in an empty database, too. Where it makes what the server has already, such as a role, name a server "
+    "of its own for trials: connection.scratch_url_env."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +148,13 @@ def blueprint(
     )
 
 
-def build(connection: AutocommitConnection, plan: Blueprint) -> Expected:
+def build(connection: AutocommitConnection, plan: Blueprint, *, own_server: bool = False) -> Expected:
     """Build the expected schema in the connected database, which must be empty and is used up by it.
 
-    Raises ``CannotCompare`` where a file in force does not run there.
+    ``own_server``: it lies on the server of a real database. A file that would change more than a database there, such
+    as a role, is not run. Raises ``CannotCompare`` for that, and where a file in force does not run there.
     """
-    return _Build(connection, plan).expected()
+    return _Build(connection, plan, own_server).expected()
 
 
 def drift(live: AutocommitConnection, plan: Blueprint, expected: Expected) -> DriftReport:
@@ -202,6 +210,7 @@ def _perhaps_begun(live: AutocommitConnection, found: Comparison) -> Migration |
 class _Build:
     connection: AutocommitConnection
     plan: Blueprint
+    own_server: bool
 
     def expected(self) -> Expected:
         plan, left_out = self.plan, dict[str, tuple[Key, ...]]()
@@ -237,18 +246,21 @@ class _Build:
         return Expected(objects=objects, left_out=left_out)
 
     def apply(self, files: Files) -> None:
-        plan = self.plan
-        try:
-            apply_migrations(self.connection, files, plan.policy, database=f"{plan.database} in a scratch database")
-        except MigrationFailed as error:
-            fields = error.fields
+        plan, name = self.plan, f"{self.plan.database} in a scratch database"
+        failed: PlatformError | None = None
+        if self.own_server:
+            failed = try_out(self.connection, files, plan.policy, database=name, own_server=True).failed
+        else:
+            try:
+                apply_migrations(self.connection, files, plan.policy, database=name)
+            except MigrationFailed as error:
+                failed = error
+        if failed is not None:
+            told = failed.message.rstrip(".")
+            hint = failed.hint if isinstance(failed, ServerWide) else _MUST_RUN
             raise CannotCompare(
-                database=plan.database,
-                reason=f"{fields['script']} does not run in an empty database: {fields['reason']}",
-                hint="What belongs to the server, such as a role, is there already: let the file tolerate that.",
-                file=error.file,
-                line=error.line,
-            ) from error
+                database=plan.database, reason=told, hint=hint, file=failed.file, line=failed.line
+            ) from failed
 
     def with_versions(self, files: Files, more: Sequence[Migration]) -> Files:
         return replace(files, versioned={**files.versioned, **{version_of(m): m for m in more}})

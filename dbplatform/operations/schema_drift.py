@@ -9,7 +9,7 @@ from dbplatform.migrations.errors import SchemaDrifted
 from dbplatform.operations import trials
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of
-from dbplatform.operations.scratch import scratch
+from dbplatform.operations.scratch import scratch_space
 from dbplatform.postgres.connection import AutocommitConnection, connect
 
 
@@ -48,7 +48,7 @@ def _expected(platform: Platform, declared: Declared, plan: Blueprint, run_id: s
     known = trials.newest(platform, declared, "schema", of)
     if known is not None:
         return Expected.from_json(known.result)
-    with scratch(platform, declared) as target, connect(target, work="migrate drift") as empty:
-        built = drifting.build(empty, plan)
+    with scratch_space(platform, declared) as space, connect(space.target, work="migrate drift") as empty:
+        built = drifting.build(empty, plan, own_server=space.own_server)
     trials.keep(platform, declared, "schema", of, built.as_json(), run_id=run_id)
     return built

@@ -10,7 +10,7 @@ import dagster as dg
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
-from dbplatform.operations import schema_care, schema_lint
+from dbplatform.operations import schema_care, schema_drift, schema_lint
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
@@ -87,8 +87,27 @@ def _lint(platform: Platform, declared: Declared, run_id: str) -> Found:
     )
 
 
+def _drift(platform: Platform, declared: Declared, run_id: str) -> Found:
+    report = schema_drift.drift(platform, declared, run_id=run_id)
+    document = report.as_json()
+    found, version = document["differences"], document["version"] or "none"
+    words = (
+        f"Differences between the schema and what its migrations make: {len(found) or 'none'}, at version {version}."
+    )
+    pending = {left_out["script"]: left_out["objects"] for left_out in document["left_out"]}
+    return (
+        not found,
+        words,
+        {
+            **({"not compared, because pending": dg.MetadataValue.json(pending)} if pending else {}),
+            **table_metadata("differences", found, ("kind", "object", "sentence", "fix_sql")),
+        },
+    )
+
+
 #: Each check: what it says when it passes, and how it is asked.
 _CHECKS: dict[str, tuple[str, Check]] = {
     "undo": ("Each undo file gives back the schema that was there before: tried out in a scratch database.", _undo),
     "lint": ("No file blocks traffic or breaks clients unless somebody accepted it, with a reason.", _lint),
+    "drift": ("The schema is what its migrations make in an empty database.", _drift),
 }
