@@ -226,7 +226,7 @@ def _show_drift(document: dict[str, Any]) -> None:
             say(f"  {difference['sentence']}")
     fixes = [difference["fix_sql"] for difference in differences if difference["fix_sql"]]
     if fixes:
-        say(bold(f"SQL that mends {len(fixes)} of {len(differences)} and drops no data; read it before you run it:"))
+        say(bold(f"SQL that mends {len(fixes)} of them and drops no data; read it before you run it:"))
         say("\n".join(fixes))
 
 

@@ -188,7 +188,7 @@ def test_a_file_that_changes_a_role_is_not_run_beside_the_database_itself(
         write(tmp_path, V1__a="create table a (id int);", V2__b=f"alter role {role} nocreatedb;")
         apply_migrations(live, tmp_path, POLICY)
         live.execute(f"alter role {role} createdb".encode())
-        with pytest.raises(CannotCompare, match="alter role .* nocreatedb cannot be tried out .*scratch_url_env"):
+        with pytest.raises(CannotCompare, match=r"alter role .* nocreatedb cannot be tried out .*scratch_url_env"):
             found(live, tmp_path, server_url, own=True)
         kept = live.execute("select rolcreatedb from pg_roles where rolname = %s", (role,)).fetchone()
         assert kept == (True,)
