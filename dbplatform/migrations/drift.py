@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dbplatform.errors import PlatformError
 from dbplatform.migrations.apply import apply_migrations
 from dbplatform.migrations.compare import Comparison, Files, compare, version_of
 from dbplatform.migrations.differences import Difference, differences
@@ -23,7 +22,6 @@ from dbplatform.migrations.mending import fix_sql
 from dbplatform.migrations.objects import Objects, SchemaObject, query, schema_objects
 from dbplatform.migrations.plan import read_pending
 from dbplatform.migrations.policy import MigrationPolicy
-from dbplatform.migrations.trial import try_out
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 
@@ -148,13 +146,12 @@ def blueprint(
     )
 
 
-def build(connection: AutocommitConnection, plan: Blueprint, *, own_server: bool = False) -> Expected:
+def build(connection: AutocommitConnection, plan: Blueprint, *, server_wide: bool) -> Expected:
     """Build the expected schema in the connected database, which must be empty and is used up by it.
 
-    ``own_server``: it lies on the server of a real database. A file that would change more than a database there, such
-    as a role, is not run. Raises ``CannotCompare`` for that, and where a file in force does not run there.
+    ``server_wide`` is that of ``apply_migrations``. Raises ``CannotCompare`` where a file in force does not run there.
     """
-    return _Build(connection, plan, own_server).expected()
+    return _Build(connection, plan, server_wide).expected()
 
 
 def drift(live: AutocommitConnection, plan: Blueprint, expected: Expected) -> DriftReport:
@@ -210,7 +207,7 @@ def _perhaps_begun(live: AutocommitConnection, found: Comparison) -> Migration |
 class _Build:
     connection: AutocommitConnection
     plan: Blueprint
-    own_server: bool
+    server_wide: bool
 
     def expected(self) -> Expected:
         plan, left_out = self.plan, dict[str, tuple[Key, ...]]()
@@ -247,20 +244,14 @@ class _Build:
 
     def apply(self, files: Files) -> None:
         plan, name = self.plan, f"{self.plan.database} in a scratch database"
-        failed: PlatformError | None = None
-        if self.own_server:
-            failed = try_out(self.connection, files, plan.policy, database=name, own_server=True).failed
-        else:
-            try:
-                apply_migrations(self.connection, files, plan.policy, database=name)
-            except MigrationFailed as error:
-                failed = error
-        if failed is not None:
-            told = failed.message.rstrip(".")
-            hint = failed.hint if isinstance(failed, ServerWide) else _MUST_RUN
+        try:
+            apply_migrations(self.connection, files, plan.policy, database=name, server_wide=self.server_wide)
+        except (MigrationFailed, ServerWide) as error:
+            told = error.message.rstrip(".")
+            hint = error.hint if isinstance(error, ServerWide) else _MUST_RUN
             raise CannotCompare(
-                database=plan.database, reason=told, hint=hint, file=failed.file, line=failed.line
-            ) from failed
+                database=plan.database, reason=told, hint=hint, file=error.file, line=error.line
+            ) from error
 
     def with_versions(self, files: Files, more: Sequence[Migration]) -> Files:
         return replace(files, versioned={**files.versioned, **{version_of(m): m for m in more}})

@@ -49,6 +49,6 @@ def _expected(platform: Platform, declared: Declared, plan: Blueprint, run_id: s
     if known is not None:
         return Expected.from_json(known.result)
     with scratch_space(platform, declared) as space, connect(space.target, work="migrate drift") as empty:
-        built = drifting.build(empty, plan, own_server=space.own_server)
+        built = drifting.build(empty, plan, server_wide=not space.own_server)
     trials.keep(platform, declared, "schema", of, built.as_json(), run_id=run_id)
     return built

@@ -121,7 +121,7 @@ def built(url: str, folder: Path) -> Iterator[Shop]:
                     apply_migrations(live, files, POLICY)
                     plan = blueprint(live, files, POLICY, partitioned=PARTITIONED, database="shop")
                 with connect(scratch, work="test") as empty:
-                    expected = build(empty, plan)
+                    expected = build(empty, plan, server_wide=False)
                 yield Shop(url, template, plan, expected)
         finally:
             for role in ROLES:
