@@ -98,10 +98,10 @@ def apply(context: click.Context, database: str, target: str | None, dry_run: bo
     """Apply what is pending; a no-op when nothing is."""
     platform, declared = opened(context, database)
     planned = schema.plan(platform, declared, target=target)
-    if dry_run or not planned.pending:
+    if dry_run or not (planned.pending or planned.callbacks):
         show_json(planned.as_json()) if as_json else _show(planned.as_json())
         return
-    if not as_json:
+    if planned.pending and not as_json:
         _show(planned.as_json())
     with bars():
         report = schema.apply(platform, declared, target=target).as_json()
@@ -353,6 +353,8 @@ def _show(document: dict[str, Any], *, verb: str = "pending") -> None:
     for script in document.get("future", []):
         note(f"{document['database']}: {script} was applied from newer files than these")
     pending = [m for m in migrations if m["status"] == "pending"]
+    if document.get("callbacks"):
+        note(f"Callbacks around them: {', '.join(document['callbacks'])}")
     if pending:
         _show_files(
             f"{document['database']}: {len(pending)} {verb}, {at}",

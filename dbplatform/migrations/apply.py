@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from dbplatform.migrations.callbacks import run_with_callbacks
 from dbplatform.migrations.compare import Files, compare
 from dbplatform.migrations.files import Folders, Version
 from dbplatform.migrations.observe import observing
 from dbplatform.migrations.plan import plan_migrations
 from dbplatform.migrations.policy import MigrationPolicy
-from dbplatform.migrations.run import AppliedMigration, run_files
+from dbplatform.migrations.run import AppliedMigration
 from dbplatform.migrations.session import watched
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.locks import advisory_lock
@@ -59,7 +60,8 @@ def apply_migrations(
     (a role, a setting of the server) is rolled back and refused: so it is in a scratch database on a real server.
     Holds the advisory lock ``migrations`` of the database, polled without a transaction, and plans under it: what
     somebody else has applied meanwhile is left out. How a file runs, and what it waits for, is told by
-    ``run.run_files``.
+    ``run.run_files``. Where there are callbacks, they run though nothing is pending; without the repeatables it is a
+    part of a run, and has only those of each file (``callbacks``).
 
     Raises ``MigrationFailed`` or ``ServerWide`` (the files before it stay applied), ``LockNotAcquired`` after
     ``lock_wait_ms``, and whatever ``plan_migrations`` raises: then nothing was changed.
@@ -67,11 +69,22 @@ def apply_migrations(
     name = database or connection.info.dbname
     files = Files.of(folders)
     found = compare(connection, files, policy, target=target, repeatables=repeatables)
-    if not found.pending:
+    # What a callback does may be wanted though nothing is pending: Flyway, too, runs them on every run.
+    if not found.pending and not (repeatables and files.callbacks_of("Migrate")):
         return MigrationReport(database=name, current=found.current, target=found.target, migrations=())
     with one_writer(connection, lock_wait_ms), observing(connection, server_wide=server_wide) as observer:
         plan = plan_migrations(connection, files, policy, target=target, database=name, repeatables=repeatables)
-        runs = run_files(connection, plan.pending, policy, task=f"migrate {name}", observer=observer, sleep=sleep)
+        runs = run_with_callbacks(
+            connection,
+            plan.pending,
+            plan.callbacks,
+            policy,
+            verb="Migrate",
+            task=f"migrate {name}",
+            whole=repeatables,
+            observer=observer,
+            sleep=sleep,
+        )
         applied = tuple(runs)
     return MigrationReport(database=name, current=plan.target, target=plan.target, migrations=applied)
 

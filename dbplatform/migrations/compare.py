@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from dbplatform.migrations.errors import HistoryMismatch, TargetUnknown
 from dbplatform.migrations.files import Folders, Migration, Version, checksum, discover
@@ -46,6 +47,8 @@ class Files:
     """By description, as the history holds it."""
 
     folders: Folders
+    callbacks: tuple[Migration, ...] = ()
+    """In the order in which those of one event run."""
 
     @classmethod
     def of(cls, folders: Folders | Files) -> Files:
@@ -54,12 +57,19 @@ class Files:
             return folders
         by_kind: dict[str, dict[Version, Migration]] = {"versioned": {}, "undo": {}, "baseline": {}}
         repeatable: dict[str, Migration] = {}
+        callbacks = []
         for migration in discover(folders):
-            if migration.version is None:
+            if migration.kind == "callback":
+                callbacks.append(migration)
+            elif migration.version is None:
                 repeatable[as_stored(migration.description)] = migration
             else:
                 by_kind[migration.kind][migration.version] = migration
-        return cls(by_kind["versioned"], by_kind["undo"], by_kind["baseline"], repeatable, folders)
+        return cls(by_kind["versioned"], by_kind["undo"], by_kind["baseline"], repeatable, folders, tuple(callbacks))
+
+    def callbacks_of(self, verb: Literal["Migrate", "Undo"]) -> tuple[Migration, ...]:
+        """The callbacks of ``migrate``, or those of ``undo``."""
+        return tuple(callback for callback in self.callbacks if ("Undo" in str(callback.event)) == (verb == "Undo"))
 
     @property
     def newest(self) -> Version | None:
@@ -70,8 +80,9 @@ class Files:
     def digest(self) -> str:
         """SHA-256 of what the files say and how they are to run, in their order: equal files, equal digest."""
         seen = hashlib.sha256()
-        for group in (self.versioned, self.undo, self.baseline, self.repeatable):
-            for migration in group.values():
+        groups = (self.versioned, self.undo, self.baseline, self.repeatable)
+        for group in (*(group.values() for group in groups), self.callbacks):
+            for migration in group:
                 words = (
                     migration.kind,
                     migration.script,

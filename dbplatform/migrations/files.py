@@ -21,17 +21,21 @@ from dbplatform.migrations.errors import MigrationFileError
 
 PATTERN = "V<version>__<words>.sql, U<version>__<words>.sql, B<version>__<words>.sql or R__<words>.sql"
 
-Kind = Literal["versioned", "undo", "baseline", "repeatable"]
+Kind = Literal["versioned", "undo", "baseline", "repeatable", "callback"]
 
 #: One folder of migrations, or several that are read as one.
 Folders = Path | Sequence[Path]
 
 _NAME = re.compile(r"(?:(?P<prefix>[VUB])(?P<version>[0-9]+(?:[._][0-9]+)*)|(?P<repeatable>R))__(?P<words>.+)\.sql")
 _KINDS: dict[str | None, Kind] = {"V": "versioned", "U": "undo", "B": "baseline", None: "repeatable"}
-# Files of these names are SQL callbacks to Flyway: api/callback/Event.
+# Files of these names are SQL callbacks to Flyway (api/callback/Event): those of migrate and undo run here.
 _CALLBACK = re.compile(
-    r"(?:before|after)(?:Each)?(?:Migrate|Undo|Clean|Info|Validate|Baseline|Repair|Connect|Versioned|Repeatables)"
-    r"(?:Statement)?(?:Error|Applied|OperationFinish)?(?:__.*)?\.sql|createSchema(?:__.*)?\.sql"
+    r"(?P<event>(?:before|after)(?:Each)?(?:Migrate|Undo)|after(?:Each)?(?:Migrate|Undo)Error|afterMigrateApplied"
+    r"|afterVersioned|beforeRepeatables)(?:__.*)?\.sql"
+)
+_OTHER_CALLBACK = re.compile(
+    r"(?P<event>(?:before|after)(?:Each)?(?:Migrate|Undo|Clean|Info|Validate|Baseline|Repair|Connect|Versioned|Repeatables)"
+    r"(?:Statement)?(?:Error|Applied|OperationFinish)?|createSchema|beforeCreateSchema)(?:__.*)?\.sql"
 )
 
 
@@ -85,13 +89,15 @@ class Migration:
     placeholder_replacement: bool
     checksum: int
     """Of the text as it is; a repeatable's counts after its placeholders are replaced."""
+    event: str | None = None
+    """When a callback runs, as Flyway names it; its description is its whole name."""
 
 
 def discover(folders: Folders) -> list[Migration]:
-    """All migrations below the folders, in the order of their versions, then repeatables by description.
+    """All migrations below the folders, in the order of their versions, then repeatables and callbacks by description.
 
     Raises ``MigrationFileError`` for a ``.sql`` file whose name fits no pattern, for two files of one version, and for
-    text that is not UTF-8; ``NotBuiltYet`` for Flyway's callbacks.
+    text that is not UTF-8; ``NotBuiltYet`` for callbacks of verbs that do not exist here.
     """
     migrations: list[Migration] = []
     for folder in _outermost(folders):
@@ -139,27 +145,29 @@ def _sql_files(folder: Path) -> list[tuple[Path, bool]]:
 
 
 def _read(path: Path, directory: Path, has_conf: bool) -> Migration:
-    match = _NAME.fullmatch(path.name)
-    if match is None:
+    match, callback = _NAME.fullmatch(path.name), _CALLBACK.fullmatch(path.name)
+    if match is None and callback is None:
         raise _misnamed(path)
     settings = _settings(path.with_name(path.name + ".conf")) if has_conf else {}
     text = _text(path)
     return Migration(
-        kind=_KINDS[match["prefix"]],
-        version=Version.parse(match["version"]) if match["version"] else None,
-        description=match["words"].replace("_", " "),
+        kind=_KINDS[match["prefix"]] if match else "callback",
+        version=Version.parse(match["version"]) if match and match["version"] else None,
+        description=match["words"].replace("_", " ") if match else path.stem,
         script=path.relative_to(directory).as_posix(),
         path=path,
         text=text,
         execute_in_transaction=settings.get("executeInTransaction"),
         placeholder_replacement=settings.get("placeholderReplacement", True),
         checksum=checksum(text),
+        event=callback["event"] if callback else None,
     )
 
 
 def _misnamed(path: Path) -> Exception:
-    if _CALLBACK.fullmatch(path.name):
-        return NotBuiltYet(what="Running Flyway's SQL callbacks", hint=f"Remove {path.name}.", file=path)
+    other = _OTHER_CALLBACK.fullmatch(path.name)
+    if other is not None:
+        return NotBuiltYet(what=f"Flyway's callback {other['event']}", hint=f"Remove {path.name}.", file=path)
     return MigrationFileError(
         f"{path.name} is not the name of a migration: {PATTERN}.",
         hint="Rename it (two underscores before the words), or give it another ending than .sql.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from dbplatform.migrations.statements import Script, Statement, split
 from dbplatform.postgres.connection import AnyConnection
 
 #: What the history calls a file of each kind (``api/CoreMigrationType``).
-TYPES = {"versioned": "SQL", "repeatable": "SQL", "baseline": "SQL_BASELINE", "undo": "UNDO_SQL"}
+TYPES = {"versioned": "SQL", "repeatable": "SQL", "baseline": "SQL_BASELINE", "undo": "UNDO_SQL", "callback": "none"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,9 @@ class PendingMigration:
     in_transaction: bool
     may_rewrite: bool
     """Whether an ALTER COLUMN TYPE in it may rewrite its table."""
+    before: tuple[PendingMigration, ...] = ()
+    """Callbacks that run in its transaction, before its own statements."""
+    after: tuple[PendingMigration, ...] = ()
 
     @property
     def version(self) -> Version | None:
@@ -92,6 +96,8 @@ class MigrationPlan:
     """Earlier runs of repeatable migrations."""
     future: tuple[HistoryRow, ...]
     """Versions that were applied from files newer than any that are here."""
+    callbacks: tuple[PendingMigration, ...] = ()
+    """What runs around them, see ``callbacks``."""
 
     def as_json(self) -> dict[str, Any]:
         """The shape of ``migrate plan --json``: pending ones, and those above the target as skipped."""
@@ -101,6 +107,7 @@ class MigrationPlan:
             "target": str(self.target) if self.target else None,
             "migrations": [p.as_json("pending") for p in self.pending] + [_skipped_json(m) for m in self.skipped],
             "future": [row.script for row in self.future],
+            "callbacks": [callback.script for callback in self.callbacks],
         }
 
 
@@ -137,6 +144,7 @@ def plan_migrations(
         applied=found.applied,
         superseded=found.superseded,
         future=found.future,
+        callbacks=read_callbacks(connection, files.callbacks_of("Migrate"), policy, found.placeholders),
     )
 
 
@@ -158,6 +166,16 @@ def read_pending(
         statements=script.statements,
         in_transaction=runs_in_transaction(migration, script.statements),
         may_rewrite=may_rewrite,
+    )
+
+
+def read_callbacks(
+    connection: AnyConnection, callbacks: Sequence[Migration], policy: MigrationPolicy, placeholders: Placeholders
+) -> tuple[PendingMigration, ...]:
+    """Callbacks in the form in which they run; what must not is refused as in a migration."""
+    return tuple(
+        read_pending(connection, callback, callback.checksum, placeholders, destructive=policy.allow_destructive)
+        for callback in callbacks
     )
 
 

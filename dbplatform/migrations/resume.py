@@ -46,6 +46,12 @@ def _statement_by_statement(running: Running) -> None:
     mark = marks.read() if marks is not None else Mark()
     if not running.finished:
         running.found_done = mark.done > 0
+    # Callbacks leave no marks: a file that is taken up again has them again, as the session is a new one.
+    for statement in running.statements_of(*migration.before):
+        if classify.session_only(statement):
+            running.execute(statement)
+        else:
+            _run(running, None, 0, statement, None)
     total = len(migration.statements)
     for number, statement in enumerate(migration.statements, start=1):
         progress.report(migration.script, done=number - 1, total=total, unit="statements")
@@ -57,6 +63,10 @@ def _statement_by_statement(running: Running) -> None:
     progress.report(migration.script, done=total, total=total, unit="statements")
     running.statement = None
     connection.execute("begin")
+    if migration.after and not running.sets_lock_timeout:
+        connection.execute(waiting(running.lock_timeout_ms))
+    for statement in running.statements_of(*migration.after):
+        running.execute(statement)
     if marks is not None:
         connection.execute(_OWN_USER)
         marks.clear()
@@ -72,7 +82,7 @@ def _next(migration: PendingMigration, mark: Mark) -> int:
 def _run(running: Running, marks: Marks | None, number: int, statement: Statement, announced: Mark | None) -> None:
     connection, migration = running.connection, running.migration
     running.statement = statement
-    own = classify.sets_lock_timeout(migration.statements)
+    own = running.sets_lock_timeout
     if _has_transaction(statement):
         if running.observer is not None:
             running.observer.begin()
@@ -86,7 +96,7 @@ def _run(running: Running, marks: Marks | None, number: int, statement: Statemen
         connection.execute("select set_config('lock_timeout', '0', false)")
     if _did_its_work(running, number, statement, announced):
         running.found_done = True
-    elif not concurrent.prepare(connection, statement, migration.path):
+    elif not concurrent.prepare(connection, statement, running.file.path):
         trace = trace_of(statement)
         if marks is not None and trace is not None:
             _announce(connection, marks, number, trace)
@@ -144,6 +154,11 @@ def _has_transaction(statement: Statement) -> bool:
 
 
 def _needs_marks(migration: PendingMigration) -> bool:
-    """One statement that shows in the catalog by itself, or may simply run again, needs no table for its marks."""
+    """One statement that shows in the catalog by itself, or may simply run again, needs no table for its marks.
+
+    A callback runs each time from its beginning.
+    """
+    if migration.migration.kind == "callback":
+        return False
     lasting = [s for s in migration.statements if not classify.session_only(s)]
     return len(lasting) > 1 or any(trace_of(s) is not None for s in lasting if not _has_transaction(s))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from dbplatform import progress
 from dbplatform.migrations.apply import apply_migrations
+from dbplatform.migrations.callbacks import before_migrate
 from dbplatform.migrations.compare import Files, compare, version_of
 from dbplatform.migrations.differences import Difference, differences
 from dbplatform.migrations.errors import MigrationFailed
@@ -92,14 +93,16 @@ def round_trip(
 ) -> RoundTrip:
     """Go the whole way in the connected database, which must be empty and is used up by it.
 
-    Repeatable migrations run once, at the end: an undo file is not asked to work around what they made. Where a version
-    cannot be applied behind its undo file, the way ends there. Unless ``server_wide``, it ends with ``ServerWide`` at a
-    file that changes more than the database. Reports ``test <database>`` in versions. Raises what ``apply_migrations``
-    raises for a version that cannot be applied at all.
+    Repeatable migrations run once, at the end: an undo file is not asked to work around what they made. Callbacks run
+    as around one long run: ``beforeMigrate`` at its beginning, those of each file with it, what comes after a run at
+    the end. Where a version cannot be applied behind its undo file, the way ends there. Unless ``server_wide``, it ends
+    with ``ServerWide`` at a file that changes more than the database. Reports ``test <database>`` in versions. Raises
+    what ``apply_migrations`` raises for a version that cannot be applied at all.
     """
     trip = _Trip(connection, Files.of(folders), policy, server_wide)
     found = compare(connection, trip.files, policy, target=None, repeatables=False)
     order = [migration for migration, _ in found.pending]
+    before_migrate(connection, trip.files, policy, server_wide=server_wide)
     tested: list[TestedVersion] = []
     task = f"test {database}"
     for done, migration in enumerate(order):

@@ -84,11 +84,12 @@ def run_files(
     progress.report(task, done=0, total=total, unit="migrations")
     session = MigrationSession(connection)
     for done, migration in enumerate(files, start=1):
-        yield _with_retries(Running(session, migration, policy, observer), sleep, last=done == total)
+        yield run_file(Running(session, migration, policy, observer), sleep, last=done == total)
         progress.report(task, done=done, total=total, unit="migrations")
 
 
-def _with_retries(running: Running, sleep: Callable[[float], None], *, last: bool) -> AppliedMigration:
+def run_file(running: Running, sleep: Callable[[float], None], *, last: bool) -> AppliedMigration:
+    """Run one file to its end, as ``run_files`` tells; ``last``: it is on disk when this returns."""
     attempt, migration = 1, running.migration
     while True:
         try:
@@ -117,7 +118,7 @@ def _pause(attempt: int) -> float:
 
 
 def _failed(error: psycopg.Error, running: Running, attempt: int) -> MigrationFailed:
-    migration, statement = running.migration, running.statement
+    migration, statement = running.file, running.statement
     line = statement.line if statement else None
     position = error.diag.statement_position
     if statement and position and error.diag.message_primary:

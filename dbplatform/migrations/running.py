@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,8 @@ class Running:
         self.session = session
         self.connection = session.connection
         self.migration = migration
+        self.file = migration
+        """Whose statement runs: its own, or a callback's."""
         self.policy = policy
         self.observer = observer
         self.statement: Statement | None = None
@@ -67,6 +70,16 @@ class Running:
     def lock_timeout_ms(self) -> int:
         return self.policy.lock_timeout.milliseconds
 
+    @property
+    def files(self) -> tuple[PendingMigration, ...]:
+        """The file, with the callbacks that run around it."""
+        return (*self.migration.before, self.migration, *self.migration.after)
+
+    @property
+    def sets_lock_timeout(self) -> bool:
+        """Whether the file, or a callback around it, sets its own, which then counts."""
+        return any(classify.sets_lock_timeout(file.statements) for file in self.files)
+
     def in_transaction(self, *, at_once: bool) -> None:
         """All statements, the history row and the commit; rolled back and the session restored when one fails.
 
@@ -77,11 +90,10 @@ class Running:
         if self.observer is not None:
             self.observer.begin()
         head: sql.Composed | None = begin(self.lock_timeout_ms, at_once=at_once)
-        own = classify.sets_lock_timeout(self.migration.statements)
         holds_locks = shortened = False
         try:
-            for statement in self.migration.statements:
-                if holds_locks and not (own or shortened):
+            for statement in self.statements_of(*self.files):
+                if holds_locks and not (self.sets_lock_timeout or shortened):
                     head = waiting(min(self.lock_timeout_ms, self.session.half_of_deadlock_timeout_ms))
                     shortened = True
                 self.execute(statement, head)
@@ -94,22 +106,30 @@ class Running:
             self.session.rollback()
             raise
 
+    def statements_of(self, *files: PendingMigration) -> Iterator[Statement]:
+        """The statements of the file and of callbacks around it, one after the other."""
+        for file in files:
+            self.file = file
+            yield from file.statements
+        self.file = self.migration
+
     def execute(self, statement: Statement, head: sql.Composed | None = None) -> None:
         """Run a statement, with ``head`` before it; one that would rewrite a table without leave is refused now."""
         self.statement = statement
-        judged = not self.migration.may_rewrite and classify.retyped(statement)
+        judged = not self.file.may_rewrite and classify.retyped(statement)
         if head is not None and (judged or statement.copy_data is not None):
             self.connection.execute(head)
             head = None
         if judged and rewrites.rewrites(self.connection, statement):
-            raise classify.refused(classify.RETYPE, statement, file=self.migration.path)
+            raise classify.refused(classify.RETYPE, statement, file=self.file.path)
         self.head = len(head.as_string(self.connection)) if head is not None else 0
         if self.observer is not None:
             self.observer.admit(statement)
         started = time.monotonic()
         effect = self._run(statement, head)
         seconds = time.monotonic() - started
-        self.finished.append(StatementRun(sql=statement.sql, line=statement.line, seconds=seconds, effect=effect))
+        if self.file is self.migration:
+            self.finished.append(StatementRun(sql=statement.sql, line=statement.line, seconds=seconds, effect=effect))
         self.statement = None
 
     @property
@@ -133,8 +153,10 @@ class Running:
         return observer.effect(statement, rows) if observer is not None and look else None
 
     def row(self) -> sql.Composed:
-        """What writes the history row of the file."""
+        """What writes the history row of the file; a callback has none."""
         migration = self.migration
+        if migration.migration.kind == "callback":
+            return sql.SQL("select").format()
         return insertion(
             self.policy.history_table,
             version=migration.version,

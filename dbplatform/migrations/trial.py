@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dbplatform.errors import PlatformError
+from dbplatform.migrations.callbacks import run_with_callbacks
 from dbplatform.migrations.compare import Files
 from dbplatform.migrations.files import Folders
 from dbplatform.migrations.observe import observing
 from dbplatform.migrations.plan import plan_migrations
 from dbplatform.migrations.policy import MigrationPolicy
-from dbplatform.migrations.run import AppliedMigration, run_files
+from dbplatform.migrations.run import AppliedMigration
 from dbplatform.postgres.connection import AutocommitConnection
 
 
@@ -52,7 +53,15 @@ def try_out(
     failed: PlatformError | None = None
     with observing(connection, trial=True, server_wide=server_wide) as observer:
         try:
-            for run in run_files(connection, plan.pending, policy, task=f"try {database}", observer=observer):
+            for run in run_with_callbacks(
+                connection,
+                plan.pending,
+                plan.callbacks,
+                policy,
+                verb="Migrate",
+                task=f"try {database}",
+                observer=observer,
+            ):
                 runs.append(run)
         except PlatformError as error:
             failed = error

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbplatform.migrations.apply import MigrationReport, one_writer
+from dbplatform.migrations.callbacks import run_with_callbacks
 from dbplatform.migrations.compare import Files, InForce, known_version, refuse_failed
 from dbplatform.migrations.errors import UndoImpossible
 from dbplatform.migrations.files import Folders, Version
 from dbplatform.migrations.history import HistoryRow, history
 from dbplatform.migrations.observe import observing
 from dbplatform.migrations.placeholders import Placeholders
-from dbplatform.migrations.plan import PendingMigration, read_pending
+from dbplatform.migrations.plan import PendingMigration, read_callbacks, read_pending
 from dbplatform.migrations.policy import MigrationPolicy
-from dbplatform.migrations.run import run_files
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 
 
@@ -33,6 +33,8 @@ class UndoPlan:
     target: Version | None
     """The version afterwards."""
     pending: tuple[PendingMigration, ...]
+    callbacks: tuple[PendingMigration, ...] = ()
+    """What runs around them, see ``callbacks``."""
 
     def as_json(self) -> dict[str, Any]:
         """The shape of ``migrate undo --dry-run --json``."""
@@ -41,6 +43,7 @@ class UndoPlan:
             "current": str(self.current) if self.current else None,
             "target": str(self.target) if self.target else None,
             "migrations": [pending.as_json("pending") for pending in self.pending],
+            "callbacks": [callback.script for callback in self.callbacks],
         }
 
 
@@ -75,6 +78,7 @@ def plan_undo(
         current=state.current,
         target=max((v for v in state.versions if v not in undone), default=None),
         pending=tuple(pending),
+        callbacks=read_callbacks(connection, files.callbacks_of("Undo"), policy, placeholders),
     )
 
 
@@ -96,7 +100,16 @@ def apply_undo(
     """
     with one_writer(connection, lock_wait_ms), observing(connection, server_wide=server_wide) as observer:
         plan = plan_undo(connection, folders, policy, target=target, database=database)
-        runs = run_files(connection, plan.pending, policy, task=f"undo {plan.database}", observer=observer, sleep=sleep)
+        runs = run_with_callbacks(
+            connection,
+            plan.pending,
+            plan.callbacks if plan.pending else (),
+            policy,
+            verb="Undo",
+            task=f"undo {plan.database}",
+            observer=observer,
+            sleep=sleep,
+        )
         undone = tuple(runs)
     return MigrationReport(database=plan.database, current=plan.target, target=plan.target, migrations=undone)
 

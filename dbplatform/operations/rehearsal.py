@@ -99,6 +99,7 @@ class Rehearsal:
             "current": str(self.plan.current) if self.plan.current else None,
             "target": str(self.plan.target) if self.plan.target else None,
             "migrations": [self._of(pending) for pending in self.plan.pending],
+            "callbacks": [callback.digest for callback in self.plan.callbacks],
             "error": str(failed) if failed is not None else None,
             "statements_planned": self.statements,
             "plan_changes": [change.as_json() for change in self.plan_changes],
@@ -215,7 +216,8 @@ def _missing(platform: Platform, declared: Declared, planned: MigrationPlan) -> 
     if age > policy.rehearsal_max_age.timedelta:
         return f"the newest rehearsal is older than {policy.rehearsal_max_age}"
     rehearsed = {m["digest"] for m in newest.result["migrations"] if m["status"] == "applied"}
-    if any(pending.digest not in rehearsed for pending in planned.pending):
+    callbacks = [callback.digest for callback in planned.callbacks]
+    if callbacks != newest.result["callbacks"] or any(pending.digest not in rehearsed for pending in planned.pending):
         return "the newest rehearsal did not run it as it is now"
     if not newest.result["passed"]:
         return "the newest rehearsal did not pass"

@@ -155,6 +155,21 @@ def test_what_changed_is_kept_in_the_ledger(type_: Type, ledger: Ledger) -> None
     assert rows == [("migrate", "succeeded"), ("undo", "succeeded")]
 
 
+def test_callbacks_run_though_nothing_is_pending_and_are_named_by_the_plan(
+    type_: Type, project: Path, database: Target
+) -> None:
+    (project / "defs" / "shop" / "common" / "afterMigrate__count.sql").write_text(
+        "create table if not exists runs (at timestamptz); insert into runs values (now());\n"
+    )
+    planned = type_("migrate", "plan", "shop", "--json").json
+    assert planned["callbacks"] == ["afterMigrate__count.sql"]
+    assert "Callbacks around them: afterMigrate__count.sql" in type_("migrate", "apply", "shop", "--dry-run").err
+    type_("migrate", "apply", "shop")
+    assert "nothing to do, at version 2" in type_("migrate", "apply", "shop").out
+    with connect(database, work="test") as connection:
+        assert connection.execute("select count(*) from runs").fetchone() == (2,)
+
+
 def test_a_missing_folder_among_several_is_refused_with_its_line(type_: Type, project: Path) -> None:
     (project / "defs" / "shop" / "defs.yaml").write_text(DECLARATION.replace("[common, shop]", "[common, sjop]"))
     refused = type_("migrate", "plan", "shop")

@@ -128,10 +128,13 @@ def test_a_misnamed_file_is_refused_with_its_name_and_the_pattern(tmp_path: Path
     assert caught.value.file == str(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["beforeMigrate.sql", "afterEachMigrateError__x.sql", "createSchema.sql"])
-def test_flyways_callbacks_are_not_built_yet(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["beforeClean.sql", "afterEachMigrateStatementError__x.sql", "createSchema.sql", "afterMigrateOperationFinish.sql"],
+)
+def test_callbacks_of_verbs_that_do_not_exist_here_are_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("select 1;")
-    with pytest.raises(NotBuiltYet):
+    with pytest.raises(NotBuiltYet, match=name.removesuffix(".sql").partition("__")[0] + " is not built yet"):
         discover(tmp_path)
 
 
