@@ -96,8 +96,9 @@ def _seen(statement: StatementRun) -> tuple[str, str, str, str]:
     if effect is None:
         return "not seen", "", "", ""
     strongest = effect.strongest
+    held = any(lock.held for lock in effect.locks)
     on = [lock.relation for lock in effect.locks if lock.mode == strongest]
-    return strongest or "none", _few(on), _few(effect.rewritten), _few(effect.scanned)
+    return f"{strongest or 'none'}{' (held)' if held else ''}", _few(on), _few(effect.rewritten), _few(effect.scanned)
 
 
 def _few(names: Sequence[str]) -> str:
