@@ -11,6 +11,9 @@ from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.state import SCHEMA
 
+#: Options of foreign servers and tables whose values are neither shown nor compared.
+_SECRET = "(?i)^([^=]*(?:pass|secret|token|key)[^=]*)=.*$"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaObject:
@@ -59,6 +62,7 @@ def schema_objects(
         "history": str(history_table),
         # It is made with the history table, before any migration.
         "history_schema": None if history_table.schema == "public" else history_table.schema,
+        "secret": _SECRET,
         "partitioned": [str(table) for table in partitioned],
     }
     with connection.transaction():

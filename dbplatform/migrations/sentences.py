@@ -10,6 +10,7 @@ from dbplatform.migrations.objects import SchemaObject
 _FLAGS = {
     "not null": ("NOT NULL", "nullable"),
     "not valid": ("NOT VALID", "valid"),
+    "disabled": ("not enforced, because triggers of it are disabled", "enforced"),
     "unlogged": ("unlogged", "logged"),
     "row level security": ("under row level security", "without row level security"),
     "forced row level security": ("under row level security for its owner", "free of it for its owner"),
@@ -40,9 +41,9 @@ def sentence(wanted: SchemaObject | None, there: SchemaObject | None, part: str 
 def _part(name: str, part: str, wanted: str | None, there: str | None) -> str:
     if part == "invalid":
         return f"{name} is invalid: it was not built to its end" if there else f"{name} is valid, and should not be"
-    if part in _FLAGS and {wanted, there} <= {None, "yes"}:
+    if part in _FLAGS:
         with_it, without = _FLAGS[part]
-        now, then = (with_it, without) if there else (without, with_it)
+        now, then = ({None: without, "yes": with_it}.get(x, f"{with_it} ({x})") for x in (there, wanted))
         return f"{name} is {now}, the migrations make it {then}"
     if part in _IS and wanted and there:
         return f"{name} is {there}, the migrations make it {wanted}"

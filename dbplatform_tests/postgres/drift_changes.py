@@ -174,6 +174,13 @@ CHANGES = {
             ),
         ),
     ),
+    "foreign key with disabled triggers": Change(
+        "alter table purchase disable trigger all",
+        left_to_a_person=(
+            "constraint public.purchase purchase_customer is not enforced, because triggers of it are disabled, "
+            "the migrations make it enforced",
+        ),
+    ),
     "exclusion missing": Change(
         "alter table purchase drop constraint purchase_during",
         mended=("constraint public.purchase purchase_during is missing",),
@@ -345,9 +352,7 @@ CHANGES = {
         ),
     ),
     "extension missing": Change("drop extension citext", mended=("extension citext is missing",)),
-    "extension extra": Change(
-        "create extension pgcrypto", left_to_a_person=("extension pgcrypto should not be there",)
-    ),
+    "extension extra": Change("create extension hstore", left_to_a_person=("extension hstore should not be there",)),
     "extension in another schema": Change(
         "alter extension citext set schema sales",
         left_to_a_person=("extension citext has the schema sales, the migrations make it public",),

@@ -244,3 +244,14 @@ def test_a_user_who_may_only_read_the_catalog_can_compare(
         live.execute("reset role")
         live.execute(f"drop owned by {role}".encode())
         live.execute(f"drop role {role}".encode())
+
+
+def test_a_secret_in_the_options_of_a_foreign_server_is_not_shown(
+    live: AutocommitConnection, tmp_path: Path, server_url: str
+) -> None:
+    write(tmp_path, V1__a="create foreign data wrapper w;")
+    apply_migrations(live, tmp_path, POLICY)
+    live.execute("create server s foreign data wrapper w options (host 'there', api_token 'hush')")
+    [difference] = found(live, tmp_path, server_url).as_json()["differences"]
+    assert (difference["kind"], difference["object"]) == ("foreign server", "s")
+    assert difference["actual"] == "wrapper w; options api_token=(hidden), host=there"

@@ -6,7 +6,8 @@
 --            sql: the pieces of SQL that make, alter or remove it. They are not compared.
 -- Parameters: %(leave_out)s: names of schemas that are left out;
 --             %(history)s: the migrations' history table, or null; %(history_schema)s: its schema, which is not shown
---             itself; %(partitioned)s: tables whose partitions are left out, because migrations do not make them.
+--             itself; %(secret)s: which option of a foreign server is not shown;
+--             %(partitioned)s: tables whose partitions are left out, because migrations do not make them.
 -- Lock: ACCESS SHARE on the catalog. Run with an empty search_path, so that every name is written with its schema.
 -- First version: 14.
 -- Source: PostgreSQL manual, "System Catalogs" and "System Catalog Information Functions".
@@ -37,6 +38,8 @@ routines as (
            'schema ' || s.name as of_schema
     from pg_proc p join schemas s on s.oid = p.pronamespace
     where not exists (select from of_extension e where e.classid = 'pg_proc'::regclass and e.objid = p.oid)
+      -- The constructors of a range come with its type.
+      and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'i')
 ),
 types as (
     select t.*, format('%%I.%%I', s.nspname, t.typname) as name,
@@ -99,7 +102,8 @@ relation_parts as (
                                               from pg_inherits where inhrelid = r.oid) end as inherits,
            (select string_agg(c.definition, ', ' order by c.attnum) from columns c where c.attrelid = r.oid) as columns,
            case when relkind in ('v', 'm') then rtrim(pg_get_viewdef(oid), ';') end as query,
-           (select format('%%I%%s', f.srvname, ' (' || array_to_string(ft.ftoptions, ', ') || ')')
+           (select format('%%I%%s', f.srvname, ' (' || (
+                select string_agg(regexp_replace(o, %(secret)s, '\1=(hidden)'), ', ' order by o) from unnest(ft.ftoptions) o) || ')')
             from pg_foreign_table ft join pg_foreign_server f on f.oid = ft.ftserver where ft.ftrelid = r.oid) as server,
            ' with (' || array_to_string(reloptions, ', ') || ')' as with_options
     from relations r where relkind in ('r', 'p', 'f', 'v', 'm')
@@ -228,7 +232,8 @@ rows (kind, name, parent, parts, sql) as (
     from columns where of_kind in ('table', 'type')
     union all
     select 'constraint', name, of_kind || ' ' || of_name,
-           json_build_object('definition', definition, 'not valid', case when not convalidated then 'yes' end),
+           json_build_object('definition', definition, 'not valid', case when not convalidated then 'yes' end, 'disabled', (
+               select 'yes' from pg_trigger g where g.tgconstraint = constraints.oid and g.tgenabled = 'D' limit 1)),
            json_build_object(
                'alter', concat('alter ', of_kind, ' ', of_name), 'constraint', constraint_name,
                'type', contype, 'index', case when contype in ('p', 'u') and relkind = 'r' then pg_get_indexdef(conindid) end,
@@ -355,7 +360,8 @@ rows (kind, name, parent, parts, sql) as (
     from pg_publication p
     union all
     select 'foreign server', format('%%I', srvname), null,
-           json_build_object('wrapper', fdwname, 'options', array_to_string(srvoptions, ', ')), '{}'
+           json_build_object('wrapper', fdwname, 'options', (
+               select string_agg(regexp_replace(o, %(secret)s, '\1=(hidden)'), ', ' order by o) from unnest(srvoptions) o)), '{}'
     from pg_foreign_server f join pg_foreign_data_wrapper w on w.oid = f.srvfdw
     where not exists (select from of_extension x where x.classid = 'pg_foreign_server'::regclass and x.objid = f.oid)
     union all
