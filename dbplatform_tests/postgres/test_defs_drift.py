@@ -35,7 +35,7 @@ def test_a_declared_database_has_no_drift_after_its_partitions_were_made(server_
         apply_partitions(live, asked.partitioned_tables, now=datetime.now(UTC))
         partitioned = [table.table for table in asked.partitioned_tables]
         plan = blueprint(live, folders, asked.migrations, partitioned=partitioned, database=name)
-        expected = build(empty, plan, own_server=True)
+        expected = build(empty, plan, server_wide=False)
         report = drift(live, plan, expected)
     assert [str(difference) for difference in report.differences] == []
     assert len(expected.objects) > 10

@@ -36,7 +36,7 @@ def found(
 ) -> DriftReport:
     with created(server_url) as target, connect(target, work="test") as empty:
         plan = blueprint(live, files, policy, database="shop")
-        return drift(live, plan, build(empty, plan, own_server=own))
+        return drift(live, plan, build(empty, plan, server_wide=not own))
 
 
 def sentences(report: DriftReport) -> list[str]:
