@@ -51,6 +51,7 @@ def apply_migrations(
     database: str | None = None,
     repeatables: bool = True,
     server_wide: bool = True,
+    whole: bool = True,
     lock_wait_ms: int = 600_000,
     sleep: Callable[[float], None] = time.sleep,
 ) -> MigrationReport:
@@ -60,8 +61,8 @@ def apply_migrations(
     (a role, a setting of the server) is rolled back and refused: so it is in a scratch database on a real server.
     Holds the advisory lock ``migrations`` of the database, polled without a transaction, and plans under it: what
     somebody else has applied meanwhile is left out. How a file runs, and what it waits for, is told by
-    ``run.run_files``. Where there are callbacks, they run though nothing is pending; without the repeatables it is a
-    part of a run, and has only those of each file (``callbacks``).
+    ``run.run_files``. Where there are callbacks, they run though nothing is pending; unless it is the ``whole`` of a
+    run, it has only those that belong to a file (``callbacks``).
 
     Raises ``MigrationFailed`` or ``ServerWide`` (the files before it stay applied), ``LockNotAcquired`` after
     ``lock_wait_ms``, and whatever ``plan_migrations`` raises: then nothing was changed.
@@ -70,7 +71,7 @@ def apply_migrations(
     files = Files.of(folders)
     found = compare(connection, files, policy, target=target, repeatables=repeatables)
     # What a callback does may be wanted though nothing is pending: Flyway, too, runs them on every run.
-    if not found.pending and not (repeatables and files.callbacks_of("Migrate")):
+    if not found.pending and not (whole and files.callbacks_of("Migrate")):
         return MigrationReport(database=name, current=found.current, target=found.target, migrations=())
     with one_writer(connection, lock_wait_ms), observing(connection, server_wide=server_wide) as observer:
         plan = plan_migrations(connection, files, policy, target=target, database=name, repeatables=repeatables)
@@ -81,7 +82,7 @@ def apply_migrations(
             policy,
             verb="Migrate",
             task=f"migrate {name}",
-            whole=repeatables,
+            whole=whole,
             observer=observer,
             sleep=sleep,
         )

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
@@ -33,7 +33,7 @@ from dbplatform.migrations.errors import MigrationFailed
 from dbplatform.migrations.history import ensure_history
 from dbplatform.migrations.observe import Observer, observing
 from dbplatform.migrations.placeholders import Placeholders
-from dbplatform.migrations.plan import PendingMigration, read_callbacks
+from dbplatform.migrations.plan import PendingMigration, at_event, read_callbacks
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.run import AppliedMigration, run_file, run_files
 from dbplatform.migrations.running import Running
@@ -53,20 +53,20 @@ def run_with_callbacks(
     observer: Observer | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[AppliedMigration]:
-    """Run the files as ``run.run_files`` does, and the callbacks at their events; ``whole``: not only around each file.
+    """Run the files as ``run.run_files`` does, and the callbacks at their events; unless ``whole``, only those that
+    belong to a file.
 
     A callback waits for locks and is tried again as a migration is. One that fails stops the run with
     ``MigrationFailed``; one for errors that fails is told in the hint of the error that it was called for.
     """
     events = _Events(connection, callbacks, policy, observer, sleep)
-    hooked = [events.around(file, verb) for file in files]
     if not (callbacks and whole):
-        yield from run_files(connection, hooked, policy, task=task, observer=observer, sleep=sleep)
+        yield from run_files(connection, files, policy, task=task, observer=observer, sleep=sleep)
         return
     ensure_history(connection, policy.history_table)
     events.fire(f"before{verb}")
-    versions = [file for file in hooked if file.version is not None]
-    repeatables = hooked[len(versions) :]
+    versions = [file for file in files if file.version is not None]
+    repeatables = files[len(versions) :]
     try:
         yield from run_files(connection, versions, policy, task=task, observer=observer, sleep=sleep)
         if verb == "Migrate":
@@ -84,14 +84,27 @@ def run_with_callbacks(
     events.fire(f"after{verb}")
 
 
-def before_migrate(
-    connection: AutocommitConnection, files: Files, policy: MigrationPolicy, *, server_wide: bool
+#: What a run that goes well begins and ends with, for one that is made of parts (``apply_migrations(whole=False)``).
+BEGINNING, END = ("beforeMigrate",), ("afterVersioned", "beforeRepeatables", "afterMigrateApplied", "afterMigrate")
+
+
+def run_events(
+    connection: AutocommitConnection,
+    files: Files,
+    policy: MigrationPolicy,
+    events: Sequence[str],
+    *,
+    server_wide: bool,
 ) -> None:
-    """What a run begins with, alone: for a round trip, whose runs are each a part of one."""
+    """Run the callbacks of these events alone; ``server_wide`` is that of ``apply_migrations``."""
     placeholders = Placeholders(connection, policy.placeholders, policy.history_table)
     callbacks = read_callbacks(connection, files.callbacks_of("Migrate"), policy, placeholders)
+    if not callbacks:
+        return
     with observing(connection, server_wide=server_wide) as observer:
-        _Events(connection, callbacks, policy, observer, time.sleep).fire("beforeMigrate")
+        run = _Events(connection, callbacks, policy, observer, time.sleep)
+        for event in events:
+            run.fire(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +117,9 @@ class _Events:
     observer: Observer | None
     sleep: Callable[[float], None]
 
-    def at(self, event: str) -> tuple[PendingMigration, ...]:
-        return tuple(callback for callback in self.callbacks if callback.migration.event == event)
-
-    def around(self, file: PendingMigration, verb: str) -> PendingMigration:
-        """The file with the callbacks that belong into its transaction."""
-        return replace(file, before=self.at(f"beforeEach{verb}"), after=self.at(f"afterEach{verb}"))
-
     def fire(self, event: str) -> None:
         """Run the callbacks of an event, each in a transaction of its own, or without one. Reports each by its name."""
-        for callback in self.at(event):
+        for callback in at_event(event, self.callbacks):
             progress.report(callback.script, done=0, total=1, unit="callbacks")
             session = MigrationSession(self.connection)
             run_file(Running(session, callback, self.policy, self.observer), self.sleep, last=True)

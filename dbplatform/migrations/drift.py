@@ -8,11 +8,13 @@ transaction a part of its work: what such a file makes is found out, and left ou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dbplatform.migrations.apply import apply_migrations
+from dbplatform.migrations.callbacks import BEGINNING, END, run_events
 from dbplatform.migrations.compare import Comparison, Files, compare, version_of
 from dbplatform.migrations.differences import Difference, differences
 from dbplatform.migrations.errors import CannotCompare, MigrationFailed, ServerWide
@@ -212,6 +214,7 @@ class _Build:
     def expected(self) -> Expected:
         plan, left_out = self.plan, dict[str, tuple[Key, ...]]()
         files, too_early = plan.files, list[Migration]()
+        self.fire(BEGINNING)
         self.apply(files)
         for migration in plan.repeatables:
             with_it = replace(files, repeatable={**files.repeatable, migration.description: migration})
@@ -226,6 +229,12 @@ class _Build:
             files = with_it
             if before is not None:
                 left_out[migration.script] = _changed(before, self.objects())
+        try:
+            self.fire(END)
+        except CannotCompare:
+            # It may need what is pending, too.
+            if not plan.later and not plan.changed:
+                raise
         objects = before = self.objects()
         if plan.begun is not None:
             files = self.with_versions(files, [plan.begun])
@@ -243,14 +252,35 @@ class _Build:
         return Expected(objects=objects, left_out=left_out)
 
     def apply(self, files: Files) -> None:
-        plan, name = self.plan, f"{self.plan.database} in a scratch database"
+        name = f"{self.plan.database} in a scratch database"
+        with self.comparable():
+            apply_migrations(
+                self.connection,
+                files,
+                self.plan.policy,
+                database=name,
+                server_wide=self.server_wide,
+                whole=False,
+            )
+
+    def fire(self, events: Sequence[str]) -> None:
+        """Run callbacks of a whole run, which the building here does in parts."""
+        with self.comparable():
+            run_events(self.connection, self.plan.files, self.plan.policy, events, server_wide=self.server_wide)
+
+    @contextmanager
+    def comparable(self) -> Iterator[None]:
+        """A file that does not run here means that nothing can be compared."""
         try:
-            apply_migrations(self.connection, files, plan.policy, database=name, server_wide=self.server_wide)
+            yield
         except (MigrationFailed, ServerWide) as error:
-            told = error.message.rstrip(".")
             hint = error.hint if isinstance(error, ServerWide) else _MUST_RUN
             raise CannotCompare(
-                database=plan.database, reason=told, hint=hint, file=error.file, line=error.line
+                database=self.plan.database,
+                reason=error.message.rstrip("."),
+                hint=hint,
+                file=error.file,
+                line=error.line,
             ) from error
 
     def with_versions(self, files: Files, more: Sequence[Migration]) -> Files:

@@ -38,6 +38,11 @@ class PendingMigration:
     after: tuple[PendingMigration, ...] = ()
 
     @property
+    def files(self) -> tuple[PendingMigration, ...]:
+        """The file, with the callbacks that run in its transaction."""
+        return (*self.before, self, *self.after)
+
+    @property
     def version(self) -> Version | None:
         return self.migration.version
 
@@ -55,8 +60,9 @@ class PendingMigration:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what will run, placeholders replaced."""
-        words = (self.script, self.in_transaction, [(s.sql, s.copy_data) for s in self.statements])
+        """SHA-256 of what will run, placeholders replaced, with the callbacks in its transaction."""
+        statements = [(s.sql, s.copy_data) for file in self.files for s in file.statements]
+        words = (self.script, self.in_transaction, statements)
         return hashlib.sha256(repr(words).encode()).hexdigest()
 
     @property
@@ -131,25 +137,41 @@ def plan_migrations(
     """
     files = Files.of(folders)
     found = compare(connection, files, policy, target=target, repeatables=repeatables)
+    callbacks = read_callbacks(connection, files.callbacks_of("Migrate"), policy, found.placeholders)
     return MigrationPlan(
         database=database or connection.info.dbname,
         policy=policy,
         current=found.current,
         target=found.target,
         pending=tuple(
-            read_pending(connection, migration, number, found.placeholders, destructive=policy.allow_destructive)
+            read_pending(
+                connection,
+                migration,
+                number,
+                found.placeholders,
+                destructive=policy.allow_destructive,
+                before=at_event("beforeEachMigrate", callbacks),
+                after=at_event("afterEachMigrate", callbacks),
+            )
             for migration, number in found.pending
         ),
         skipped=found.skipped,
         applied=found.applied,
         superseded=found.superseded,
         future=found.future,
-        callbacks=read_callbacks(connection, files.callbacks_of("Migrate"), policy, found.placeholders),
+        callbacks=callbacks,
     )
 
 
 def read_pending(
-    connection: AnyConnection, migration: Migration, checksum: int, placeholders: Placeholders, *, destructive: bool
+    connection: AnyConnection,
+    migration: Migration,
+    checksum: int,
+    placeholders: Placeholders,
+    *,
+    destructive: bool,
+    before: tuple[PendingMigration, ...] = (),
+    after: tuple[PendingMigration, ...] = (),
 ) -> PendingMigration:
     """Split a file that is to run, and refuse what must not; ``destructive``: it may destroy data without a comment."""
     backslashes = connection.info.parameter_status("standard_conforming_strings") == "off"
@@ -166,6 +188,8 @@ def read_pending(
         statements=script.statements,
         in_transaction=runs_in_transaction(migration, script.statements),
         may_rewrite=may_rewrite,
+        before=before,
+        after=after,
     )
 
 
@@ -177,6 +201,11 @@ def read_callbacks(
         read_pending(connection, callback, callback.checksum, placeholders, destructive=policy.allow_destructive)
         for callback in callbacks
     )
+
+
+def at_event(event: str, callbacks: Sequence[PendingMigration]) -> tuple[PendingMigration, ...]:
+    """The callbacks of one event, in their order."""
+    return tuple(callback for callback in callbacks if callback.migration.event == event)
 
 
 def _refuse_rewrites(connection: AnyConnection, script: Script, migration: Migration) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dbplatform import progress
 from dbplatform.migrations.apply import apply_migrations
-from dbplatform.migrations.callbacks import before_migrate
+from dbplatform.migrations.callbacks import BEGINNING, run_events
 from dbplatform.migrations.compare import Files, compare, version_of
 from dbplatform.migrations.differences import Difference, differences
 from dbplatform.migrations.errors import MigrationFailed
@@ -102,7 +102,7 @@ def round_trip(
     trip = _Trip(connection, Files.of(folders), policy, server_wide)
     found = compare(connection, trip.files, policy, target=None, repeatables=False)
     order = [migration for migration, _ in found.pending]
-    before_migrate(connection, trip.files, policy, server_wide=server_wide)
+    run_events(connection, trip.files, policy, BEGINNING, server_wide=server_wide)
     tested: list[TestedVersion] = []
     task = f"test {database}"
     for done, migration in enumerate(order):
@@ -158,6 +158,7 @@ class _Trip:
             target=str(version),
             repeatables=False,
             server_wide=self.server_wide,
+            whole=False,
         )
         return self.objects()
 

@@ -71,14 +71,9 @@ class Running:
         return self.policy.lock_timeout.milliseconds
 
     @property
-    def files(self) -> tuple[PendingMigration, ...]:
-        """The file, with the callbacks that run around it."""
-        return (*self.migration.before, self.migration, *self.migration.after)
-
-    @property
     def sets_lock_timeout(self) -> bool:
         """Whether the file, or a callback around it, sets its own, which then counts."""
-        return any(classify.sets_lock_timeout(file.statements) for file in self.files)
+        return any(classify.sets_lock_timeout(file.statements) for file in self.migration.files)
 
     def in_transaction(self, *, at_once: bool) -> None:
         """All statements, the history row and the commit; rolled back and the session restored when one fails.
@@ -92,7 +87,7 @@ class Running:
         head: sql.Composed | None = begin(self.lock_timeout_ms, at_once=at_once)
         holds_locks = shortened = False
         try:
-            for statement in self.statements_of(*self.files):
+            for statement in self.statements_of(*self.migration.files):
                 if holds_locks and not (self.sets_lock_timeout or shortened):
                     head = waiting(min(self.lock_timeout_ms, self.session.half_of_deadlock_timeout_ms))
                     shortened = True

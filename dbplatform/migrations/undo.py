@@ -19,7 +19,7 @@ from dbplatform.migrations.files import Folders, Version
 from dbplatform.migrations.history import HistoryRow, history
 from dbplatform.migrations.observe import observing
 from dbplatform.migrations.placeholders import Placeholders
-from dbplatform.migrations.plan import PendingMigration, read_callbacks, read_pending
+from dbplatform.migrations.plan import PendingMigration, at_event, read_callbacks, read_pending
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 
@@ -66,19 +66,25 @@ def plan_undo(
     state = InForce.of(rows)
     chosen = _chosen(state, None if target is None else known_version(target, files, state))
     placeholders = Placeholders(connection, policy.placeholders, policy.history_table)
+    callbacks = read_callbacks(connection, files.callbacks_of("Undo"), policy, placeholders)
+    before, after = at_event("beforeEachUndo", callbacks), at_event("afterEachUndo", callbacks)
     pending = []
     for version, row in chosen:
         migration = files.undo.get(version)
         if migration is None or row.type in ("BASELINE", "SQL_BASELINE"):
             raise _impossible(version, row)
-        pending.append(read_pending(connection, migration, migration.checksum, placeholders, destructive=True))
+        pending.append(
+            read_pending(
+                connection, migration, migration.checksum, placeholders, destructive=True, before=before, after=after
+            )
+        )
     undone = {version for version, _ in chosen}
     return UndoPlan(
         database=database or connection.info.dbname,
         current=state.current,
         target=max((v for v in state.versions if v not in undone), default=None),
         pending=tuple(pending),
-        callbacks=read_callbacks(connection, files.callbacks_of("Undo"), policy, placeholders),
+        callbacks=callbacks,
     )
 
 

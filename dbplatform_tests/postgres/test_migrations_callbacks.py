@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from dbplatform.errors import LockNotAcquired, NotBuiltYet
 from dbplatform.migrations.apply import one_writer
+from dbplatform.migrations.drift import blueprint, build, drift
 from dbplatform.migrations.engine import MigrationPolicy, apply_migrations, discover, history
-from dbplatform.migrations.errors import DestructiveStatement, MigrationFailed, MigrationFileError, ScriptError
+from dbplatform.migrations.errors import (
+    DestructiveStatement,
+    MigrationFailed,
+    MigrationFileError,
+    ScriptError,
+    ServerWide,
+)
 from dbplatform.migrations.round_trip import round_trip
 from dbplatform.migrations.undo import apply_undo, plan_undo
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
@@ -270,6 +279,53 @@ def test_the_way_up_down_and_up_holds_with_callbacks(database: Target, tmp_path:
         assert [v.status for v in found.versions] == ["equal", "equal"]
         assert found.passed
         assert connection.execute("select has_table_privilege('public', 'shop.c', 'select')").fetchone() == (True,)
+
+
+def test_a_callback_changes_no_role_of_a_real_server_in_a_scratch_database(database: Target, tmp_path: Path) -> None:
+    write(
+        tmp_path, beforeMigrate="create role callback_reader;", V1__a="create table a (id int);", U1__a="drop table a;"
+    )
+    with connect(database, work="test") as connection:
+        with pytest.raises(ServerWide, match="the server's roles"):
+            round_trip(connection, tmp_path, POLICY, database="shop", server_wide=False)
+        assert connection.execute("select to_regrole('callback_reader')").fetchone() == (None,)
+
+
+@pytest.fixture
+def empty(database: Target) -> Iterator[Target]:
+    """A second database beside the first."""
+    name = f"{database.name}_empty"
+    with connect(database, work="test") as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        yield Target(name, make_conninfo(database.url, dbname=name))
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def test_what_callbacks_make_is_no_drift(database: Target, empty: Target, tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        beforeMigrate="create schema if not exists shop;",
+        beforeEachMigrate="set search_path = shop;",
+        V1__a="create table a (id int);",
+        R__c="create or replace view shop.c as select id from shop.a;",
+        afterMigrateApplied="grant select on shop.c to public;",
+    )
+    with connect(database, work="test") as live, connect(empty, work="test") as scratch:
+        apply_migrations(live, tmp_path, POLICY)
+        write(tmp_path, V2__b="create table b (id int);")
+        plan = blueprint(live, tmp_path, POLICY)
+        assert drift(live, plan, build(scratch, plan, server_wide=False)).differences == ()
+
+
+def test_a_callback_that_wants_a_pending_version_does_not_keep_the_schema_from_being_compared(
+    database: Target, empty: Target, tmp_path: Path
+) -> None:
+    write(tmp_path, V1__a="create table a (id int);")
+    with connect(database, work="test") as live, connect(empty, work="test") as scratch:
+        apply_migrations(live, tmp_path, POLICY)
+        write(tmp_path, V2__b="create table b (id int);", afterMigrate="grant select on b to public;")
+        plan = blueprint(live, tmp_path, POLICY)
+        assert drift(live, plan, build(scratch, plan, server_wide=False)).differences == ()
 
 
 @pytest.mark.parametrize(
