@@ -72,6 +72,7 @@ def run_steps(project: Path, database: Target, ledger: Ledger) -> list[tuple[str
 
 def test_every_step_passes_where_the_undo_files_undo(project: Path, database: Target, ledger: Ledger) -> None:
     assert run_steps(project, database, ledger) == [
+        ("Lint", 0),
         ("Migrate from nothing", 0),
         ("Verify that every undo file undoes", 0),
         ("Undo the newest version", 0),
@@ -87,7 +88,12 @@ def test_the_job_fails_where_an_undo_file_does_not_undo(project: Path, database:
 
 def test_the_job_fails_where_a_migration_does_not_run(project: Path, database: Target, ledger: Ledger) -> None:
     (project / "defs" / "shop" / "migrations" / "V2__price.sql").write_text("alter table nowhere add column a int;")
-    assert run_steps(project, database, ledger) == [("Migrate from nothing", 3)]
+    assert run_steps(project, database, ledger) == [("Lint", 0), ("Migrate from nothing", 3)]
+
+
+def test_the_job_fails_where_lint_finds_what_blocks_traffic(project: Path, database: Target, ledger: Ledger) -> None:
+    (project / "defs" / "shop" / "migrations" / "V2__price.sql").write_text("create index item_id on item (id);")
+    assert run_steps(project, database, ledger) == [("Lint", 1)]
 
 
 def test_the_workflow_declares_its_variable_and_a_throw_away_server() -> None:
