@@ -97,7 +97,9 @@ class _created:
 
     def __enter__(self) -> Target:
         self._run(
-            sql.SQL("create database {} template {}").format(sql.Identifier(self.name), sql.Identifier(self.template))
+            sql.SQL("create database {} template {} strategy file_copy").format(
+                sql.Identifier(self.name), sql.Identifier(self.template)
+            )
         )
         return Target(self.name, make_conninfo(self.server_url, dbname=self.name))
 
