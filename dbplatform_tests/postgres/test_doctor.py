@@ -337,6 +337,22 @@ def test_an_extension_that_the_scratch_server_lacks_is_told(shop: Shop, monkeypa
     assert (finding.status, "lacks the extension citext" in finding.message) == ("error", True)
 
 
+def test_the_declared_scratch_server_is_asked_itself(
+    shop: Shop, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.declare(DECLARATION.replace("url_env: SHOP_URL", "url_env: SHOP_URL, scratch_url_env: SCRATCH_URL"))
+    told = {
+        shop.server.superuser_url(): ("ok", "drills and rehearsals work"),
+        server_url: ("error", "The scratch server runs PostgreSQL 17, the database PostgreSQL 15"),
+        shop.server.url("postgres", user=shop.name): ("error", "may not create databases"),
+        "postgresql://nobody@127.0.0.1:1/nowhere": ("error", "cannot be reached"),
+    }
+    for url, (status, words) in told.items():
+        monkeypatch.setenv("SCRATCH_URL", url)
+        finding = shop.examined()["proof"]
+        assert (finding.status, words in finding.message) == (status, True), finding.message
+
+
 def test_a_folder_that_cannot_be_made_is_told(shop: Shop) -> None:
     (shop.folder / "file").write_text("")
     shop.declare(DECLARATION.replace("backups: {}", "backups: {destination: file/backups}"))

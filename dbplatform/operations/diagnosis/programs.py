@@ -8,8 +8,10 @@ from pathlib import Path
 from dbplatform.backups.programs import dump_program, restore_program
 from dbplatform.errors import PlatformError
 from dbplatform.operations.diagnosis.model import Finding, Patient, error, not_checked, ok
+from dbplatform.postgres.connection import Target, connect_plainly
 from dbplatform.postgres.programs import Programs, find_programs, programs_in
 
+_MAY_CREATE = "select rolcreatedb or rolsuper from pg_roles where rolname = current_user"
 _EXTENSIONS = "select extname from pg_extension where extname <> 'plpgsql' order by 1"
 
 
@@ -30,7 +32,10 @@ def programs(patient: Patient) -> Iterator[Finding]:
 
 
 def proof(patient: Patient) -> Iterator[Finding]:
-    """Whether the embedded server, on which drills restore, is new enough and has the extensions of the database."""
+    """Whether the server on which drills restore is new enough and has the extensions of the database."""
+    if patient.declared.database.connection.scratch_url_env is not None:
+        yield from _declared_scratch(patient)
+        return
     if patient.declared.database.backups is None:
         yield ok("no backups are declared")
         return
@@ -57,6 +62,35 @@ def proof(patient: Patient) -> Iterator[Finding]:
         )
     else:
         yield ok(f"drills restore into the embedded PostgreSQL {scratch.version}")
+
+
+def _declared_scratch(patient: Patient) -> Iterator[Finding]:
+    """The server that ``connection.scratch_url_env`` names, asked itself."""
+    document = patient.declared.document
+    at = {"file": str(document.shown), "line": document.line_of(("attributes", "connection", "scratch_url_env"))}
+    try:
+        url = patient.declared.scratch_url_from_environment()
+        assert url is not None
+        with connect_plainly(Target("the scratch server", url), work="doctor") as session:
+            major = session.info.server_version // 10000
+            row = session.execute(_MAY_CREATE).fetchone()
+            available = {name for (name,) in session.execute("select name from pg_available_extensions").fetchall()}
+    except PlatformError as refused:
+        yield error(f"The scratch server cannot be reached: {refused.message}", refused.hint, **at)
+        return
+    if major != patient.major:
+        yield error(
+            f"The scratch server runs PostgreSQL {major}, the database PostgreSQL {patient.major}: migrations cannot be "
+            "rehearsed there.",
+            f"Name one of PostgreSQL {patient.major}.",
+            **at,
+        )
+    elif row is None or not row[0]:
+        yield error("The user of the scratch server may not create databases.", "alter role ... createdb there.", **at)
+    elif missing := [row["extname"] for row in patient.ask(_EXTENSIONS) if row["extname"] not in available]:
+        yield error(f"The scratch server lacks the extension {', '.join(missing)}.", "Install it on that server.", **at)
+    else:
+        yield ok(f"drills and rehearsals work on the declared scratch server, PostgreSQL {major}")
 
 
 def _scratch_programs(patient: Patient) -> Programs:
