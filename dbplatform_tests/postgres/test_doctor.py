@@ -344,7 +344,7 @@ def test_the_declared_scratch_server_is_asked_itself(
     told = {
         shop.server.superuser_url(): ("ok", "drills and rehearsals work"),
         server_url: ("error", "The scratch server runs PostgreSQL 17, the database PostgreSQL 15"),
-        shop.server.url("postgres", user=shop.name): ("error", "may not create databases"),
+        shop.server.url(shop.name, user=shop.name, password=PASSWORD): ("error", "may not create databases"),
         "postgresql://nobody@127.0.0.1:1/nowhere": ("error", "cannot be reached"),
     }
     for url, (status, words) in told.items():

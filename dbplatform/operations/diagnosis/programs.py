@@ -80,7 +80,7 @@ def _declared_scratch(patient: Patient) -> Iterator[Finding]:
         return
     if major != patient.major:
         yield error(
-            f"The scratch server runs PostgreSQL {major}, the database PostgreSQL {patient.major}: migrations cannot be "
+            f"The scratch server runs PostgreSQL {major}, the database PostgreSQL {patient.major}: no migration can be "
             "rehearsed there.",
             f"Name one of PostgreSQL {patient.major}.",
             **at,
