@@ -1,4 +1,8 @@
-"""The ledger as the rest of the platform sees it: a pool on its database, sessions, and the record of operations."""
+"""The ledger as the rest of the platform sees it: a pool on its database, sessions, and the record of operations.
+
+SQLAlchemy is imported by whoever opens a session: the record of an operation, which every short command writes, is two
+plain statements.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import URL, Engine, create_engine, func
-from sqlalchemy.orm import Session
+from psycopg.types.json import Jsonb
 
-from dbplatform.ledger.models import Operation
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import Target, connect
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+    from sqlalchemy.orm import Session
+
+_BEGUN = """
+    insert into ledger.operation (id, database, kind, run_id, actor, status) values (%s, %s, %s, %s, %s, 'running')
+"""
+_ENDED = "update ledger.operation set status = %s, summary = %s, finished_at = now() where id = %s"
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,15 @@ class Ledger:
     @cached_property
     def engine(self) -> Engine:
         """A small pool; connections are checked before use, because the server may have restarted."""
+        from sqlalchemy import create_engine
+
         return create_engine(sqlalchemy_url(self.target), pool_size=3, max_overflow=5, pool_pre_ping=True)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
         """One transaction, committed at the end of the block, rolled back by an error in it."""
+        from sqlalchemy.orm import Session
+
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
@@ -41,32 +57,27 @@ class Ledger:
         Yields the summary, to be filled by whoever makes the change. Each record is a transaction of its own, so
         none is held open while the work goes on.
         """
-        with self.session() as session:
-            record = Operation(
-                database=database,
-                kind=kind,
-                run_id=run_id,
-                actor="dagster" if run_id else getpass.getuser(),
-                status="running",
-                summary={},
-            )
-            session.add(record)
+        id_ = uuid4()
+        with connect(self.target, work="ledger") as connection:
+            actor = "dagster" if run_id else getpass.getuser()
+            connection.execute(_BEGUN, (id_, database, kind, run_id, actor))
         summary: dict[str, Any] = {}
         try:
             yield summary
         except BaseException as error:
-            self._finish(record, "failed", {**summary, "error": str(error)})
+            self._end(id_, "failed", {**summary, "error": str(error)})
             raise
-        self._finish(record, "succeeded", summary)
+        self._end(id_, "succeeded", summary)
 
-    def _finish(self, record: Operation, status: str, summary: dict[str, Any]) -> None:
-        with self.session() as session:
-            stored = session.get_one(Operation, record.id)
-            stored.status, stored.summary, stored.finished_at = status, summary, func.now()
+    def _end(self, id_: UUID, status: str, summary: dict[str, Any]) -> None:
+        with connect(self.target, work="ledger") as connection:
+            connection.execute(_ENDED, (status, Jsonb(summary), id_))
 
 
 def sqlalchemy_url(target: Target) -> URL:
     """The same target for SQLAlchemy with psycopg 3; settings such as ``sslmode`` stay."""
+    from sqlalchemy import URL
+
     parts = {key: str(value) for key, value in conninfo_to_dict(target.url).items() if value is not None}
     return URL.create(
         "postgresql+psycopg",

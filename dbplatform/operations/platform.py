@@ -1,4 +1,7 @@
-"""One project at work: its declared databases, the embedded server and the ledger, each opened when first needed."""
+"""One project at work: its declared databases, the embedded server and the ledger, each opened when first needed.
+
+Each is imported then, too: a verb that needs neither does not pay for them.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,13 @@ from typing import TYPE_CHECKING
 from dbplatform.declaration.loading import Declarations, Declared, load_project
 from dbplatform.declaration.project import Project
 from dbplatform.home import Home
-from dbplatform.migrations.engine import apply_migrations
-from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
-from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import WRITER, advisory_lock
 
 if TYPE_CHECKING:
     from dbplatform.ledger.ledger import Ledger
+    from dbplatform.postgres.embedded.server import EmbeddedServer
 
 LEDGER_DATABASE = "dbplatform_ledger"
 LEDGER_HISTORY = Relation("ledger", "schema_history")
@@ -43,6 +44,8 @@ class Platform:
 
     @cached_property
     def server(self) -> EmbeddedServer:
+        from dbplatform.postgres.embedded.server import EmbeddedServer
+
         return EmbeddedServer(self.home)
 
     def target(self, declared: Declared) -> Target:
@@ -73,10 +76,7 @@ class Platform:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger, its schema applied: at ``DBPLATFORM_LEDGER_URL``, by default on the embedded server.
-
-        SQLAlchemy is imported here: a verb with nothing to record does not pay for it.
-        """
+        """The ledger, its schema applied: at ``DBPLATFORM_LEDGER_URL``, by default on the embedded server."""
         from dbplatform.ledger.ledger import Ledger
 
         declared = os.environ.get("DBPLATFORM_LEDGER_URL")
@@ -104,6 +104,8 @@ class Platform:
 
 def apply_ledger_schema(target: Target) -> None:
     """Bring the ledger's schema up to date, by the same engine that migrates the declared databases."""
+    from dbplatform.migrations.engine import MigrationPolicy, apply_migrations
+
     policy = MigrationPolicy(history_table=LEDGER_HISTORY)
     with as_file(files("dbplatform.ledger") / "schema") as directory, connect(target, work="ledger") as connection:
         apply_migrations(connection, directory, policy, database=target.name)

@@ -1,48 +1,59 @@
-"""Migrations of a declared database, recorded in the ledger: plan, apply, history. The rarer verbs: ``schema_care``."""
+"""Migrations of a declared database, recorded in the ledger: plan, apply, history. The rarer verbs: ``schema_care``.
+
+What only a run with something to do needs is imported by it: one with nothing to do is run by every start of a service.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dbplatform.declaration.loading import Declared
-from dbplatform.migrations import engine
+from dbplatform.migrations import history as histories
+from dbplatform.migrations.compare import Files, compare
 from dbplatform.migrations.history import HistoryRow
+from dbplatform.migrations.plan import MigrationPlan, plan_migrations
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
 
+if TYPE_CHECKING:
+    from dbplatform.migrations.apply import MigrationReport
 
-def plan(platform: Platform, declared: Declared, *, target: str | None = None) -> engine.MigrationPlan:
+
+def plan(platform: Platform, declared: Declared, *, target: str | None = None) -> MigrationPlan:
     """What would be applied; only reads."""
     policy, folders = policy_of(declared)
     with connect(platform.target(declared), work="migrate plan") as connection:
-        return engine.plan_migrations(connection, folders, policy, target=target, database=declared.name)
+        return plan_migrations(connection, folders, policy, target=target, database=declared.name)
 
 
 def apply(
     platform: Platform, declared: Declared, *, target: str | None = None, run_id: str | None = None
-) -> engine.MigrationReport:
+) -> MigrationReport:
     """Apply what is pending, under the writer lock; recorded in the ledger when there was something to do.
 
     Raises ``SchemaDrifted`` where ``block_on_drift`` is declared and the schema is not what its migrations made.
     """
+    from dbplatform.migrations.apply import apply_migrations
+
     policy, folders = policy_of(declared)
-    files = engine.Files.of(folders)
+    files = Files.of(folders)
     with platform.writer(declared, "migrate") as connection:
-        if not engine.compare(connection, files, policy, target=target).pending:
-            return engine.apply_migrations(connection, files, policy, target=target, database=declared.name)
+        if not compare(connection, files, policy, target=target).pending:
+            return apply_migrations(connection, files, policy, target=target, database=declared.name)
         if policy.block_on_drift:
-            from dbplatform.operations import schema_drift  # not with a run that has nothing to do
+            from dbplatform.operations import schema_drift
 
             schema_drift.refuse_drift(platform, declared, connection)
         if policy.require_rehearsal:
-            from dbplatform.operations import rehearsal  # likewise
+            from dbplatform.operations import rehearsal
 
-            planned = engine.plan_migrations(connection, files, policy, target=target, database=declared.name)
+            planned = plan_migrations(connection, files, policy, target=target, database=declared.name)
             rehearsal.require(platform, declared, planned)
         with platform.ledger.operation(declared.name, "migrate", run_id=run_id) as summary:
-            report = engine.apply_migrations(connection, files, policy, target=target, database=declared.name)
+            report = apply_migrations(connection, files, policy, target=target, database=declared.name)
             summary.update(report.as_json())
             return report
 
@@ -51,7 +62,7 @@ def history(platform: Platform, declared: Declared) -> list[HistoryRow]:
     """The rows of the history table; none when it does not exist."""
     policy, _ = policy_of(declared)
     with connect(platform.target(declared), work="migrate history") as connection:
-        return engine.history(connection, policy)
+        return histories.history(connection, policy)
 
 
 def policy_of(declared: Declared) -> tuple[MigrationPolicy, tuple[Path, ...]]:

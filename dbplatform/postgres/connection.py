@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NewType
 
 import psycopg
@@ -86,8 +87,8 @@ def connect(
             settings["lock_timeout"] = str(lock_timeout_ms)
         if statement_timeout_ms is not None:
             settings["statement_timeout"] = str(statement_timeout_ms)
-        for name, value in settings.items():
-            connection.execute("select set_config(%s, %s, false)", (name, value))
+        calls = sql.SQL(", ").join([sql.SQL("set_config(%s, %s, false)")] * len(settings))
+        connection.execute(sql.SQL("select ") + calls, list(chain.from_iterable(settings.items())))
         yield connection
     except psycopg.Error as error:
         interruption = _interruption(error)

@@ -8,19 +8,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from croniter import CroniterBadDateError, croniter
-from dateutil.relativedelta import relativedelta
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
 from dbplatform.postgres.identifiers import Relation, split_name
+
+if TYPE_CHECKING:
+    from dateutil.relativedelta import relativedelta
 
 
 class Policy(BaseModel):
     """The base of all that people write: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True)
 
 
 _ISO = re.compile(r"P(?=.)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
@@ -86,6 +87,8 @@ class Interval:
     @property
     def relativedelta(self) -> relativedelta:
         """The same length for calendar arithmetic on datetimes."""
+        from dateutil.relativedelta import relativedelta
+
         return relativedelta(months=self.months, days=self.days, microseconds=self.microseconds)
 
     @property
@@ -171,6 +174,8 @@ def _aware(value: Any) -> Any:
 
 
 def _cron(value: str) -> str:
+    from croniter import CroniterBadDateError, croniter  # not for a declaration without a schedule
+
     if len(value.split()) != 5 or not croniter.is_valid(value):
         raise ValueError(f"{value!r} is no cron schedule; write minute, hour, day, month and weekday, as '0 2 * * *'")
     try:
