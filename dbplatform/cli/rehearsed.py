@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from dbplatform.backups.files import size_words
 from dbplatform.cli.common import note, say, show_table
-from dbplatform.migrations.live import LiveTable
 from dbplatform.migrations.running import StatementRun
+from dbplatform.migrations.trials.live import LiveTable
 from dbplatform.operations.rehearsal import ObservedPlan, Rehearsal
 
 _FEW = 2

@@ -1,6 +1,6 @@
 """The migration engine as the rest of the platform calls it. No code of its own lives here.
 
-What only some verbs need (``undo``, ``baseline``, ``repair``, ``round_trip``) is imported from its own module: a run
+What only some verbs need (``undo``, ``baseline``, ``repair``, and the folders ``drift``, ``lint``, ``trials``) is imported from its own module: a run
 with nothing to do does not pay for it.
 """
 

@@ -19,13 +19,14 @@ from dbplatform.backups.errors import UnknownBackup
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError, WorkError
-from dbplatform.migrations import engine, query_plans
-from dbplatform.migrations.live import LiveTable, live_tables
+from dbplatform.migrations import engine
 from dbplatform.migrations.marks import TABLE as PROGRESS
 from dbplatform.migrations.plan import MigrationPlan, PendingMigration
-from dbplatform.migrations.query_plans import PlanChange
 from dbplatform.migrations.run import AppliedMigration
-from dbplatform.migrations.trial import TrialRun, try_out
+from dbplatform.migrations.trials import query_plans
+from dbplatform.migrations.trials.live import LiveTable, live_tables
+from dbplatform.migrations.trials.query_plans import PlanChange
+from dbplatform.migrations.trials.try_out import TrialRun, try_out
 from dbplatform.operations import trials
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of

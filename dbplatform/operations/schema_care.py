@@ -13,7 +13,7 @@ from dbplatform.migrations.baseline import BaselinePlan
 from dbplatform.migrations.compare import Files
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.repair import RepairPlan
-from dbplatform.migrations.round_trip import RoundTrip, round_trip
+from dbplatform.migrations.trials.round_trip import RoundTrip, round_trip
 from dbplatform.migrations.undo import UndoPlan
 from dbplatform.operations import trials
 from dbplatform.operations.platform import Platform

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dbplatform.declaration.loading import Declared
-from dbplatform.migrations import drift as drifting
-from dbplatform.migrations.drift import Blueprint, DriftReport, Expected
+from dbplatform.migrations.drift import engine as drifting
+from dbplatform.migrations.drift.engine import Blueprint, DriftReport, Expected
 from dbplatform.migrations.errors import SchemaDrifted
 from dbplatform.operations import trials
 from dbplatform.operations.platform import Platform

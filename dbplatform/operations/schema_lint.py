@@ -11,8 +11,8 @@ from dbplatform.errors import CannotConnect, VariableNotSet
 from dbplatform.migrations import engine
 from dbplatform.migrations.errors import LintCouldNotRun
 from dbplatform.migrations.files import Migration
-from dbplatform.migrations.lint import Finding, LintReport, lint_files
-from dbplatform.migrations.lint_rules import UNUSED
+from dbplatform.migrations.lint.engine import Finding, LintReport, lint_files
+from dbplatform.migrations.lint.rules import UNUSED
 from dbplatform.migrations.policy import AcceptedFinding, MigrationPolicy
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of

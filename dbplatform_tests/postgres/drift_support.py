@@ -12,9 +12,9 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from dbplatform.migrations.drift import Blueprint, DriftReport, Expected, blueprint, build, drift
+from dbplatform.migrations.drift.engine import Blueprint, DriftReport, Expected, blueprint, build, drift
+from dbplatform.migrations.drift.mending import fix_sql
 from dbplatform.migrations.engine import Files, MigrationPolicy, apply_migrations
-from dbplatform.migrations.mending import fix_sql
 from dbplatform.migrations.statements import split
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation

@@ -8,7 +8,7 @@ import pytest
 
 from dbplatform.declaration.loading import load_file
 from dbplatform.declaration.project import Project
-from dbplatform.migrations.drift import blueprint, build, drift
+from dbplatform.migrations.drift.engine import blueprint, build, drift
 from dbplatform.migrations.engine import apply_migrations
 from dbplatform.partitioning.apply import apply_partitions
 from dbplatform.postgres.connection import connect

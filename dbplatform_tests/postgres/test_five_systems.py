@@ -19,7 +19,7 @@ import pytest
 from dbplatform.declaration.loading import Declared, load_file
 from dbplatform.declaration.project import Project
 from dbplatform.migrations.engine import Folders, MigrationPolicy, apply_migrations
-from dbplatform.migrations.round_trip import round_trip
+from dbplatform.migrations.trials.round_trip import round_trip
 from dbplatform.migrations.undo import apply_undo
 from dbplatform.partitioning.apply import apply_partitions
 from dbplatform.postgres.catalog import row_count

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from dbplatform.errors import LockNotAcquired, NotBuiltYet
 from dbplatform.migrations.apply import one_writer
-from dbplatform.migrations.drift import blueprint, build, drift
+from dbplatform.migrations.drift.engine import blueprint, build, drift
 from dbplatform.migrations.engine import MigrationPolicy, apply_migrations, discover, history
 from dbplatform.migrations.errors import (
     DestructiveStatement,
@@ -24,7 +24,7 @@ from dbplatform.migrations.errors import (
     ScriptError,
     ServerWide,
 )
-from dbplatform.migrations.round_trip import round_trip
+from dbplatform.migrations.trials.round_trip import round_trip
 from dbplatform.migrations.undo import apply_undo, plan_undo
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform_tests.postgres.migrations_support import apply_and_die

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dbplatform.migrations.drift import Expected
-from dbplatform.migrations.mending import fix_sql
+from dbplatform.migrations.drift.engine import Expected
+from dbplatform.migrations.drift.mending import fix_sql
 from dbplatform_tests.postgres.drift_changes import CHANGES, ON_15
 from dbplatform_tests.postgres.drift_support import Shop, built, mend
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from dbplatform.migrations.baseline import apply_baseline
-from dbplatform.migrations.drift import DriftReport, blueprint, build, drift
+from dbplatform.migrations.drift.engine import DriftReport, blueprint, build, drift
 from dbplatform.migrations.engine import MigrationPolicy, apply_migrations
 from dbplatform.migrations.errors import CannotCompare, MigrationFailed
 from dbplatform.migrations.undo import apply_undo

@@ -9,7 +9,7 @@ import pytest
 
 from dbplatform.migrations.engine import MigrationPolicy, apply_migrations
 from dbplatform.migrations.observe import Effect
-from dbplatform.migrations.trial import TrialRun, try_out
+from dbplatform.migrations.trials.try_out import TrialRun, try_out
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 
 POLICY = MigrationPolicy(allow_destructive=True)

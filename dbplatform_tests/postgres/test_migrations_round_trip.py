@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dbplatform.migrations.drift.objects import schema_objects
 from dbplatform.migrations.engine import MigrationPolicy
 from dbplatform.migrations.errors import ServerWide
-from dbplatform.migrations.objects import schema_objects
-from dbplatform.migrations.round_trip import RoundTrip, round_trip
+from dbplatform.migrations.trials.round_trip import RoundTrip, round_trip
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 
 POLICY = MigrationPolicy()

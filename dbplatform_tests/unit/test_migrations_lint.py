@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from dbplatform.errors import UsageError
-from dbplatform.migrations import squawk
 from dbplatform.migrations.errors import LintCouldNotRun, ScriptError, UnknownRule
 from dbplatform.migrations.files import discover
-from dbplatform.migrations.lint import Finding, lint_files
-from dbplatform.migrations.lint_rules import LEFT_OUT, OF_EXISTING_ROWS, RULES, SAFETY, TASTE
+from dbplatform.migrations.lint import squawk
+from dbplatform.migrations.lint.engine import Finding, lint_files
+from dbplatform.migrations.lint.rules import LEFT_OUT, OF_EXISTING_ROWS, RULES, SAFETY, TASTE
 from dbplatform.migrations.policy import AcceptedFinding, LintPolicy, MigrationPolicy
 
 Lint = Callable[..., list[Finding]]

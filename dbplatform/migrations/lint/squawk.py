@@ -1,4 +1,4 @@
-"""The program ``squawk``: many scripts judged by one process. What its findings mean here is ``lint``'s business.
+"""The program ``squawk``: many scripts judged by one process. What its findings mean here is ``engine``'s business.
 
 It comes with the package ``squawk-cli`` as a program beside Python, for Linux (glibc) and macOS on x86-64 and ARM.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from dbplatform.migrations.objects import SchemaObject
+from dbplatform.migrations.drift.objects import SchemaObject
 
 #: What a part that is there or not makes of its object: with it, without it.
 _FLAGS = {

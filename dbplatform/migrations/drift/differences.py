@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dbplatform.migrations.objects import Objects, SchemaObject
-from dbplatform.migrations.sentences import sentence
+from dbplatform.migrations.drift.objects import Objects, SchemaObject
+from dbplatform.migrations.drift.sentences import sentence
 
 #: In this order what is missing can be made: each kind may need those before it.
 ORDER = (

@@ -1,7 +1,7 @@
 """Up, down, up again, in a database made for it: does every undo file give back what was there before?
 
 Each version that has an undo file is undone and applied again right after it was applied, so that a fault names its
-file. Then all versions go down as far as undo files reach, and up again. What is compared is the schema (``objects``),
+file. Then all versions go down as far as undo files reach, and up again. What is compared is the schema (``drift.objects``),
 not the rows. A missing undo file is reported; it is no fault.
 """
 
@@ -15,10 +15,10 @@ from dbplatform import progress
 from dbplatform.migrations.apply import apply_migrations
 from dbplatform.migrations.callbacks import BEGINNING, run_events
 from dbplatform.migrations.compare import Files, compare, version_of
-from dbplatform.migrations.differences import Difference, differences
+from dbplatform.migrations.drift.differences import Difference, differences
+from dbplatform.migrations.drift.objects import Objects, schema_objects
 from dbplatform.migrations.errors import MigrationFailed
 from dbplatform.migrations.files import Folders, Migration, Version
-from dbplatform.migrations.objects import Objects, schema_objects
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.undo import apply_undo
 from dbplatform.postgres.connection import AutocommitConnection

@@ -16,12 +16,12 @@ from typing import Any
 from dbplatform.migrations.apply import apply_migrations
 from dbplatform.migrations.callbacks import BEGINNING, END, run_events
 from dbplatform.migrations.compare import Comparison, Files, compare, version_of
-from dbplatform.migrations.differences import Difference, differences
+from dbplatform.migrations.drift.differences import Difference, differences
+from dbplatform.migrations.drift.mending import fix_sql
+from dbplatform.migrations.drift.objects import Objects, SchemaObject, query, schema_objects
 from dbplatform.migrations.errors import CannotCompare, MigrationFailed, ServerWide
 from dbplatform.migrations.files import Folders, Migration, Version
 from dbplatform.migrations.history import HistoryRow
-from dbplatform.migrations.mending import fix_sql
-from dbplatform.migrations.objects import Objects, SchemaObject, query, schema_objects
 from dbplatform.migrations.plan import read_pending
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.postgres.connection import AutocommitConnection

@@ -2,7 +2,7 @@
 
 A finding is accepted by a comment ``-- dbplatform:accept <rule>, <rule>: <reason>`` above a statement or on one of its
 lines, by ``lint.accept`` in the declaration (for files that are applied: Flyway's checksum counts their comments), and
-by the ``dbplatform:allow`` that a destructive statement needs anyway. What counts at all: ``lint_rules``.
+by the ``dbplatform:allow`` that a destructive statement needs anyway. What counts at all: ``rules``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from dbplatform.migrations import classify
 from dbplatform.migrations.errors import ScriptError, UnknownRule
 from dbplatform.migrations.files import Migration
-from dbplatform.migrations.lint_rules import (
+from dbplatform.migrations.lint.rules import (
     ALLOWED_BY,
     LEFT_OUT,
     MORE_EXACT,
@@ -27,10 +27,10 @@ from dbplatform.migrations.lint_rules import (
     UNUSED,
     takes_away,
 )
+from dbplatform.migrations.lint.squawk import Remark, remarks
 from dbplatform.migrations.placeholders import Placeholders
 from dbplatform.migrations.plan import runs_in_transaction
 from dbplatform.migrations.policy import AcceptedFinding, MigrationPolicy
-from dbplatform.migrations.squawk import Remark, remarks
 from dbplatform.migrations.statements import Comment, Script, Statement, split
 from dbplatform.postgres.connection import AnyConnection
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dbplatform.migrations.differences import Difference, order
-from dbplatform.migrations.objects import SchemaObject
-from dbplatform.migrations.sentences import privileges
+from dbplatform.migrations.drift.differences import Difference, order
+from dbplatform.migrations.drift.objects import SchemaObject
+from dbplatform.migrations.drift.sentences import privileges
 
 _SEPARATOR = ";\n"
 _STATES = {
