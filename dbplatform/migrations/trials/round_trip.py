@@ -1,8 +1,8 @@
 """Up, down, up again, in a database made for it: does every undo file give back what was there before?
 
 Each version that has an undo file is undone and applied again right after it was applied, so that a fault names its
-file. Then all versions go down as far as undo files reach, and up again. What is compared is the schema (``drift.objects``),
-not the rows. A missing undo file is reported; it is no fault.
+file. Then all versions go down as far as undo files reach, and up again. What is compared is the schema
+(``drift.objects``), not the rows. A missing undo file is reported; it is no fault.
 """
 
 from __future__ import annotations
