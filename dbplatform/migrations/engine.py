@@ -1,7 +1,7 @@
 """The migration engine as the rest of the platform calls it. No code of its own lives here.
 
-What only some verbs need (``undo``, ``baseline``, ``repair``, the folders ``drift``, ``lint``, ``trials``) is imported from
-its own module: a run with nothing to do does not pay for it.
+What only some verbs need is imported from its own module (``undo``, ``baseline``, ``repair``) or folder (``drift``,
+``lint``, ``trials``): a run with nothing to do does not pay for it.
 """
 
 from dbplatform.migrations.apply import MigrationReport, apply_migrations
