@@ -77,7 +77,7 @@ def _migrations(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
             if options.dry_run:
                 found = schema.plan(platform, declared, target=config.target).as_json()
             else:
-                found = schema.apply(platform, declared, target=config.target, run_id=context.run_id).as_json()
+                found = schema.apply(platform, declared, target=config.target, run_id=context.run.run_id).as_json()
         wanted = "pending" if options.dry_run else "applied"
         rows = [
             m for m in found["migrations"] if m["status"] == wanted and (options.dry_run or m["seconds"] is not None)
@@ -113,7 +113,7 @@ def _rehearsal(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         if options.dry_run:
             return dg.MaterializeResult(metadata={"dry run": True, "plan": "What is pending would be rehearsed."})
         with step(context, f"{declared.name}/rehearsal"):
-            report = rehearsal.rehearse(platform, declared, target=config.target, run_id=context.run_id)
+            report = rehearsal.rehearse(platform, declared, target=config.target, run_id=context.run.run_id)
         if report is None:
             return dg.MaterializeResult(metadata={"dry run": False, "pending": 0})
         found = report.as_json()
@@ -175,7 +175,7 @@ def _partitions(
                 except TableMissing as missing:
                     return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
             else:
-                report = partitions.apply(platform, declared, only=policy.table, run_id=context.run_id).as_json()
+                report = partitions.apply(platform, declared, only=policy.table, run_id=context.run.run_id).as_json()
         [found] = report["tables"]
         return dg.MaterializeResult(
             metadata={
@@ -212,7 +212,7 @@ def _seed(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]
                 except TableMissing as missing:
                     return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
             else:
-                found = seeds.apply(platform, declared, run_id=context.run_id, **wanted).as_json()
+                found = seeds.apply(platform, declared, run_id=context.run.run_id, **wanted).as_json()
         tables = found["tables"]
         loaded = [table for table in tables if table["status"] == ("pending" if options.dry_run else "loaded")]
         return dg.MaterializeResult(

@@ -63,7 +63,12 @@ def _checked_table(
         with step(context, f"{declared.name}/tables/{policy.table.words}"):
             try:
                 result = checks.check_table(
-                    platform, declared, policy.table, run_id=context.run_id, only=selected, record=not options.dry_run
+                    platform,
+                    declared,
+                    policy.table,
+                    run_id=context.run.run_id,
+                    only=selected,
+                    record=not options.dry_run,
                 )
             except TableMissing as missing:
                 if not options.dry_run:
@@ -159,7 +164,7 @@ def _report(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKe
         if options.dry_run:
             return dg.MaterializeResult(metadata={"dry run": True, "plan": "A report would be written."})
         with step(context, f"{declared.name}/quality_report"):
-            written = publish(platform, declared, context.run_id, in_dagster=True)
+            written = publish(platform, declared, context.run.run_id, in_dagster=True)
         metadata: dict[str, Any] = {
             "report": dg.MetadataValue.url(written.url),
             "file": dg.MetadataValue.path(str(written.path)),

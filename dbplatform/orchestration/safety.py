@@ -49,7 +49,7 @@ def _backup(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKe
             folder = backups.folder_of(platform, backups.policy_of(declared)) / declared.name
             return dg.MaterializeResult(metadata={"dry run": True, "plan": f"A dump into a new folder of {folder}."})
         with step(context, f"{declared.name}/backup"):
-            taken = backups.take(platform, declared, run_id=context.run_id)
+            taken = backups.take(platform, declared, run_id=context.run.run_id)
         return dg.MaterializeResult(
             metadata={
                 "backup": taken.id,
@@ -78,7 +78,7 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         if options.dry_run:
             return dg.MaterializeResult(metadata={"dry run": True, "plan": "The newest backup would be restored."})
         with step(context, f"{declared.name}/restore_drill"):
-            report = backups.prove(platform, declared, run_id=context.run_id)
+            report = backups.prove(platform, declared, run_id=context.run.run_id)
         found = report.as_json()
         measured = {"RTO seconds": report.rto_seconds, "RPO seconds": report.rpo_seconds}
         metadata: dict[str, Any] = {
@@ -120,7 +120,7 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
                 return dg.MaterializeResult(
                     metadata={"dry run": True, "old rows": planned.rows, "proven rows": planned.covered_rows or 0}
                 )
-            report = archives.apply(platform, declared, policy, run_id=context.run_id)
+            report = archives.apply(platform, declared, policy, run_id=context.run.run_id)
             standing = archives.standing(platform, declared, policy)
         found = [entry.as_json() for entry in report.archives]
         return dg.MaterializeResult(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from dbplatform.cli.main import main
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
+from dbplatform_tests.typed import Type, typist
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -22,21 +19,6 @@ attributes:
   connection: {url_env: SHOP_URL, environment: test}
   migrations: {block_on_drift: true}
 """
-
-
-class Typed(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Type = Callable[..., Typed]
 
 
 @pytest.fixture
@@ -54,15 +36,7 @@ def files(tmp_path: Path, database: Target, ledger: Ledger, monkeypatch: pytest.
 
 @pytest.fixture
 def type_(files: Path, capsys: pytest.CaptureFixture[str]) -> Type:
-    """Type a command."""
-
-    def typed(*arguments: str) -> Typed:
-        with pytest.raises(SystemExit) as left:
-            main(["-C", str(files.parent.parent.parent), *arguments])
-        captured = capsys.readouterr()
-        return Typed(int(left.value.code or 0), captured.out, captured.err)
-
-    return typed
+    return typist(files.parent.parent.parent, capsys)
 
 
 def by_hand(database: Target, statements: str) -> None:

@@ -6,15 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from dbplatform.cli.main import main
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
+from dbplatform_tests.typed import Type, typist
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -26,21 +24,6 @@ attributes:
   migrations:
     directory: [common, shop]
 """
-
-
-class Typed(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Type = Callable[..., Typed]
 
 
 @pytest.fixture
@@ -65,15 +48,7 @@ def project(tmp_path: Path, database: Target, ledger: Ledger, monkeypatch: pytes
 
 @pytest.fixture
 def type_(project: Path, capsys: pytest.CaptureFixture[str]) -> Type:
-    """Type a command."""
-
-    def typed(*arguments: str) -> Typed:
-        with pytest.raises(SystemExit) as left:
-            main(["-C", str(project), *arguments])
-        captured = capsys.readouterr()
-        return Typed(int(left.value.code or 0), captured.out, captured.err)
-
-    return typed
+    return typist(project, capsys)
 
 
 def test_several_folders_are_migrated_and_undone(type_: Type, database: Target) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from dbplatform.cli.main import main
 from dbplatform.postgres.connection import Target, connect
+from dbplatform_tests.typed import Type, typist
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -24,21 +22,6 @@ attributes:
 """
 RULE = "require-concurrent-index-creation"
 INDEX = "create index item_price on item (price);\n"
-
-
-class Typed(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Type = Callable[..., Typed]
 
 
 @pytest.fixture
@@ -55,15 +38,7 @@ def shop(tmp_path: Path, database: Target, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def type_(shop: Path, capsys: pytest.CaptureFixture[str]) -> Type:
-    """Type a command."""
-
-    def typed(*arguments: str) -> Typed:
-        with pytest.raises(SystemExit) as left:
-            main(["-C", str(shop.parent.parent), *arguments])
-        captured = capsys.readouterr()
-        return Typed(int(left.value.code or 0), captured.out, captured.err)
-
-    return typed
+    return typist(shop.parent.parent, capsys)
 
 
 def test_pending_files_are_linted_with_file_and_line_and_exit_1(type_: Type, shop: Path, database: Target) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from dbplatform.cli.main import main
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.migrations.observe import MODE_OF
 from dbplatform.postgres.connection import Target
+from dbplatform_tests.typed import Type, Typed, typist
 
 if TYPE_CHECKING:
     from dbplatform_tests.second_server import SecondServer
@@ -32,20 +31,6 @@ attributes:
 #: Holds the migration in its transaction until the test has looked.
 GATE = 4711
 
-
-class Typed(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Type = Callable[..., Typed]
 Write = Callable[[str, str], None]
 
 
@@ -69,13 +54,7 @@ def project(tmp_path: Path, server_url: str, database: Target, ledger: Ledger, m
 @pytest.fixture
 def type_(project: Path, capsys: pytest.CaptureFixture[str]) -> Type:
     """Type a command."""
-
-    def typed(*arguments: str) -> Typed:
-        with pytest.raises(SystemExit) as left:
-            main(["-C", str(project), *arguments])
-        captured = capsys.readouterr()
-        return Typed(int(left.value.code or 0), captured.out, captured.err)
-
+    typed = typist(project, capsys)
     assert typed("migrate", "apply", "shop").code == 0
     return typed
 
