@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,8 @@ def apply_migrations(
     The arguments are those of ``plan_migrations``. Unless ``server_wide``, a file that changes more than the database
     (a role, a setting of the server) is rolled back and refused: so it is in a scratch database on a real server.
     Holds the advisory lock ``migrations`` of the database, polled without a transaction, and plans under it: what
-    somebody else has applied meanwhile is left out. How a file runs, and what it waits for, is told by
+    somebody else has applied meanwhile is left out. What the files lock is read (``observe``), unless they are the first
+    of their database. How a file runs, and what it waits for, is told by
     ``run.run_files``. Where there are callbacks, they run though nothing is pending; unless it is the ``whole`` of a
     run, it has only those that belong to a file (``callbacks``).
 
@@ -73,20 +74,23 @@ def apply_migrations(
     # What a callback does may be wanted though nothing is pending: Flyway, too, runs them on every run.
     if not found.pending and not (whole and files.callbacks_of("Migrate")):
         return MigrationReport(database=name, current=found.current, target=found.target, migrations=())
-    with one_writer(connection, lock_wait_ms), observing(connection, server_wide=server_wide) as observer:
+    with one_writer(connection, lock_wait_ms):
         plan = plan_migrations(connection, files, policy, target=target, database=name, repeatables=repeatables)
-        runs = run_with_callbacks(
-            connection,
-            plan.pending,
-            plan.callbacks,
-            policy,
-            verb="Migrate",
-            task=f"migrate {name}",
-            whole=whole,
-            observer=observer,
-            sleep=sleep,
-        )
-        applied = tuple(runs)
+        # The first files of a database lock what nobody uses yet; to look at each would take as long as to run it.
+        looked_at = bool(plan.applied) or not server_wide
+        with observing(connection, server_wide=server_wide) if looked_at else nullcontext() as observer:
+            runs = run_with_callbacks(
+                connection,
+                plan.pending,
+                plan.callbacks,
+                policy,
+                verb="Migrate",
+                task=f"migrate {name}",
+                whole=whole,
+                observer=observer,
+                sleep=sleep,
+            )
+            applied = tuple(runs)
     return MigrationReport(database=name, current=plan.target, target=plan.target, migrations=applied)
 
 

@@ -139,7 +139,10 @@ def test_what_a_trial_saw_before_a_failure_is_kept(connection: AutocommitConnect
 
 
 def test_apply_tells_the_locks_that_it_took(connection: AutocommitConnection, tmp_path: Path) -> None:
-    (tmp_path / "V1__a.sql").write_text("alter table t add a int;\ncreate index on child (id);", encoding="utf-8")
+    (tmp_path / "V1__first.sql").write_text("create table first (id int)", encoding="utf-8")
+    first = apply_migrations(connection, tmp_path, POLICY).as_json()
+    assert first["migrations"][0]["statements"][0]["locks"] is None
+    (tmp_path / "V2__a.sql").write_text("alter table t add a int;\ncreate index on child (id);", encoding="utf-8")
     document = apply_migrations(connection, tmp_path, POLICY).as_json()
     statements = document["migrations"][0]["statements"]
     assert [(s["lock"], s["rewrites"]) for s in statements] == [("ACCESS EXCLUSIVE", False), ("SHARE", False)]
