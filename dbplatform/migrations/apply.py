@@ -60,10 +60,10 @@ def apply_migrations(
     The arguments are those of ``plan_migrations``. Unless ``server_wide``, a file that changes more than the database
     (a role, a setting of the server) is rolled back and refused: so it is in a scratch database on a real server.
     Holds the advisory lock ``migrations`` of the database, polled without a transaction, and plans under it: what
-    somebody else has applied meanwhile is left out. What the files lock is read (``observe``), unless they are the first
-    of their database. How a file runs, and what it waits for, is told by
-    ``run.run_files``. Where there are callbacks, they run though nothing is pending; unless it is the ``whole`` of a
-    run, it has only those that belong to a file (``callbacks``).
+    somebody else has applied meanwhile is left out. What the files lock is read (``observe``), unless they are the
+    first of their database. How a file runs, and what it waits for, is told by ``run.run_files``. Where there are
+    callbacks, they run though nothing is pending; unless it is the ``whole`` of a run, it has only those that belong to
+    a file (``callbacks``).
 
     Raises ``MigrationFailed`` or ``ServerWide`` (the files before it stay applied), ``LockNotAcquired`` after
     ``lock_wait_ms``, and whatever ``plan_migrations`` raises: then nothing was changed.
