@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import os
 import secrets
 import shutil
 import signal
+from base64 import b64encode
 from pathlib import Path
 
 from dbplatform.errors import ServerError
@@ -64,7 +68,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _initdb(staging: Path, *, programs: Programs, account: Account, password: str) -> None:
     password_file = staging / "password"
-    write_private(password_file, password)
+    write_private(password_file, _verifier(password))
     account.own(password_file)
     answer = account.run(
         [
@@ -88,6 +92,20 @@ def _initdb(staging: Path, *, programs: Programs, account: Account, password: st
             f"initdb of PostgreSQL {programs.version} failed in {staging.parent}:{tail(answer.stderr)}",
             hint=f"See what it says; programs: {programs.bin_dir}.",
         )
+
+
+def _verifier(password: str) -> str:
+    """What the server keeps of a password (RFC 5803), derived in one round instead of 4096.
+
+    Rounds slow down who guesses. Nobody guesses 192 random bits, and each new connection is 2 ms cheaper, of which
+    Dagster opens hundreds in a run.
+    """
+    salt, rounds = os.urandom(16), 1
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    kept = [b64encode(part).decode() for part in (salt, stored, server)]
+    return f"SCRAM-SHA-256${rounds}:{kept[0]}${kept[1]}:{kept[2]}"
 
 
 def _locale(programs: Programs, account: Account) -> list[str]:
