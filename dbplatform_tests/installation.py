@@ -9,16 +9,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psycopg
 from psycopg import sql
 from pyarrow import csv, parquet
 
+from dbplatform.cli import main
 from dbplatform.home import Home
 from dbplatform.postgres.embedded.server import EmbeddedServer
 
@@ -69,6 +71,14 @@ class Installation:
         result = self.command(*arguments, "--json")
         assert result.returncode == exit_code, result.stderr + result.stdout
         return json.loads(result.stdout)
+
+    def here(self, *arguments: str, exit_code: int = 0) -> Any:
+        """Like ``json``, in this process: where a process of its own is not the point, its imports need not be paid."""
+        printed = io.StringIO()
+        with mock.patch.dict(os.environ, self.environment, clear=True), chdir(self.folder), redirect_stdout(printed):
+            code = main.run([*arguments, "--json"])
+        assert code == exit_code, printed.getvalue()
+        return json.loads(printed.getvalue())
 
     def connect(self, database: str = "flights") -> psycopg.Connection[Any]:
         return psycopg.connect(self.server.url(database), autocommit=True, options="-c timezone=UTC")

@@ -96,10 +96,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # What is imported is no garbage; to look for some at every 700 objects takes a sixth of a short command's time.
     gc.set_threshold(50_000, 20, 50)
     given = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_run(given))
+    sys.exit(run(given))
 
 
-def _run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code. Every error has become words or a JSON document."""
     as_json, debug = "--json" in arguments, "--debug" in arguments
     given = [argument for argument in arguments if argument != "--debug"]
     try:

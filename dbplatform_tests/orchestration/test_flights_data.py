@@ -36,7 +36,7 @@ def rows_of(flights: Installation) -> int:
 
 
 def archives_of(flights: Installation) -> dict[str, Any]:
-    return {archive["id"]: archive for archive in flights.json("archive", "list", "flights")["archives"]}
+    return {archive["id"]: archive for archive in flights.here("archive", "list", "flights")["archives"]}
 
 
 def cutoff(flights: Installation) -> pd.Timestamp:
@@ -124,7 +124,7 @@ def expected(flights: pd.DataFrame) -> dict[str, dict[str, int | None]]:
 
 
 def test_every_check_counts_what_pandas_counts_in_the_files(flights: Installation) -> None:
-    document = flights.json("check", "flights", exit_code=1)
+    document = flights.here("check", "flights", exit_code=1)
     counted = {
         table["table"].removeprefix("public."): {c["name"]: c["failed_rows"] for c in table["checks"]}
         for table in document["tables"]
@@ -148,7 +148,7 @@ def test_the_checks_of_a_run_see_the_rows_before_they_are_archived(flights: Inst
 
 
 def test_measured_values_are_those_of_pandas(flights: Installation) -> None:
-    document = flights.json("check", "flights", exit_code=1)
+    document = flights.here("check", "flights", exit_code=1)
     values = {
         (t["table"].removeprefix("public."), c["name"]): c["value"] for t in document["tables"] for c in t["checks"]
     }
@@ -194,8 +194,8 @@ def test_a_second_run_changes_nothing_and_ends_with_a_proven_backup_and_a_verifi
     archived = sum(archive["deleted_rows"] for archive in now.values())
     assert rows_of(flights) + archived == len(csv("flights"))
     assert {archive["status"] for archive in now.values()} == {"deleted"}
-    assert {flights.json("archive", "verify", "flights", id_)["status"] for id_ in now} == {"passed"}
-    backups = flights.json("backup", "list", "flights")["backups"]
+    assert {flights.here("archive", "verify", "flights", id_)["status"] for id_ in now} == {"passed"}
+    backups = flights.here("backup", "list", "flights")["backups"]
     assert len(backups) >= 2
     assert all(backup["proven_at"] for backup in backups)
 
@@ -205,9 +205,9 @@ def test_a_second_run_changes_nothing_and_ends_with_a_proven_backup_and_a_verifi
     assert f"old_flights holds {archived:,} rows, {aged:,} of them by this run" in said["archive"]
     assert re.search(r"verified: \S+/archives/flights/old_flights/\S+\.parquet$", said["archive"])
 
-    assert flights.json("migrate", "plan", "flights")["migrations"] == []
-    assert all(table["create"] == [] for table in flights.json("partition", "plan", "flights")["tables"])
-    assert {t["status"] for t in flights.json("seed", "apply", "flights", "--dry-run")["tables"]} == {"applied"}
+    assert flights.here("migrate", "plan", "flights")["migrations"] == []
+    assert all(table["create"] == [] for table in flights.here("partition", "plan", "flights")["tables"])
+    assert {t["status"] for t in flights.here("seed", "apply", "flights", "--dry-run")["tables"]} == {"applied"}
     with flights.connect("dbplatform_ledger") as connection:
         kinds = connection.execute(
             "select kind, count(*) from ledger.operation where kind <> 'archive' group by 1 order by 1"
@@ -217,8 +217,8 @@ def test_a_second_run_changes_nothing_and_ends_with_a_proven_backup_and_a_verifi
 
 def test_a_drill_gives_rows_hashes_and_the_recovery_time(flights: Installation) -> None:
     rows = rows_of(flights)
-    flights.json("backup", "create", "flights")
-    document = flights.json("drill", "flights")
+    flights.here("backup", "create", "flights")
+    document = flights.here("drill", "flights")
     assert document["proven"] is True
     assert document["rto_seconds"] > 0
     tables = {table["table"].removeprefix("public."): table for table in document["tables"]}
@@ -230,7 +230,7 @@ def test_a_drill_gives_rows_hashes_and_the_recovery_time(flights: Installation) 
 
 
 def test_the_seed_verifies_with_the_archived_rows_counted(flights: Installation) -> None:
-    document = flights.json("seed", "verify", "flights", exit_code=1)
+    document = flights.here("seed", "verify", "flights", exit_code=1)
     [table] = [table for table in document["tables"] if table["table"] == "public.flights"]
     assert table["archived_rows"] == len(csv("flights")) - rows_of(flights) > 0
     assert {t["table"]: t["match"] for t in document["tables"]} == {f"public.{t}": True for t in TABLES}
@@ -240,5 +240,5 @@ def test_the_seed_verifies_with_the_archived_rows_counted(flights: Installation)
 
 
 def test_the_list_tells_the_state_and_the_verdict(flights: Installation) -> None:
-    [row] = [d for d in flights.json("list")["databases"] if d["name"] == "flights"]
+    [row] = [d for d in flights.here("list")["databases"] if d["name"] == "flights"]
     assert (row["state"], row["verdict"]) == ("ready", "failed")

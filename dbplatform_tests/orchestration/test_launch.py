@@ -105,18 +105,18 @@ def test_two_runs_at_once_both_end_well(started: Callable[..., subprocess.Popen[
     assert [first.returncode, second.returncode] == [0, 0], printed
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_waits_says_for_whom_and_can_be_stopped(
-    shop: Installation, started: Callable[..., subprocess.Popen[str]], how: signal.Signals
+    shop: Installation, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
     hold(shop, "another-run")
     try:
-        process = started("run", "shop", "--job", "shop_migrate")
-        assert "waiting for run another-run, which has the pool shop_writer" in until(process, "waiting for run")
-        process.send_signal(how)
-        said, _ = process.communicate(timeout=_SECONDS)
-        assert process.returncode == 3
-        assert "stopped" in said
+        for how in (signal.SIGINT, signal.SIGTERM):
+            process = started("run", "shop", "--job", "shop_migrate")
+            assert "waiting for run another-run, which has the pool shop_writer" in until(process, "waiting for run")
+            process.send_signal(how)
+            said, _ = process.communicate(timeout=_SECONDS)
+            assert process.returncode == 3
+            assert "stopped" in said
     finally:
         hold(shop, None)
     assert shop.command("run", "shop", "--job", "shop_migrate").returncode == 0
@@ -222,22 +222,22 @@ def test_runs_are_listed_cancelled_and_freed(shop: Installation, started: Callab
     try:
         process = started("run", "shop", "--job", "shop_migrate")
         until(process, "waiting for run")
-        [waiting] = [run for run in shop.json("runs", "list")["runs"] if run["status"] == "started"]
+        [waiting] = [run for run in shop.here("runs", "list")["runs"] if run["status"] == "started"]
         assert (waiting["job"], waiting["database"]) == ("shop_migrate", "shop")
-        going_on = shop.json("runs", "free", waiting["run_id"], exit_code=2)["error"]
+        going_on = shop.here("runs", "free", waiting["run_id"], exit_code=2)["error"]
         assert f"dbplatform runs cancel {waiting['run_id']}" in going_on["hint"]
-        assert shop.json("runs", "cancel", waiting["run_id"], "--dry-run")["cancelled"] is False
-        assert shop.json("runs", "cancel", waiting["run_id"])["cancelled"] is True
+        assert shop.here("runs", "cancel", waiting["run_id"], "--dry-run")["cancelled"] is False
+        assert shop.here("runs", "cancel", waiting["run_id"])["cancelled"] is True
         process.communicate(timeout=_SECONDS)
         assert process.returncode == 3
     finally:
         hold(shop, None)
 
-    ended = shop.json("runs", "list")["runs"][0]
+    ended = shop.here("runs", "list")["runs"][0]
     assert ended["status"] == "canceled"
-    assert shop.json("runs", "cancel", ended["run_id"])["cancelled"] is False
+    assert shop.here("runs", "cancel", ended["run_id"])["cancelled"] is False
     hold(shop, ended["run_id"])
-    assert shop.json("runs", "list")["runs"][0]["holds"] == ["shop_writer"]
-    assert shop.json("runs", "free", ended["run_id"])["freed"] is True
-    assert shop.json("runs", "list")["runs"][0]["holds"] == []
-    assert shop.json("runs", "free", "no-such-run", exit_code=2)["error"]["kind"] == "unknown_run"
+    assert shop.here("runs", "list")["runs"][0]["holds"] == ["shop_writer"]
+    assert shop.here("runs", "free", ended["run_id"])["freed"] is True
+    assert shop.here("runs", "list")["runs"][0]["holds"] == []
+    assert shop.here("runs", "free", "no-such-run", exit_code=2)["error"]["kind"] == "unknown_run"

@@ -36,8 +36,8 @@ def test_a_new_project_runs_green_from_backup_to_archive_and_again(project: Inst
     assert again["verdict"] == "passed"
     assert again["steps"]["shop/seed"]["rows loaded"] == 0, "archived rows do not come back"
     assert again["steps"]["shop/archive/old_orders"]["rows archived"] == 0
-    [archive] = project.json("archive", "list", "shop")["archives"]
-    project.json("archive", "restore", "shop", archive["id"], "--yes")
+    [archive] = project.here("archive", "list", "shop")["archives"]
+    project.here("archive", "restore", "shop", archive["id"], "--yes")
     with project.connect("shop") as connection:
         assert connection.execute("select count(*) from orders").fetchone() == (84,)
 

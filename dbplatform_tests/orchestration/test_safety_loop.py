@@ -59,51 +59,51 @@ def sales_of(shop: Installation) -> list[Any]:
 
 
 def test_the_loop_from_backup_to_restore(shop: Installation) -> None:
-    [backup] = shop.json("backup", "list", "shop")["backups"]
+    [backup] = shop.here("backup", "list", "shop")["backups"]
     assert (backup["status"], bool(backup["proven_at"])) == ("complete", True)
-    assert shop.json("backup", "verify", "shop")["passed"] is True
+    assert shop.here("backup", "verify", "shop")["passed"] is True
 
-    drill = shop.json("drill", "shop")
+    drill = shop.here("drill", "shop")
     assert drill["proven"] is True
     assert {t["table"]: t["rows"] for t in drill["tables"]}["public.item"] == 5000
 
     with shop.connect("shop") as connection:
         connection.execute("delete from item where id > 10")
-    assert shop.json("restore", "shop", "--into", "copy", "--dry-run")["backup_id"] == backup["id"]
-    assert shop.json("restore", "shop", "--into", "copy")["name"] == "copy"
+    assert shop.here("restore", "shop", "--into", "copy", "--dry-run")["backup_id"] == backup["id"]
+    assert shop.here("restore", "shop", "--into", "copy")["name"] == "copy"
     with shop.connect("copy") as connection:
         assert connection.execute("select count(*) from item").fetchone() == (5000,)
 
-    again = shop.json("restore", "shop", "--into", "copy", exit_code=2)
+    again = shop.here("restore", "shop", "--into", "copy", exit_code=2)
     assert "exists" in again["error"]["message"]
-    unasked = shop.json("restore", "shop", "--replace", "shop", exit_code=2)
+    unasked = shop.here("restore", "shop", "--replace", "shop", exit_code=2)
     assert "--yes" in unasked["error"]["hint"]
-    assert shop.json("restore", "shop", "--replace", "shop", "--yes")["replaced"] is True
+    assert shop.here("restore", "shop", "--replace", "shop", "--yes")["replaced"] is True
     with shop.connect("shop") as connection:
         assert connection.execute("select count(*) from item").fetchone() == (5000,)
 
-    newer = shop.json("backup", "create", "shop")
-    planned = shop.json("backup", "prune", "shop", "--dry-run")
+    newer = shop.here("backup", "create", "shop")
+    planned = shop.here("backup", "prune", "shop", "--dry-run")
     assert [kept["id"] for kept in planned["keep"]] == [newer["id"], backup["id"]], "the newest proven one stays"
-    assert shop.json("drill", "shop")["backup_id"] == newer["id"]
-    assert shop.json("backup", "prune", "shop", "--yes")["pruned"] == [backup["id"]]
-    assert [b["id"] for b in shop.json("backup", "list", "shop")["backups"]] == [newer["id"]]
+    assert shop.here("drill", "shop")["backup_id"] == newer["id"]
+    assert shop.here("backup", "prune", "shop", "--yes")["pruned"] == [backup["id"]]
+    assert [b["id"] for b in shop.here("backup", "list", "shop")["backups"]] == [newer["id"]]
 
 
 def test_one_wrong_byte_is_found_and_nothing_builds_on_it(shop: Installation) -> None:
-    [backup] = shop.json("backup", "list", "shop")["backups"]
+    [backup] = shop.here("backup", "list", "shop")["backups"]
     data = max(Path(backup["location"]).rglob("*.dat*"), key=lambda file: file.stat().st_size)
     flip(data)
     for when in ("before it is known", "afterwards"):
-        assert shop.json("backup", "prune", "shop", exit_code=1)["refusal"], when
-        assert shop.json("archive", "apply", "shop", exit_code=3)["error"]["kind"] == "not_proven", when
+        assert shop.here("backup", "prune", "shop", exit_code=1)["refusal"], when
+        assert shop.here("archive", "apply", "shop", exit_code=3)["error"]["kind"] == "not_proven", when
         if when == "before it is known":
             _verify_and_drill_name(shop, data)
     assert data.exists()
     failed = shop.json("run", "shop", "--job", "shop_drill", exit_code=3)
     assert data.name in failed["error"]["message"]
 
-    [archive] = shop.json("archive", "list", "shop")["archives"]
+    [archive] = shop.here("archive", "list", "shop")["archives"]
     flip(Path(archive["location"]))
     lost = shop.json("run", "shop", exit_code=3)["error"]["message"]
     assert "70 rows of public.sale were archived" in lost
@@ -112,21 +112,21 @@ def test_one_wrong_byte_is_found_and_nothing_builds_on_it(shop: Installation) ->
 
 
 def _verify_and_drill_name(shop: Installation, data: Path) -> None:
-    verified = shop.json("backup", "verify", "shop", exit_code=1)
+    verified = shop.here("backup", "verify", "shop", exit_code=1)
     assert data.name in str(verified["problems"])
-    drill = shop.json("drill", "shop", exit_code=1)
+    drill = shop.here("drill", "shop", exit_code=1)
     assert drill["proven"] is False
     assert data.name in str(drill["errors"])
-    [listed] = shop.json("backup", "list", "shop")["backups"]
+    [listed] = shop.here("backup", "list", "shop")["backups"]
     assert listed["proven_at"] is None
 
 
 def test_old_rows_leave_behind_a_proven_backup_and_come_back(tmp_path: Path) -> None:
     with small_project(tmp_path, _DECLARATION + _ARCHIVES, _SALES) as shop:
-        shop.json("migrate", "apply", "shop")
+        shop.here("migrate", "apply", "shop")
         with shop.connect("shop") as connection:
             before = connection.execute("select * from sale order by id").fetchall()
-        unproven = shop.json("archive", "apply", "shop", exit_code=3)["error"]
+        unproven = shop.here("archive", "apply", "shop", exit_code=3)["error"]
         assert unproven["kind"] == "not_proven"
         assert "dbplatform drill shop" in unproven["hint"]
 
@@ -137,16 +137,16 @@ def test_old_rows_leave_behind_a_proven_backup_and_come_back(tmp_path: Path) -> 
             connection.execute(
                 "insert into sale select g, now() - g * interval '1 day', 1 from generate_series(200, 201) g"
             )
-        planned = shop.json("archive", "plan", "shop")["archives"][0]
+        planned = shop.here("archive", "plan", "shop")["archives"][0]
         assert (planned["rows"], planned["covered_rows"]) == (2, 0), "the proven backup does not hold the new rows"
-        assert shop.json("archive", "apply", "shop")["archives"][0]["uncovered"] == 2
+        assert shop.here("archive", "apply", "shop")["archives"][0]["uncovered"] == 2
 
-        [archive] = shop.json("archive", "list", "shop")["archives"]
+        [archive] = shop.here("archive", "list", "shop")["archives"]
         assert (archive["rows"], archive["status"]) == (70, "deleted")
         assert shop.command("archive", "verify", "shop", archive["id"]).returncode == 0
-        refused = shop.json("archive", "restore", "shop", archive["id"], exit_code=2)
+        refused = shop.here("archive", "restore", "shop", archive["id"], exit_code=2)
         assert "--yes" in refused["error"]["hint"]
-        shop.json("archive", "restore", "shop", archive["id"], "--yes")
+        shop.here("archive", "restore", "shop", archive["id"], "--yes")
         with shop.connect("shop") as connection:
             assert connection.execute("select * from sale where id < 200 order by id").fetchall() == before
 
@@ -154,20 +154,20 @@ def test_old_rows_leave_behind_a_proven_backup_and_come_back(tmp_path: Path) -> 
 def test_a_file_damaged_or_a_row_updated_between_export_and_delete_deletes_only_what_is_kept(tmp_path: Path) -> None:
     with small_project(tmp_path, _DECLARATION + _ARCHIVES, _SALES) as shop:
         for words in (("migrate", "apply"), ("backup", "create"), ("drill",)):
-            shop.json(*words, "shop")
+            shop.here(*words, "shop")
         before = sales_of(shop)
         killed = shop.command(
             "archive old_sales record", "0", "archive", "apply", "shop", module="dbplatform_tests.drills.killed_run"
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        [archive] = shop.json("archive", "list", "shop")["archives"]
+        [archive] = shop.here("archive", "list", "shop")["archives"]
         assert (archive["rows"], archive["status"]) == (70, "exported")
 
         flip(Path(archive["location"]))
-        error = shop.json("archive", "apply", "shop", exit_code=3)["error"]
+        error = shop.here("archive", "apply", "shop", exit_code=3)["error"]
         assert (error["kind"], archive["location"] in error["message"]) == ("archive_damaged", True)
-        assert shop.json("archive", "verify", "shop", archive["id"], exit_code=1)["problem"]
-        [every] = shop.json("archive", "verify", "shop", exit_code=1)["archives"]
+        assert shop.here("archive", "verify", "shop", archive["id"], exit_code=1)["problem"]
+        [every] = shop.here("archive", "verify", "shop", exit_code=1)["archives"]
         assert (every["id"], every["status"]) == (archive["id"], "failed")
         assert (sales_of(shop), len(before)) == (before, 100)
 
@@ -178,20 +178,20 @@ def test_a_file_damaged_or_a_row_updated_between_export_and_delete_deletes_only_
         assert applied.returncode == 0, applied.stderr
         assert "69 rows archived; 1 changed meanwhile" in applied.stdout
         assert [row[0] for row in sales_of(shop)] == [*range(1, 31), 50]
-        [archive] = shop.json("archive", "list", "shop")["archives"]
+        [archive] = shop.here("archive", "list", "shop")["archives"]
         assert (archive["rows"], archive["deleted_rows"], archive["kept"]) == (70, 69, {"changed": 1})
 
 
 def test_archives_without_backups_are_refused_by_line(tmp_path: Path) -> None:
     declaration = _DECLARATION.split("  backups:")[0] + _ARCHIVES
     with small_project(tmp_path, declaration, _SALES) as shop:
-        error = shop.json("archive", "plan", "shop", exit_code=2)["error"]
+        error = shop.here("archive", "plan", "shop", exit_code=2)["error"]
     assert "archives need backups" in error["message"]
 
 
 def test_a_database_without_backups_says_where_to_declare_them(tmp_path: Path) -> None:
     declaration = _DECLARATION.split("  backups:")[0]
     with small_project(tmp_path, declaration, _MIGRATION) as shop:
-        error = shop.json("backup", "create", "shop", exit_code=2)["error"]
+        error = shop.here("backup", "create", "shop", exit_code=2)["error"]
     assert (error["kind"], error["file"], error["line"]) == ("not_declared", "defs/shop/defs.yaml", 2)
     assert "backups" in error["hint"]
