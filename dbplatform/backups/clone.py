@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
 from dbplatform.backups.errors import CloneFailed
-from dbplatform.backups.loading import without_roles
+from dbplatform.backups.loading import listed
 from dbplatform.backups.programs import ProgramFailed, dump_program, login, restore_program, run
 from dbplatform.backups.scratch import Scratch
-from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import Programs
 
 LOCK_WAIT_S = 5
+_UNFILLED = "select schemaname, matviewname from pg_matviews where not ispopulated"
 
 
 def clone_schema(
-    source: Target, scratch: Scratch, *, programs: Programs, roles: bool, with_rows: Sequence[Relation] = ()
+    source: Target, scratch: Scratch, *, programs: Programs, policies: bool, with_rows: Sequence[Relation] = ()
 ) -> None:
     """Copy the schema, and the rows of the tables ``with_rows`` that exist, into the empty scratch database.
 
-    ACCESS SHARE on all tables of ``source``, each waited for at most a few seconds. Owners and grants are left out;
-    without ``roles`` so is what is bound to roles. Raises ``CloneFailed``.
+    ACCESS SHARE on all tables of ``source``, each waited for at most a few seconds. Owners, grants and user mappings
+    are left out, and the policies unless ``policies``. Materialized views are filled from the empty tables. Raises
+    ``CloneFailed``.
     """
     with connect(source, work="clones the schema") as connection:
         server_major = connection.info.server_version // 10000
@@ -57,13 +61,16 @@ def clone_schema(
             ]
             try:
                 run(command, login=from_source)
-                with without_roles(restore, dump, roles=roles) as complete:
+                with listed(restore, dump, policies=policies, user_mappings=False) as complete:
                     run([*complete, dump], login=into_scratch)
             except ProgramFailed as error:
                 raise CloneFailed(
-                    database=source.name, reason=str(error), hint="Mend what it says, then try again."
+                    database=source.name,
+                    reason=str(error),
+                    hint="Mend what it says, or name a server whose user may do it: connection.scratch_url_env.",
                 ) from error
         with connect(scratch.target, work="clones rows") as into:
+            _fill_views(into)
             for relation in with_rows:
                 exists = connection.execute("select to_regclass(%s)", (str(relation),)).fetchone()
                 if exists is not None and exists[0] is not None:
@@ -74,3 +81,15 @@ def clone_schema(
                     ):
                         for piece in out:
                             put.write(piece)
+
+
+def _fill_views(connection: AutocommitConnection) -> None:
+    """Refresh the materialized views, those that others read first; one that fails without rows stays as it is."""
+    left = connection.execute(_UNFILLED).fetchall()
+    while left:
+        for schema, name in left:
+            with suppress(psycopg.Error):
+                connection.execute(sql.SQL("refresh materialized view {}").format(sql.Identifier(schema, name)))
+        before, left = left, connection.execute(_UNFILLED).fetchall()
+        if len(left) == len(before):
+            return

@@ -28,8 +28,10 @@ from dbplatform.backups.scratch import Scratch
 from dbplatform.postgres.connection import AnyConnection, Target
 from dbplatform.postgres.programs import Programs
 
-# Entries of the table of contents that need a role, which a scratch server does not have, and hold no rows.
-_BOUND_TO_ROLES = re.compile(r"\d+; \d+ \d+ (?:POLICY|USER MAPPING) ")
+# Entries of the table of contents that need a role, which a scratch server does not have, and hold no rows. A user
+# mapping is the way into another database besides: with it, a scratch database could change real rows there.
+_POLICY = re.compile(r"\d+; \d+ \d+ POLICY ")
+_USER_MAPPING = re.compile(r"\d+; \d+ \d+ USER MAPPING ")
 _LOOK_AT_SIZE_S = 1.0
 _SIZE = "select pg_database_size(oid) from pg_database where datname = %s"
 
@@ -85,7 +87,7 @@ def load(
     """Run pg_restore into the empty database, without subscriptions.
 
     Without ``roles``, what belongs to roles (owners, grants, row security policies, user mappings) is left out;
-    ``policies`` keeps the policies and mappings even then, for a server that has the roles.
+    ``policies`` keeps the policies even then, for a server that has the roles.
     Reports ``task`` in bytes of the growing database. Raises ``RestoreFailed`` with pg_restore's own words.
     """
     major = scratch.maintenance.info.server_version // 10000
@@ -113,7 +115,7 @@ def load(
             progress.report(task, done=min(int(row[0]), total) if row else 0, total=total, unit="bytes")
 
     try:
-        with without_roles(command, backup.dump, roles=roles or policies) as complete_command:
+        with listed(command, backup.dump, policies=roles or policies, user_mappings=roles) as complete_command:
             run(
                 [*complete_command, backup.dump],
                 login=access,
@@ -130,16 +132,17 @@ def load(
 
 
 @contextmanager
-def without_roles(command: list[str | Path], dump: Path, *, roles: bool) -> Iterator[list[str | Path]]:
+def listed(command: list[str | Path], dump: Path, *, policies: bool, user_mappings: bool) -> Iterator[list[str | Path]]:
     """The pg_restore command with a list of what to restore, where entries are to be left out."""
-    if roles:
+    left_out = [pattern for pattern, kept in ((_POLICY, policies), (_USER_MAPPING, user_mappings)) if not kept]
+    if not left_out:
         yield command
         return
     answer = subprocess.run([command[0], "--list", dump], capture_output=True, env=own_environment(), check=False)
     if answer.returncode != 0:
         raise ProgramFailed(" ".join(answer.stderr.decode(errors="replace").split()))
     lines = answer.stdout.decode(errors="surrogateescape").splitlines(keepends=True)
-    with tempfile.NamedTemporaryFile(suffix=".list") as listed:
-        kept = "".join(line for line in lines if not _BOUND_TO_ROLES.match(line))
-        Path(listed.name).write_text(kept, errors="surrogateescape")
-        yield [*command, f"--use-list={listed.name}"]
+    with tempfile.NamedTemporaryFile(suffix=".list") as wanted:
+        kept = "".join(line for line in lines if not any(pattern.match(line) for pattern in left_out))
+        Path(wanted.name).write_text(kept, errors="surrogateescape")
+        yield [*command, f"--use-list={wanted.name}"]

@@ -105,7 +105,12 @@ def apply(context: click.Context, database: str, target: str | None, dry_run: bo
         _show(planned.as_json())
     with bars():
         report = schema.apply(platform, declared, target=target).as_json()
-    show_json(report) if as_json else _show(report)
+    if as_json:
+        show_json(report)
+        return
+    if planned.callbacks:
+        note(f"{database}: ran its callbacks {', '.join(callback.script for callback in planned.callbacks)}")
+    _show(report)
 
 
 @command.command()

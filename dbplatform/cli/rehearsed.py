@@ -65,7 +65,9 @@ def show_rehearsal(found: Rehearsal) -> None:
             rows,
         )
     if found.statements is None:
-        note("No statement was planned before and after: the database has no pg_stat_statements.")
+        note(f"No statement was planned before and after: {found.not_planned[0]}.")
+    elif found.not_planned:
+        note(f"{len(found.not_planned)} statements could not be planned before; the first: {found.not_planned[0]}")
     for change in found.plan_changes:
         query = _short(change.statement.query)
         if change.breaks:
@@ -74,8 +76,8 @@ def show_rehearsal(found: Rehearsal) -> None:
             say(f"other plan, cost {change.before.cost:,.0f} becomes {change.after.cost:,.0f}: {query}")
             say(f"  before: {', '.join(change.before.nodes)}")
             say(f"  after:  {', '.join(change.after.nodes)}")
-    if found.trial.failed is not None:
-        say(f"FAILED: {found.trial.failed}")
+    if found.error is not None:
+        say(f"FAILED: {found.error}")
         for script in found.trial.not_run[1:]:
             say(f"  not run: {script}")
     else:

@@ -84,7 +84,7 @@ class InDoubt(WorkError):
 
 
 class ServerWide(WorkError):
-    """{statement} cannot be tried out beside the database itself: it changes {what}, not this database alone."""
+    """{statement} cannot be tried out on the server of the database itself: {what}."""
 
 
 class FileChangedHalfWay(WorkError):

@@ -57,9 +57,12 @@ _OF_OTHERS = """
     select l.relation, l.mode, l.granted from pg_locks l
     where l.pid = %s and l.locktype = 'relation' and l.relation >= 16384
 """
-_TABLES = """
-    select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+_NAMED = """
+    select c.oid, format('%%I.%%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'dbplatform')
+      and (c.relname = any (%(names)s)
+           or exists (select from pg_index i join pg_class x on x.oid = i.indexrelid
+                      where i.indrelid = c.oid and x.relname = any (%(names)s)))
 """
 #: Catalogs of the whole server whose rows a migration may change (src/include/catalog, BKI_SHARED_RELATION).
 _SERVER_WIDE = {
@@ -69,7 +72,12 @@ _SERVER_WIDE = {
     1213: "the server's tablespaces",
     2964: "the settings of databases and roles",
     6243: "the rights on the server's settings",
+    2396: "the comments on databases and roles",
+    3592: "the security labels of databases and roles",
+    6000: "the server's replication origins",
 }
+#: Longer than a worker of autovacuum takes to give way to a lock, and never in anybody's way for long.
+_SETTINGS = {"lock_timeout": "5s", "statement_timeout": "15s", "idle_session_timeout": "0"}
 _ELSEWHERE = "Name a server of its own for trials: connection.scratch_url_env."
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.25
 
@@ -92,7 +100,7 @@ class Effect:
     """What one statement did to tables that were there before its file."""
 
     locks: tuple[Lock, ...]
-    """The locks that it took; where it took none, those that it ran under on the tables that it names."""
+    """The locks that it took, and those that it ran under on the tables that it locked or names."""
     rewritten: tuple[str, ...]
     """Tables that were written anew, in whole."""
     scanned: tuple[str, ...]
@@ -142,6 +150,11 @@ class Observer:
         self._log_position: int | None = None
         self.begin()
 
+    @property
+    def guards(self) -> bool:
+        """Whether it keeps what runs from changing more than its database."""
+        return not self._server_wide
+
     def begin(self) -> None:
         """A transaction begins: what others see now is what was there before it."""
         self._before: dict[int, _Before | None] = {}
@@ -156,7 +169,9 @@ class Observer:
         """
         words = classify.needs_no_transaction(statement)
         if not self._server_wide and words is not None and classify.concerns_server(words):
-            raise ServerWide(statement=statement.summary, what="the whole server", hint=_ELSEWHERE)
+            raise ServerWide(statement=statement.summary, what="it changes the whole server", hint=_ELSEWHERE)
+        if not self._server_wide and classify.may_commit(statement):
+            raise ServerWide(statement=statement.summary, what="it commits what it does by itself", hint=_ELSEWHERE)
         if self._trial:
             self._log_position = self._end_of_log()
 
@@ -165,7 +180,7 @@ class Observer:
         shared = {oid for oid, _, shared, _, _ in rows if shared}
         touched = next((words for oid, words in _SERVER_WIDE.items() if oid in shared), None)
         if touched is not None and not self._server_wide:
-            raise ServerWide(statement=statement.summary, what=touched, hint=_ELSEWHERE)
+            raise ServerWide(statement=statement.summary, what=f"it changes {touched}", hint=_ELSEWHERE)
         own = [row for row in rows if not row[2]]
         try:
             self._learn({row[0] for row in own})
@@ -187,14 +202,14 @@ class Observer:
                 self._scans[oid] = scans
                 scanned.append(table.name)
         return Effect(
-            locks=_sorted(locks or self._held_by(statement)),
+            locks=_sorted([*locks, *self._held_by(statement, locks)]),
             rewritten=tuple(sorted(rewritten)),
             scanned=tuple(sorted(scanned)),
             wal_bytes=self._written(),
         )
 
     @contextmanager
-    def looking_on(self) -> Iterator[list[Effect]]:
+    def looking_on(self, statement: Statement) -> Iterator[list[Effect]]:
         """Look at the session again and again while it runs a statement that makes its own transactions.
 
         The list has the effect when the block has ended, or nothing where nobody could look. In a trial, where nobody
@@ -205,8 +220,9 @@ class Observer:
         try:
             old = {oid for (oid,) in self._second.execute("select oid from pg_class").fetchall()}
             if self._trial:
-                self._hold_all()
+                self._hold(statement)
         except psycopg.Error:
+            self._let_go()
             yield found
             return
         ended = threading.Event()
@@ -247,18 +263,14 @@ class Observer:
         now = self._end_of_log() if self._trial else None
         return None if now is None or self._log_position is None else now - self._log_position
 
-    def _hold_all(self) -> None:
-        tables = [name for (name,) in self._second.execute(_TABLES).fetchall()]
+    def _hold(self, statement: Statement) -> None:
+        """Lock the tables that the statement names, and those whose indexes it names."""
+        tables = self._second.execute(_NAMED, {"names": sorted(_names(statement))}).fetchall()
         if tables:
-            self._learn_names(tables)
+            self._learn({oid for oid, _ in tables})
+            locked = sql.SQL(", ").join(sql.SQL(name) for _, name in tables)
             self._second.execute("begin")
-            self._second.execute(
-                sql.SQL("lock table {} in exclusive mode").format(sql.SQL(", ").join(map(sql.SQL, tables)))
-            )
-
-    def _learn_names(self, tables: list[str]) -> None:
-        rows = self._second.execute("select x::regclass::oid from unnest(%s::text[]) x", (tables,)).fetchall()
-        self._learn({oid for (oid,) in rows})
+            self._second.execute(sql.SQL("lock table {} in exclusive mode").format(locked))
 
     def _look_on(self, ended: threading.Event, seen: set[tuple[int, str]]) -> None:
         last, pause = False, _FIRST_PAUSE_S
@@ -287,15 +299,23 @@ class Observer:
                 oid: _Before(name, kind, file) for oid, name, kind, file in rows
             }
 
-    def _held_by(self, statement: Statement) -> list[Lock]:
-        """The locks that were there already, on the tables that the statement names."""
-        named = {token.value for token in statement.tokens if token.kind in ("word", "quoted")}
+    def _held_by(self, statement: Statement, taken: list[Lock]) -> list[Lock]:
+        """The locks that were there already, on the tables that the statement names or has just locked."""
+        named, fresh = _names(statement), {(lock.relation, lock.mode) for lock in taken}
+        relations = {lock.relation for lock in taken}
         locks = []
-        for oid, mode in self._held:
-            table = self._before[oid]
-            if table is not None and table.name.rpartition(".")[2].strip('"') in named:
-                locks.append(Lock(relation=table.name, mode=MODE_OF[mode], held=True))
+        for oid, server_mode in self._held:
+            table, mode = self._before[oid], MODE_OF[server_mode]
+            if table is None or (table.name, mode) in fresh:
+                continue
+            if table.name in relations or table.name.rpartition(".")[2].strip('"') in named:
+                locks.append(Lock(relation=table.name, mode=mode, held=True))
         return locks
+
+
+def _names(statement: Statement) -> set[str]:
+    """Every word that may be a name."""
+    return {token.value for token in statement.tokens if token.kind in ("word", "quoted")}
 
 
 def _sorted(locks: list[Lock]) -> tuple[Lock, ...]:
@@ -312,13 +332,11 @@ def observing(
     more than this database; where it may not, there is no going without an observer.
     """
     try:
-        second = beside(connection, work="watches migrate")
+        second = beside(connection, work="watches migrate", settings=_SETTINGS)
     except psycopg.Error:
         if not server_wide:
             raise
         yield None
         return
     with second:
-        second.autocommit = True
-        second.execute("set lock_timeout = '1s'; set statement_timeout = '5s'")
         yield Observer(connection, second, trial=trial, server_wide=server_wide)

@@ -29,6 +29,7 @@ class Placeholders:
     def __init__(self, connection: AnyConnection | None, declared: Mapping[str, str], history_table: Relation) -> None:
         self._connection = connection
         self._values = {name.lower(): value for name, value in declared.items()}
+        self.declared = tuple(sorted(self._values.items()))
         self._history_table = history_table
 
     def replaced(self, migration: Migration) -> str:

@@ -33,6 +33,8 @@ class PendingMigration:
     in_transaction: bool
     may_rewrite: bool
     """Whether an ALTER COLUMN TYPE in it may rewrite its table."""
+    placeholders: tuple[tuple[str, str], ...] = ()
+    """The declared ones."""
     before: tuple[PendingMigration, ...] = ()
     """Callbacks that run in its transaction, before its own statements."""
     after: tuple[PendingMigration, ...] = ()
@@ -60,9 +62,11 @@ class PendingMigration:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what will run, placeholders replaced, with the callbacks in its transaction."""
-        statements = [(s.sql, s.copy_data) for file in self.files for s in file.statements]
-        words = (self.script, self.in_transaction, statements)
+        """SHA-256 of what will run, with the declared placeholders and the callbacks in its transaction.
+
+        Not of the values that differ from run to run, such as ``${flyway:timestamp}``.
+        """
+        words = (self.script, self.in_transaction, self.placeholders, [file.migration.text for file in self.files])
         return hashlib.sha256(repr(words).encode()).hexdigest()
 
     @property
@@ -78,7 +82,7 @@ class PendingMigration:
             "script": self.script,
             "status": status,
             "seconds": None,
-            "statements": [{"sql": s.sql, **UNSEEN, "seconds": None} for s in self.statements],
+            "statements": [{"sql": s.shown, **UNSEEN, "seconds": None} for s in self.statements],
             "findings": [],
         }
 
@@ -188,6 +192,7 @@ def read_pending(
         statements=script.statements,
         in_transaction=runs_in_transaction(migration, script.statements),
         may_rewrite=may_rewrite,
+        placeholders=placeholders.declared,
         before=before,
         after=after,
     )

@@ -95,6 +95,10 @@ def run_file(running: Running, sleep: Callable[[float], None], *, last: bool) ->
         try:
             running.in_transaction(at_once=last) if migration.in_transaction else resume.by_itself(running)
         except psycopg.Error as error:
+            if isinstance(error, errors.InsufficientPrivilege) and running.may_go_unseen:
+                # Perhaps it was the role that the file has taken that may not look at its own locks.
+                running.observer = None
+                continue
             if isinstance(error, RETRIED) and attempt < TRIES:
                 sleep(_pause(attempt))
                 attempt += 1

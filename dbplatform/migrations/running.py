@@ -24,6 +24,7 @@ class StatementRun:
     """One statement that ran, and how long it took in the try that counted."""
 
     sql: str
+    """Without its secrets."""
     line: int
     seconds: float
     effect: Effect | None
@@ -124,8 +125,13 @@ class Running:
         effect = self._run(statement, head)
         seconds = time.monotonic() - started
         if self.file is self.migration:
-            self.finished.append(StatementRun(sql=statement.sql, line=statement.line, seconds=seconds, effect=effect))
+            self.finished.append(StatementRun(sql=statement.shown, line=statement.line, seconds=seconds, effect=effect))
         self.statement = None
+
+    @property
+    def may_go_unseen(self) -> bool:
+        """Whether somebody looks on who need not."""
+        return self.observer is not None and not self.observer.guards
 
     @property
     def _outside_transaction(self) -> bool:
@@ -133,11 +139,15 @@ class Running:
 
     def _run(self, statement: Statement, head: sql.Composed | None) -> Effect | None:
         """Run the statement; its effect, where somebody looks."""
-        observer = self.observer
-        if observer is not None and head is None and self._outside_transaction and not classify.session_only(statement):
-            with observer.looking_on() as seen:
-                self.session.execute(statement.sql)
-            return seen[0] if seen else None
+        observer = self.observer if not classify.session_only(statement) else None
+        if observer is not None and head is None and self._outside_transaction:
+            if classify.may_commit(statement):
+                # It gives back its locks at each of its commits, too fast to be looked at.
+                observer = None
+            else:
+                with observer.looking_on(statement) as seen:
+                    self.session.execute(statement.sql)
+                return seen[0] if seen else None
         look = LOOK if observer is not None else b""
         if statement.copy_data is None:
             rows = self.session.execute(statement.sql, head, look)

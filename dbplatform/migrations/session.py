@@ -77,13 +77,16 @@ def begin(lock_timeout_ms: int, *, at_once: bool) -> sql.Composed:
     The log is written in its order: whatever a crash of the server takes away then, it takes whole files from the end,
     each with its history row (manual, "Asynchronous Commit").
     """
-    relaxed = sql.SQL("" if at_once else "select set_config('synchronous_commit', 'off', true); ")
+    relaxed = sql.SQL("" if at_once else "set local synchronous_commit = off; ")
     return sql.SQL("begin; ") + relaxed + waiting(lock_timeout_ms)
 
 
 def waiting(lock_timeout_ms: int) -> sql.Composed:
-    """How long statements of this transaction may wait for a lock from here on."""
-    return sql.SQL("select set_config('lock_timeout', {}, true); ").format(sql.Literal(str(lock_timeout_ms)))
+    """How long statements of this transaction may wait for a lock from here on.
+
+    No query, so that a file may still say SET TRANSACTION.
+    """
+    return sql.SQL("set local lock_timeout = {}; ").format(sql.Literal(lock_timeout_ms))
 
 
 @contextmanager

@@ -54,6 +54,10 @@ def _token_pattern(backslashes: bool) -> re.Pattern[str]:
     )
 
 
+# CREATE ROLE ... PASSWORD '...', OPTIONS (password '...'), and a connection string in quotes.
+_SECRET = re.compile(
+    r"(\bpassword\s*)(?:(?:e|u&)?'(?:[^'\\]|''|\\.)*'|\$(\w*)\$.*?\$\2\$|=\s*[^\s']+)", re.IGNORECASE | re.DOTALL
+)
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -88,9 +92,14 @@ class Statement:
         return self.line + len(_LINE_END.findall(self.sql, 0, position))
 
     @property
+    def shown(self) -> str:
+        """The statement without the passwords in it: what may be printed, logged and kept."""
+        return _SECRET.sub(r"\1'***'", self.sql) if "password" in self.sql.lower() else self.sql
+
+    @property
     def summary(self) -> str:
         """The statement on one line, shortened: for messages."""
-        text = " ".join(self.sql.split())
+        text = " ".join(self.shown.split())
         return text if len(text) <= 120 else text[:117] + "..."
 
 

@@ -7,7 +7,7 @@ Both use a scratch database (``scratch``); the declared one is only read. A rehe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +19,10 @@ from dbplatform.backups.errors import UnknownBackup
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError, WorkError
-from dbplatform.migrations import engine
+from dbplatform.migrations.compare import Files
+from dbplatform.migrations.errors import HistoryMismatch
 from dbplatform.migrations.marks import TABLE as PROGRESS
-from dbplatform.migrations.plan import MigrationPlan, PendingMigration
+from dbplatform.migrations.plan import MigrationPlan, PendingMigration, plan_migrations
 from dbplatform.migrations.run import AppliedMigration
 from dbplatform.migrations.trials import query_plans
 from dbplatform.migrations.trials.live import LiveTable, live_tables
@@ -36,7 +37,16 @@ from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import find_programs
 from dbplatform.postgres.state import SCHEMA
 
+_ANY_TABLE = """
+    select from pg_tables
+    where schemaname !~ '^pg_' and schemaname not in ('information_schema', 'dbplatform') limit 1
+"""
+
 Basis = Literal["backup", "schema clone"]
+
+
+class BackupOfAnotherHistory(WorkError):
+    """Nothing could be rehearsed on backup {backup}: its history is not that of {database}. {reason}."""
 
 
 class RehearsalNeeded(WorkError):
@@ -77,7 +87,9 @@ class Rehearsal:
     plan: MigrationPlan
     trial: TrialRun
     statements: int | None
-    """How many of the statements that cost most were planned before and after; None: nothing counts them."""
+    """How many of the statements that cost most were planned before and after; None: they are not known."""
+    not_planned: tuple[str, ...]
+    """Why statements are not known, or could not be planned before, a sentence each."""
     plan_changes: tuple[PlanChange, ...]
     seconds: float
     """All of it, with the restore."""
@@ -85,12 +97,21 @@ class Rehearsal:
     @property
     def passed(self) -> bool:
         """Whether all that is pending ran to its end, and no statement is broken by it."""
-        return self.trial.failed is None and not any(change.breaks for change in self.plan_changes)
+        return self.error is None and not any(change.breaks for change in self.plan_changes)
+
+    @property
+    def error(self) -> str | None:
+        """Why not all that is pending ran."""
+        if self.trial.failed is not None:
+            return str(self.trial.failed)
+        not_run = [pending.script for pending in self.plan.pending if self.trial.of(pending.script) is None]
+        if not_run:
+            return f"{', '.join(not_run)} did not run: the backup was taken when it was applied. Take a new backup."
+        return None
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``migrate rehearse --json``."""
         taken_at = self.backup.taken_at if self.backup is not None else None
-        failed = self.trial.failed
         return {
             "database": self.database,
             "passed": self.passed,
@@ -101,8 +122,9 @@ class Rehearsal:
             "target": str(self.plan.target) if self.plan.target else None,
             "migrations": [self._of(pending) for pending in self.plan.pending],
             "callbacks": [callback.digest for callback in self.plan.callbacks],
-            "error": str(failed) if failed is not None else None,
+            "error": self.error,
             "statements_planned": self.statements,
+            "not_planned": list(self.not_planned),
             "plan_changes": [change.as_json() for change in self.plan_changes],
             "seconds": self.seconds,
         }
@@ -130,9 +152,9 @@ def plan(platform: Platform, declared: Declared, *, target: str | None = None) -
     says so and is given without.
     """
     policy, folders = policy_of(declared)
-    files = engine.Files.of(folders)
+    files = Files.of(folders)
     with connect(platform.target(declared), work="migrate plan") as connection:
-        planned = engine.plan_migrations(connection, files, policy, target=target, database=declared.name)
+        planned = plan_migrations(connection, files, policy, target=target, database=declared.name)
         trial, reason = None, None
         if planned.pending:
             try:
@@ -159,29 +181,41 @@ def rehearse(
     """
     started = time.monotonic()
     policy, folders = policy_of(declared)
-    files = engine.Files.of(folders)
+    files = Files.of(folders)
     with connect(platform.target(declared), work="migrate rehearse") as connection:
-        planned = engine.plan_migrations(connection, files, policy, target=target, database=declared.name)
-        top = query_plans.top_statements(connection) if planned.pending else None
-    if not planned.pending:
-        return None
+        planned = plan_migrations(connection, files, policy, target=target, database=declared.name)
+        if not planned.pending and not planned.callbacks:
+            return None
+        top = query_plans.top_statements(connection, history_table=policy.history_table)
     backup = _newest(platform, declared)
     filled = _restored(platform, declared, backup) if backup is not None else _cloned(platform, declared)
     with filled as (space, scratch):
-        before = query_plans.plans(scratch, top or ())
-        trial = try_out(scratch, files, policy, target=target, database=declared.name, server_wide=not space.own_server)
-        changes: Sequence[PlanChange] = ()
+        before = query_plans.plans(scratch, top.statements)
+        try:
+            trial = try_out(
+                scratch, files, policy, target=target, database=declared.name, server_wide=not space.own_server
+            )
+        except HistoryMismatch as error:
+            raise BackupOfAnotherHistory(
+                backup=backup.id if backup is not None else "none",
+                database=declared.name,
+                reason=error.message.rstrip("."),
+                hint=f"Take a new one: dbplatform backup create {declared.name}",
+            ) from error
+        changes: tuple[PlanChange, ...] = ()
         if trial.failed is None:
             scratch.execute("analyze")
-            changes = query_plans.changes(top or (), before, query_plans.plans(scratch, top or ()))
+            changes = query_plans.changes(top.statements, before, query_plans.plans(scratch, top.statements))
+    unknown = [f"{one.query}: {old.error}" for one, old in zip(top.statements, before, strict=True) if old.error]
     found = Rehearsal(
         database=declared.name,
         basis="backup" if backup is not None else "schema clone",
         backup=backup,
         plan=planned,
         trial=trial,
-        statements=None if top is None else len(top),
-        plan_changes=tuple(changes),
+        statements=None if top.unknown else len(top.statements) - len(unknown),
+        not_planned=(top.unknown,) if top.unknown else tuple(unknown),
+        plan_changes=changes,
         seconds=time.monotonic() - started,
     )
     digests = [pending.digest for pending in planned.pending]
@@ -189,12 +223,15 @@ def rehearse(
     return found
 
 
-def require(platform: Platform, declared: Declared, planned: MigrationPlan) -> None:
-    """Raise ``RehearsalNeeded`` unless the newest rehearsal has run all that is pending, as it is now."""
+def require(platform: Platform, declared: Declared, planned: MigrationPlan, connection: AutocommitConnection) -> None:
+    """Raise ``RehearsalNeeded`` unless the newest rehearsal has run all that is pending, as it is now.
+
+    Callbacks alone may be as old as they are. A database without a table of anybody needs no rehearsal.
+    """
     reason = _missing(platform, declared, planned)
-    if reason is None:
+    if reason is None or not _has_tables(connection):
         return
-    scripts = [pending.script for pending in planned.pending]
+    scripts = [one.script for one in planned.pending or planned.callbacks]
     first = f"dbplatform backup create {declared.name}, then " if "no backup" in reason else ""
     raise RehearsalNeeded(
         scripts=scripts[0] if len(scripts) == 1 else f"{scripts[0]} and {len(scripts) - 1} more",
@@ -206,15 +243,12 @@ def require(platform: Platform, declared: Declared, planned: MigrationPlan) -> N
 
 
 def _missing(platform: Platform, declared: Declared, planned: MigrationPlan) -> str | None:
-    """Why the newest rehearsal does not count; None: it does, or none is needed."""
+    """Why the newest rehearsal does not count; None: it does."""
     policy, _ = policy_of(declared)
-    if not planned.pending or not planned.applied:
-        return None
     newest = trials.newest(platform, declared, "rehearsal")
     if newest is None:
         return "there was none"
-    age = datetime.now(UTC) - newest.tried_at
-    if age > policy.rehearsal_max_age.timedelta:
+    if planned.pending and datetime.now(UTC) - newest.tried_at > policy.rehearsal_max_age.timedelta:
         return f"the newest rehearsal is older than {policy.rehearsal_max_age}"
     rehearsed = {m["digest"] for m in newest.result["migrations"] if m["status"] == "applied"}
     callbacks = [callback.digest for callback in planned.callbacks]
@@ -225,6 +259,10 @@ def _missing(platform: Platform, declared: Declared, planned: MigrationPlan) -> 
     if newest.result["basis"] != "backup" and declared.database.backups is not None:
         return "the newest rehearsal had no backup to run on"
     return None
+
+
+def _has_tables(connection: AutocommitConnection) -> bool:
+    return connection.execute(_ANY_TABLE).fetchone() is not None
 
 
 def _newest(platform: Platform, declared: Declared) -> Backup | None:
@@ -243,7 +281,7 @@ def _cloned(platform: Platform, declared: Declared) -> Iterator[tuple[ScratchSpa
             platform.target(declared),
             space.scratch,
             programs=find_programs(),
-            roles=_knows(space),
+            policies=_knows(space),
             with_rows=(policy.history_table, Relation(SCHEMA, PROGRESS)),
         )
         with connect(space.target, work="migrate trial") as connection:
@@ -258,7 +296,7 @@ def _restored(
     policy = declared.database.backups or BackupPolicy()
     with scratch_space(platform, declared) as space, catalogue.reading(platform.ledger, backup):
         manifest = catalogue.load_manifest(backup)
-        loading.check_server(space.scratch.maintenance, space.target, backup, manifest, roles=False, room=None)
+        loading.check_server(space.scratch.maintenance, space.target, backup, manifest, roles=False, room=space.room)
         loading.load(
             backup,
             manifest,

@@ -34,14 +34,16 @@ def apply(
 ) -> MigrationReport:
     """Apply what is pending, under the writer lock; recorded in the ledger when there was something to do.
 
-    Raises ``SchemaDrifted`` where ``block_on_drift`` is declared and the schema is not what its migrations made.
+    Callbacks are something to do, on every run. Raises ``RehearsalNeeded`` where ``require_rehearsal`` is declared, and
+    ``SchemaDrifted`` where ``block_on_drift`` is and the schema is not what its migrations made.
     """
     from dbplatform.migrations.apply import apply_migrations
 
     policy, folders = policy_of(declared)
     files = Files.of(folders)
     with platform.writer(declared, "migrate") as connection:
-        if not compare(connection, files, policy, target=target).pending:
+        callbacks = files.callbacks_of("Migrate")
+        if not callbacks and not compare(connection, files, policy, target=target).pending:
             return apply_migrations(connection, files, policy, target=target, database=declared.name)
         if policy.block_on_drift:
             from dbplatform.operations import schema_drift
@@ -51,7 +53,7 @@ def apply(
             from dbplatform.operations import rehearsal
 
             planned = plan_migrations(connection, files, policy, target=target, database=declared.name)
-            rehearsal.require(platform, declared, planned)
+            rehearsal.require(platform, declared, planned, connection)
         with platform.ledger.operation(declared.name, "migrate", run_id=run_id) as summary:
             report = apply_migrations(connection, files, policy, target=target, database=declared.name)
             summary.update(report.as_json())

@@ -11,6 +11,7 @@ from dbplatform.migrations import undo as undoing
 from dbplatform.migrations.apply import MigrationReport
 from dbplatform.migrations.baseline import BaselinePlan
 from dbplatform.migrations.compare import Files
+from dbplatform.migrations.drift.objects import query
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.repair import RepairPlan
 from dbplatform.migrations.trials.round_trip import RoundTrip, round_trip
@@ -130,4 +131,4 @@ def _round_trip(platform: Platform, declared: Declared, *, run_id: str | None) -
 
 def _round_trip_of(files: Files, policy: MigrationPolicy, connection: AutocommitConnection) -> str:
     major = connection.info.server_version // 10000
-    return trials.fingerprint(files.digest, policy.placeholders, policy.history_table, major)
+    return trials.fingerprint(files.digest, policy.placeholders, policy.history_table, major, query())

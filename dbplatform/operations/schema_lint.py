@@ -37,7 +37,7 @@ def lint(platform: Platform, declared: Declared, *, every: bool = False) -> Lint
         pending = [migration for migration, _ in engine.compare(connection, files, policy, target=None).pending]
         versions = {migration.version for migration in pending if migration.kind == "versioned"}
         undo = [migration for version, migration in files.undo.items() if version in versions]
-        return _lint(platform, declared, [*pending, *undo], policy, connection)
+        return _lint(platform, declared, [*pending, *undo, *files.callbacks_of("Migrate")], policy, connection)
 
 
 def fill(platform: Platform, declared: Declared, document: dict[str, Any]) -> str | None:

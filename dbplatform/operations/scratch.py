@@ -36,17 +36,12 @@ class ScratchSpace:
     source: Source
     own_server: bool
     """Whether it lies on the server of the declared database, whose roles and settings are then real ones."""
+    room: Path | None
+    """The folder of the server's data, where that is known: the disk that a restore fills."""
 
     @property
     def target(self) -> Target:
         return self.scratch.target
-
-
-@contextmanager
-def scratch(platform: Platform, declared: Declared) -> Iterator[Target]:
-    """The target of ``scratch_space``."""
-    with scratch_space(platform, declared) as space:
-        yield space.target
 
 
 @contextmanager
@@ -73,7 +68,9 @@ def scratch_space(platform: Platform, declared: Declared) -> Iterator[ScratchSpa
         scratch_database(connection, token, server, source.locale, purpose="trial") as made,
     ):
         own_server = found is not None and found[0] == source.system_identifier
-        yield ScratchSpace(scratch=made, source=source, own_server=own_server)
+        embedded = platform.server.status()
+        room = embedded.data_directory if embedded.running and f":{embedded.port}/" in server.place else None
+        yield ScratchSpace(scratch=made, source=source, own_server=own_server, room=room)
 
 
 def drill_server(platform: Platform, declared: Declared) -> tuple[Target, Path | None]:

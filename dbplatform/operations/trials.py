@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.ledger.trials import TrialRecord
 from dbplatform.operations.platform import Platform
+
+#: Enough to go back and forth between a few branches of files.
+_KEPT = 20
 
 Kind = Literal["round trip", "schema", "rehearsal"]
 
@@ -47,12 +50,23 @@ def newest(platform: Platform, declared: Declared, kind: Kind, of: str | None = 
 def keep(
     platform: Platform, declared: Declared, kind: Kind, of: str, result: dict[str, Any], *, run_id: str | None = None
 ) -> Trial:
-    """Record a trial that came to its end; one transaction."""
+    """Record a trial that came to its end, and forget all but the newest of its kind; one transaction."""
     record = TrialRecord(database=declared.name, kind=kind, fingerprint=of, result=result, run_id=run_id)
     with platform.ledger.session() as session:
         session.add(record)
         session.flush()
         session.refresh(record)
+        kept = (
+            select(TrialRecord.id)
+            .where(TrialRecord.database == declared.name, TrialRecord.kind == kind)
+            .order_by(TrialRecord.tried_at.desc())
+            .limit(_KEPT)
+        )
+        session.execute(
+            delete(TrialRecord).where(
+                TrialRecord.database == declared.name, TrialRecord.kind == kind, TrialRecord.id.not_in(kept)
+            )
+        )
     return _trial(record)
 
 

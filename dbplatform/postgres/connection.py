@@ -10,7 +10,7 @@ Every session has a fixed time zone, date style and float form, so that a row re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -116,13 +116,16 @@ def connect_plainly(target: Target, *, work: str) -> Iterator[psycopg.Connection
         connection.close()
 
 
-def beside(connection: AnyConnection, *, work: str) -> psycopg.Connection[TupleRow]:
-    """A second session like ``connection``, as server, database and role make it; the caller closes it.
+def beside(connection: AnyConnection, *, work: str, settings: Mapping[str, str]) -> psycopg.Connection[TupleRow]:
+    """A second session like ``connection``, of these settings from its first moment; the caller closes it.
 
     Raises psycopg's errors: where a pooler or a limit stands in the way, one session may be all that there is.
     """
     info = make_conninfo(
-        connection.info.dsn, password=connection.info.password or None, application_name=f"dbplatform {work}"
+        connection.info.dsn,
+        password=connection.info.password or None,
+        application_name=f"dbplatform {work}",
+        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
     )
     return psycopg.connect(info, autocommit=True)
 

@@ -15,7 +15,7 @@ from dbplatform.orchestration import keys
 from dbplatform.orchestration.assets import rehearsal_assets
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.schema_checks import schema_checks
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import Target, connect
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -105,7 +105,7 @@ def test_a_check_without_a_scratch_database_has_not_passed(files: Path, monkeypa
         assert (found.description or "").startswith("Could not run: Cannot connect to nobody@127.0.0.1:1/nowhere")
 
 
-def test_a_rehearsal_shows_what_each_statement_did_and_counts_for_apply(files: Path) -> None:
+def test_a_rehearsal_shows_what_each_statement_did_and_counts_for_apply(files: Path, database: Target) -> None:
     platform = Platform(Project.at(files.parent.parent.parent))
     declared = platform.declarations.get("shop")
     (files / "V1__item.sql").write_text("create table item (id bigint);\n")
@@ -118,4 +118,5 @@ def test_a_rehearsal_shows_what_each_statement_did_and_counts_for_apply(files: P
     assert metadata["on"].value == "an empty copy of the schema"
     [record] = metadata["statements"].value.records  # type: ignore[union-attr]
     assert (record.data["script"], record.data["lock"]) == ("V2__name.sql", "ACCESS EXCLUSIVE")
-    rehearsal.require(platform, declared, schema.plan(platform, declared))
+    with connect(database, work="test") as connection:
+        rehearsal.require(platform, declared, schema.plan(platform, declared), connection)

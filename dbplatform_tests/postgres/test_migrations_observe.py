@@ -90,9 +90,12 @@ def test_a_new_table_is_in_nobodys_way_but_the_one_it_refers_to_is(
 
 
 def test_a_lock_that_was_there_already_is_told_as_held(connection: AutocommitConnection, tmp_path: Path) -> None:
-    first, second = effects(connection, tmp_path, "alter table t add a int;\nalter table t add b int;")
+    first, second, third = effects(
+        connection, tmp_path, "alter table t add a int;\nalter table t add b int;\ncreate index i on t (b);"
+    )
     assert (first.strongest, {found.held for found in first.locks}) == ("ACCESS EXCLUSIVE", {False})
     assert (second.strongest, {found.held for found in second.locks}) == ("ACCESS EXCLUSIVE", {True})
+    assert {(found.mode, found.held) for found in third.locks} == {("ACCESS EXCLUSIVE", True), ("SHARE", False)}
 
 
 def test_a_statement_that_reads_a_whole_table_is_told_in_each_file_anew(
@@ -117,7 +120,13 @@ def test_beside_a_real_database_a_trial_changes_nothing_of_the_server(
     connection: AutocommitConnection, tmp_path: Path
 ) -> None:
     for number, sql in enumerate(
-        ("create role dbplatform_trial_role", "alter system set work_mem = '5MB'", "do 'begin create role x_y; end'")
+        (
+            "create role dbplatform_trial_role",
+            "alter system set work_mem = '5MB'",
+            "do 'begin create role x_y; end'",
+            "do 'begin create role x_y; commit; end'",
+            "comment on database template1 is 'ours'",
+        )
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -146,3 +155,46 @@ def test_apply_tells_the_locks_that_it_took(connection: AutocommitConnection, tm
     document = apply_migrations(connection, tmp_path, POLICY).as_json()
     statements = document["migrations"][0]["statements"]
     assert [(s["lock"], s["rewrites"]) for s in statements] == [("ACCESS EXCLUSIVE", False), ("SHARE", False)]
+
+
+def test_a_role_that_may_not_see_locks_migrates_all_the_same(connection: AutocommitConnection, tmp_path: Path) -> None:
+    (tmp_path / "V1__first.sql").write_text("create table first (id int)", encoding="utf-8")
+    apply_migrations(connection, tmp_path, POLICY)
+    connection.execute("create role dbplatform_blind; grant create on schema public to dbplatform_blind")
+    connection.execute("revoke select on pg_locks from public")
+    (tmp_path / "V2__a.sql").write_text("set role dbplatform_blind;\ncreate table a (id int);", encoding="utf-8")
+    try:
+        document = apply_migrations(connection, tmp_path, POLICY).as_json()
+        assert [s["locks"] for s in document["migrations"][0]["statements"]] == [None, None]
+        assert document["migrations"][0]["status"] == "applied"
+    finally:
+        connection.execute("drop owned by dbplatform_blind; drop role dbplatform_blind")
+
+
+def test_a_file_may_set_its_isolation_level(connection: AutocommitConnection, tmp_path: Path) -> None:
+    run = tried(
+        connection,
+        tmp_path,
+        "set transaction isolation level serializable;\n"
+        "create table level as select current_setting('transaction_isolation') as is_now;",
+    )
+    assert run.failed is None, run.failed
+    assert connection.execute("select is_now from level").fetchone() == ("serializable",)
+
+
+def test_passwords_are_not_shown(connection: AutocommitConnection, tmp_path: Path) -> None:
+    secrets = (
+        "create role x_z password 'hunter2'",
+        "create role x_z password $$hunter2$$",
+        "create role x_z PASSWORD E'hunter2'",
+    )
+    for number, text in enumerate(secrets):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run = tried(connection, folder, f"{text};\ndrop role x_z;")
+        assert run.failed is None, run.failed
+        shown = run.migrations[0].as_json()["statements"][0]["sql"]
+        assert "hunter2" not in shown
+        assert shown.lower().endswith("password '***'")
+        refused = tried(connection, folder, f"{text};\nselect 1;", server_wide=False)
+        assert "hunter2" not in str(refused.failed)

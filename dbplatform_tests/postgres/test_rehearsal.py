@@ -255,3 +255,96 @@ def test_a_drill_restores_to_the_declared_scratch_server(type_: Type, project: P
     type_("backup", "create", "shop")
     assert type_("drill", "shop", "--json").json["proven"] is True
     assert not (project / "home" / "postgres").exists()
+
+
+def test_a_plan_changes_no_row_of_another_database(
+    type_: Type, write: Write, session: psycopg.Connection[Any], database: Target
+) -> None:
+    session.execute("create extension postgres_fdw")
+    session.execute("create server far foreign data wrapper postgres_fdw options (host '127.0.0.1')")
+    session.execute("create table real (id int); insert into real values (1), (2)")
+    info = session.info
+    session.execute(
+        psycopg.sql.SQL("alter server far options (add port {}, add dbname {})").format(
+            psycopg.sql.Literal(str(info.port)), psycopg.sql.Literal(info.dbname)
+        )
+    )
+    session.execute(
+        psycopg.sql.SQL("create user mapping for public server far options (user {}, password {})").format(
+            psycopg.sql.Literal(info.user), psycopg.sql.Literal(info.password)
+        )
+    )
+    session.execute("create foreign table far_real (id int) server far options (table_name 'real')")
+    type_("backup", "create", "shop")
+    write("V2__clear.sql", "delete from far_real;")
+    assert "user mapping not found" in type_("migrate", "plan", "shop", "--json").json["not_observed"]
+    assert type_("migrate", "rehearse", "shop").code == 1
+    assert session.execute("select count(*) from far_real").fetchone() == (2,)
+
+
+def test_a_backup_that_is_newer_or_of_another_history_proves_nothing(type_: Type, write: Write, project: Path) -> None:
+    write("V2__note.sql", "alter table item add note text;")
+    write("U2__note.sql", "alter table item drop column note;")
+    type_("backup", "create", "shop")
+    type_("migrate", "rehearse", "shop")
+    assert type_("migrate", "apply", "shop").code == 0
+    type_("backup", "create", "shop")
+    type_("migrate", "undo", "shop", "--yes")
+    newer = type_("migrate", "rehearse", "shop", "--json")
+    assert (newer.code, newer.json["passed"]) == (1, False)
+    assert "V2__note.sql did not run" in newer.json["error"]
+    (project / "defs" / "shop" / "migrations" / "V2__note.sql").unlink()
+    (project / "defs" / "shop" / "migrations" / "U2__note.sql").unlink()
+    write("V3__other.sql", "alter table item add other text;")
+    refused = type_("migrate", "rehearse", "shop")
+    assert refused.code == 3
+    assert "Take a new one: dbplatform backup create shop" in refused.err
+
+
+def test_a_callback_needs_a_rehearsal_too(type_: Type, write: Write, session: psycopg.Connection[Any]) -> None:
+    write("afterMigrate__more.sql", "alter table item add column if not exists more int;")
+    assert "afterMigrate__more.sql must be rehearsed" in type_("migrate", "apply", "shop").err
+    assert session.execute("select from information_schema.columns where column_name = 'more'").fetchone() is None
+    type_("backup", "create", "shop")
+    assert type_("migrate", "rehearse", "shop").code == 0
+    applied = type_("migrate", "apply", "shop")
+    assert (applied.code, "ran its callbacks afterMigrate__more.sql" in applied.err) == (0, True)
+
+
+def test_a_database_with_tables_and_no_history_needs_a_rehearsal(type_: Type, session: psycopg.Connection[Any]) -> None:
+    session.execute("drop table flyway_schema_history")
+    assert "V1__item.sql must be rehearsed" in type_("migrate", "apply", "shop").err
+
+
+def test_statements_behind_a_comment_and_of_other_schemas_are_found_and_those_that_cannot_be_planned_are_told(
+    type_: Type, write: Write, session: psycopg.Connection[Any]
+) -> None:
+    session.execute("create extension pg_stat_statements")
+    session.execute("create schema app; create table app.orders (id int, note text)")
+    session.execute("set search_path = app; ")
+    session.execute("/* web */ select note from orders where id = 7")
+    session.execute("create temporary table mine (a int); ")
+    session.execute("select a from mine")
+    session.execute("reset search_path")
+    type_("backup", "create", "shop")
+    write("V2__drop.sql", "alter table app.orders drop column note;")
+    document = type_("migrate", "rehearse", "shop", "--json").json
+    assert any("select note from orders" in change["query"] for change in document["plan_changes"] if change["breaks"])
+    assert any("select a from mine" in reason for reason in document["not_planned"])
+
+
+def test_a_materialized_view_can_be_refreshed_in_a_plan(
+    type_: Type, write: Write, session: psycopg.Connection[Any]
+) -> None:
+    session.execute("create materialized view dear as select id from item; create unique index on dear (id)")
+    session.execute("create materialized view dearer as select id from dear")
+    write("V2__refresh.sql", "refresh materialized view concurrently dear;\nselect count(*) from dearer;")
+    document = type_("migrate", "plan", "shop", "--json").json
+    assert document["not_observed"] is None
+
+
+def test_a_time_in_a_file_does_not_make_it_another_one(type_: Type, write: Write) -> None:
+    write("V2__when.sql", "comment on table item is '${flyway:timestamp}';")
+    type_("backup", "create", "shop")
+    type_("migrate", "rehearse", "shop")
+    assert type_("migrate", "apply", "shop").code == 0

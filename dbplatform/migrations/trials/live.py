@@ -28,12 +28,13 @@ _TABLE = """
     from pg_class c where c.oid = to_regclass(%s)
 """
 _BLOCKERS = """
-    select a.pid, a.application_name, a.usename, a.state, extract(epoch from now() - a.xact_start)::float8,
-           min(l.mode)
-    from pg_locks l join pg_stat_activity a on a.pid = l.pid
+    select l.pid, a.application_name, a.usename, a.state, extract(epoch from now() - a.xact_start)::float8,
+           array_agg(l.mode)
+    from pg_locks l left join pg_stat_activity a on a.pid = l.pid
     where l.locktype = 'relation' and l.granted and l.relation = %s and l.mode = any (%s)
-      and l.pid <> pg_backend_pid() and l.database = (select oid from pg_database where datname = current_database())
-    group by a.pid, a.application_name, a.usename, a.state, a.xact_start
+      and l.pid is distinct from pg_backend_pid()
+      and l.database = (select oid from pg_database where datname = current_database())
+    group by l.pid, l.virtualtransaction, a.application_name, a.usename, a.state, a.xact_start
     order by 5 desc nulls last
 """
 
@@ -42,7 +43,8 @@ _BLOCKERS = """
 class Blocker:
     """A session that holds a lock in the way."""
 
-    pid: int
+    pid: int | None
+    """None: a prepared transaction, which no session has."""
     application: str
     user: str
     state: str
@@ -61,6 +63,8 @@ class Blocker:
         }
 
     def __str__(self) -> str:
+        if self.pid is None:
+            return f"a prepared transaction (see pg_prepared_xacts) holds {self.mode}"
         age = "" if self.seconds is None else f", its transaction is {self.seconds:.0f} s old"
         return f"backend {self.pid} ({self.application or 'no application name'}, {self.state}{age}) holds {self.mode}"
 
@@ -125,7 +129,7 @@ def live_tables(connection: AutocommitConnection, effects: Iterable[Effect | Non
                         user=user or "",
                         state=state or "unknown",
                         seconds=seconds,
-                        mode=MODE_OF[held],
+                        mode=max((MODE_OF[mode] for mode in held), key=MODES.index),
                     )
                     for pid, application, user, state, seconds, held in blockers
                 ),

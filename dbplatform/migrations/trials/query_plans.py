@@ -16,6 +16,7 @@ from psycopg import sql
 
 from dbplatform.migrations.statements import Verbatim
 from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.identifiers import Relation
 
 _EXTENSION = """
     select format('%I.pg_stat_statements', n.nspname)
@@ -25,9 +26,18 @@ _TOP = """
     select query, sum(calls)::bigint, sum(total_exec_time)
     from {}
     where dbid = (select oid from pg_database where datname = current_database())
-      and query ~* '^\\s*(select|with|insert|update|delete|merge|values)\\M'
-      and query !~* '(pg_catalog|pg_stat|pg_class|information_schema|dbplatform|hashtextextended\\(t,)'
-    group by query order by 3 desc limit %s
+    group by query order by 3 desc limit 2000
+"""
+#: What can be planned, behind the comments that some clients begin with.
+_PLANNED = re.compile(
+    r"(?:\s|/\*.*?\*/|--[^\n]*\n)*(?:select|with|insert|update|delete|merge|values)\b", re.IGNORECASE | re.DOTALL
+)
+#: Statements of tools, pg_dump and the platform itself: they fit themselves to any schema.
+_OF_TOOLS = re.compile(r"\bpg_[a-z]|\binformation_schema\b|\bdbplatform\b|hashtextextended\(t,", re.IGNORECASE)
+_HIDDEN = "<insufficient privilege>"
+_SCHEMAS = """
+    select nspname from pg_namespace
+    where nspname !~ '^pg_' and nspname not in ('information_schema', 'dbplatform') order by nspname <> 'public', 1
 """
 _PARAMETER = re.compile(r"\$(\d+)")
 #: A dearer plan by less than this is no finding: statistics of two samplings differ that much.
@@ -77,21 +87,41 @@ class PlanChange:
         }
 
 
-def top_statements(connection: AutocommitConnection, *, limit: int = 50) -> tuple[TopStatement, ...] | None:
-    """The statements of the connected database with the most time in all; None without the extension. Only reads."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopStatements:
+    """The statements of the application; or why they are not known."""
+
+    statements: tuple[TopStatement, ...] = ()
+    unknown: str | None = None
+
+
+def top_statements(connection: AutocommitConnection, *, history_table: Relation, limit: int = 50) -> TopStatements:
+    """The statements of the connected database with the most time in all. Only reads."""
     row = connection.execute(_EXTENSION).fetchone()
     if row is None:
-        return None
+        return TopStatements(unknown="the database has no pg_stat_statements")
     try:
-        rows = connection.execute(sql.SQL(_TOP).format(sql.SQL(row[0])), (limit,)).fetchall()
+        rows = connection.execute(sql.SQL(_TOP).format(sql.SQL(row[0]))).fetchall()
     except psycopg.errors.ObjectNotInPrerequisiteState:
-        return None  # installed, but not in shared_preload_libraries
-    return tuple(TopStatement(query=query, calls=calls, milliseconds=ms) for query, calls, ms in rows)
+        return TopStatements(unknown="pg_stat_statements is not in shared_preload_libraries")
+    if any(query == _HIDDEN for query, _, _ in rows):
+        return TopStatements(unknown="the user may not read the statements of others: grant pg_read_all_stats to it")
+    found = [
+        TopStatement(query=query, calls=calls, milliseconds=ms)
+        for query, calls, ms in rows
+        if _PLANNED.match(query) and not _OF_TOOLS.search(query) and history_table.name not in query
+    ]
+    return TopStatements(statements=tuple(found[:limit]))
 
 
 def plans(connection: AutocommitConnection, statements: Sequence[TopStatement]) -> tuple[QueryPlan, ...]:
-    """The generic plan of each statement, as the connected database would plan it now; nothing is run."""
-    return tuple(_plan(connection, statement.query) for statement in statements)
+    """The generic plan of each statement, as the connected database would plan it now; nothing is run.
+
+    A name without a schema is looked for in all of them, ``public`` first: the clients' search_path is not known.
+    """
+    schemas = [name for (name,) in connection.execute(_SCHEMAS).fetchall()]
+    path = ", ".join(sql.Identifier(name).as_string(connection) for name in schemas)
+    return tuple(_plan(connection, statement.query, path) for statement in statements)
 
 
 def changes(
@@ -112,11 +142,12 @@ def _notable(old: float | None, new: float | None) -> bool:
     return max(old / new, new / old) >= NOTABLE
 
 
-def _plan(connection: AutocommitConnection, query: str) -> QueryPlan:
+def _plan(connection: AutocommitConnection, query: str, path: str) -> QueryPlan:
     parameters = max((int(number) for number in _PARAMETER.findall(query)), default=0)
     values = sql.SQL("({})").format(sql.SQL(", ").join([sql.SQL("null")] * parameters)) if parameters else sql.SQL("")
     try:
         with connection.transaction(force_rollback=True):
+            connection.execute("select set_config('search_path', %s, true)", (path,))
             connection.execute("set local plan_cache_mode = force_generic_plan")
             connection.execute("set local statement_timeout = '5s'")
             connection.execute(sql.SQL("prepare dbplatform_planned as {}").format(Verbatim(query)), prepare=False)

@@ -58,7 +58,7 @@ class RoundTrip:
     database: str
     versions: tuple[TestedVersion, ...]
     undone_to: Version | None
-    """How far down all versions went together; None: to the empty database."""
+    """How far down all versions went together; None: to the empty database, or not at all behind a failed redo."""
     whole_way: tuple[Difference, ...]
     """What is not as it was, after all went down and up again."""
 

@@ -15,6 +15,7 @@ from dbplatform.migrations.observe import observing
 from dbplatform.migrations.plan import plan_migrations
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.run import AppliedMigration
+from dbplatform.migrations.session import watched
 from dbplatform.postgres.connection import AutocommitConnection
 
 
@@ -51,7 +52,7 @@ def try_out(
     plan = plan_migrations(connection, folders, policy, target=target, database=database)
     runs: list[AppliedMigration] = []
     failed: PlatformError | None = None
-    with observing(connection, trial=True, server_wide=server_wide) as observer:
+    with watched(connection), observing(connection, trial=True, server_wide=server_wide) as observer:
         try:
             for run in run_with_callbacks(
                 connection,
