@@ -42,7 +42,10 @@ def plan(context: click.Context, database: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def apply(context: click.Context, database: str, dry_run: bool, as_json: bool) -> None:
-    """Make the missing partitions: SHARE UPDATE EXCLUSIVE on the parent, for milliseconds each."""
+    """Make the missing partitions: SHARE UPDATE EXCLUSIVE on the parent, for milliseconds each.
+
+    Rows of their ranges move out of the default partition: then ACCESS EXCLUSIVE, for as long as one range takes.
+    """
     platform, declared = opened(context, database)
     planned = partitions.plan(platform, declared).as_json()
     if dry_run:
@@ -58,8 +61,22 @@ def apply(context: click.Context, database: str, dry_run: bool, as_json: bool) -
 def _show(document: dict[str, Any], what: str) -> None:
     for table in document["tables"]:
         create = table["create"]
-        horizon = table["horizon_days"]
-        runs_out = f"runs out in {horizon:,.0f} days" if horizon is not None else "covers nothing now"
-        say(f"{bold(table['table'])}: {table['existing']} partitions, {len(create)} {what}, {runs_out}")
+        say(f"{bold(table['table'])}: {table['existing']} partitions, {len(create)} {what}, {_runs_out(table)}")
         if create:
-            show_table(None, ("partition", "from", "to"), [(p["name"], p["lower"], p["upper"]) for p in create])
+            rows = [(p["name"], p["lower"], p["upper"], p["rows"]) for p in create]
+            show_table(None, ("partition", "from", "to", "rows moved in"), rows)
+        if table["default_rows"]:
+            say(f"{table['default']} holds {table['default_rows']:,} rows")
+        for left in table["left_in_default"]:
+            say(
+                f"  {left['rows']:,} rows of {left['name']} stay there: more than move_at_most; raise it in a quiet "
+                "hour, or delete what is not needed"
+            )
+        for lock in table.get("locks", ()):
+            say(f"  lock: {lock['mode']} on {lock['relation']} ({lock['why']})")
+
+
+def _runs_out(table: dict[str, Any]) -> str:
+    if table["horizon_days"] is None:
+        return f"runs out after {table['horizon_numbers']:,} more numbers"
+    return f"runs out in {table['horizon_days']:,.0f} days" if table["horizon_days"] else "covers nothing now"

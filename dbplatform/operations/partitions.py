@@ -32,7 +32,7 @@ def apply(
     now = datetime.now(UTC)
     with platform.writer(declared, "partition") as connection, _placed(declared, connection, only):
         planned = plan_partitions(connection, policies, now=now)
-        if not any(table.create for table in planned.tables):
+        if planned.is_empty:
             return apply_partitions(connection, policies, now=now)
         with platform.ledger.operation(declared.name, "partition", run_id=run_id) as summary:
             report = apply_partitions(connection, policies, now=now)

@@ -183,7 +183,9 @@ def _partitions(
                 "to create" if options.dry_run else "created": len(found["create"]),
                 "partitions": found["existing"],
                 **({} if found["horizon_days"] is None else {"runs out in days": float(found["horizon_days"])}),
-                **table_metadata("new partitions", found["create"], ("name", "lower", "upper")),
+                **({"rows in the default partition": found["default_rows"]} if found["default"] else {}),
+                **table_metadata("new partitions", found["create"], ("name", "lower", "upper", "rows")),
+                **table_metadata("left in the default partition", found["left_in_default"], ("name", "rows")),
             }
         )
 

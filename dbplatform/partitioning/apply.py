@@ -4,6 +4,7 @@ A partition is made as a table like its parent and then attached: ATTACH PARTITI
 parent, where CREATE TABLE ... PARTITION OF takes ACCESS EXCLUSIVE (manual: "ALTER TABLE", "5.12 Table Partitioning").
 The new table is empty, so validating it reads nothing and needs no helper CHECK. A default partition is locked ACCESS
 EXCLUSIVE and read for the time of one attachment; foreign keys lock the table they refer to SHARE ROW EXCLUSIVE.
+Where rows of its range lie in the default partition, they move in the same transaction (see ``move``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -21,13 +22,19 @@ from psycopg import sql
 
 from dbplatform import progress
 from dbplatform.errors import LockNotAcquired
-from dbplatform.partitioning.errors import PartitionFailed, PartitionNotThere
-from dbplatform.partitioning.existing import ExistingPartition, read_existing
+from dbplatform.partitioning.bounds import Point
+from dbplatform.partitioning.build import alter, build_aside, newest_of
+from dbplatform.partitioning.errors import NameTaken, PartitionFailed, PartitionNotThere
+from dbplatform.partitioning.existing import ExistingPartition, ExistingPartitions, read_existing
+from dbplatform.partitioning.held import literal, occupied_cells
+from dbplatform.partitioning.locks import LockOrder, locks_of
+from dbplatform.partitioning.move import move_rows
 from dbplatform.partitioning.plan import (
     NewPartition,
     TablePlan,
-    horizon_days,
-    literal,
+    head_of,
+    horizon,
+    horizon_json,
     partition_json,
     plan_partitions,
 )
@@ -39,32 +46,8 @@ from dbplatform.postgres.locks import advisory_lock
 T = TypeVar("T")
 
 LOCK = "partitions"
-TRIES = 8
+TRIES = 12
 _MOST_PAUSE_S = 5.0
-
-_PARENT = """
-    select pg_get_userbyid(c.relowner), c.relowner = (select oid from pg_roles where rolname = current_user),
-           c.relrowsecurity, c.relforcerowsecurity, t.spcname, am.amname
-    from pg_class c
-    join pg_namespace n on n.oid = c.relnamespace
-    left join pg_tablespace t on t.oid = c.reltablespace
-    left join pg_am am on am.oid = c.relam
-    where n.nspname = %s and c.relname = %s
-"""
-
-# Grantee 0 is PUBLIC; the owner holds its rights by owning.
-_GRANTS = """
-    select null, case g.grantee when 0 then null else pg_get_userbyid(g.grantee) end, g.privilege_type, g.is_grantable
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) g
-    where n.nspname = %(schema)s and c.relname = %(name)s and g.grantee <> c.relowner
-    union all
-    select a.attname, case g.grantee when 0 then null else pg_get_userbyid(g.grantee) end,
-           g.privilege_type, g.is_grantable
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    join pg_attribute a on a.attrelid = c.oid and not a.attisdropped, aclexplode(a.attacl) g
-    where n.nspname = %(schema)s and c.relname = %(name)s and g.grantee <> c.relowner
-    order by 1 nulls first, 2 nulls first, 3
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +56,17 @@ class TableReport:
 
     table: Relation
     created: tuple[NewPartition, ...]
+    left: tuple[NewPartition, ...]
     existing: tuple[ExistingPartition, ...]
+    default: Relation | None
     default_rows: int
-    horizon_days: float
+    default_created: bool
+    horizon: Point
+
+    @property
+    def moved(self) -> int:
+        """How many rows went from the default partition into their own."""
+        return sum(one.rows for one in self.created)
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``tables`` of the contract: ``create`` was made now, ``partitions`` are all there are."""
@@ -83,10 +74,14 @@ class TableReport:
             "table": str(self.table),
             "existing": len(self.existing),
             "partitions": [partition_json(one.relation, one.bounds) for one in self.existing],
-            "create": [partition_json(one.relation, one.bounds) for one in self.created],
+            "create": [one.as_json() for one in self.created],
             "retire": [],
+            "default": str(self.default) if self.default else None,
+            "creates_default": self.default_created,
             "default_rows": self.default_rows,
-            "horizon_days": self.horizon_days,
+            "moved_rows": self.moved,
+            "left_in_default": [one.as_json() for one in self.left],
+            **horizon_json(self.horizon),
         }
 
 
@@ -117,27 +112,32 @@ def apply_partitions(
     """Make what ``plan_partitions`` finds missing, planned again under the advisory lock ``partitions``.
 
     Every partition is one transaction, so that a killed call leaves only whole ones and the next call goes on. Owner,
-    grants and row-level security flags follow the parent. A transaction that cannot have its locks within
-    ``lock_timeout_ms``, or meets a deadlock, is rolled back and tried again after a pause, ``TRIES`` times in all.
-    Raises what ``plan_partitions`` raises, ``LockNotAcquired``, ``PartitionFailed``, and ``PartitionNotThere`` when the
-    catalog does not confirm a partition.
+    grants, row-level security flags, storage options and statistics targets follow the parent and its newest partition.
+    A transaction that cannot have its locks within ``lock_timeout_ms``, or meets a deadlock, is rolled back and tried
+    again after a pause, ``TRIES`` times in all. Raises what ``plan_partitions`` raises, ``LockNotAcquired``,
+    ``RowsHeld``, ``PartitionFailed``, and ``PartitionNotThere`` when the catalog does not confirm a partition.
     """
-    patience = _Patience(connection=connection, lock_timeout_ms=lock_timeout_ms, sleep=sleep)
+    patience = Patience(connection=connection, lock_timeout_ms=lock_timeout_ms, sleep=sleep)
     with advisory_lock(connection, LOCK, sleep=sleep):
         plan = patience.run("the partitioned tables", lambda: plan_partitions(connection, policies, now=now))
         return PartitionReport(tables=tuple(_apply_table(patience, table, now=now) for table in plan.tables))
 
 
-def _apply_table(patience: _Patience, plan: TablePlan, *, now: datetime) -> TableReport:
+def _apply_table(patience: Patience, plan: TablePlan, *, now: datetime) -> TableReport:
     connection = patience.connection
     task = f"partition {plan.table.words}"
+    created: list[NewPartition] = []
+    left = list(plan.left)
     for done, new in enumerate(plan.create):
         progress.report(task, done=done, total=len(plan.create), unit="partitions")
-        patience.run(f"{plan.table} or a table it refers to", partial(_create, connection, plan, new))
+        made = _make(patience, plan, new)
+        (created if made.rows <= plan.policy.move_at_most else left).append(made)
     progress.report(task, done=len(plan.create), total=len(plan.create), unit="partitions")
+    if plan.makes_default:
+        patience.run(str(plan.table), partial(_create_default, connection, plan))
     existing = patience.run(str(plan.table), lambda: read_existing(connection, plan.policy))
     there = {(one.relation, one.bounds) for one in existing.partitions}
-    for new in plan.create:
+    for new in created:
         if (new.relation, new.bounds) not in there:
             raise PartitionNotThere(
                 name=str(new.relation),
@@ -145,17 +145,57 @@ def _apply_table(patience: _Patience, plan: TablePlan, *, now: datetime) -> Tabl
                 bounds=str(new.bounds),
                 hint="Another session has changed it meanwhile: apply again.",
             )
+    return _report(patience, plan, existing, created, left, now=now)
+
+
+def _report(
+    patience: Patience,
+    plan: TablePlan,
+    existing: ExistingPartitions,
+    created: list[NewPartition],
+    left: list[NewPartition],
+    *,
+    now: datetime,
+) -> TableReport:
+    connection, policy = patience.connection, plan.policy
+    held = patience.run(str(existing.default), lambda: occupied_cells(connection, policy, existing))
+    head = patience.run(str(policy.table), lambda: head_of(connection, policy, existing.column_type, now=now))
     return TableReport(
         table=plan.table,
-        created=plan.create,
+        created=tuple(created),
+        left=tuple(sorted(left, key=lambda one: one.bounds)),
         existing=existing.partitions,
-        default_rows=plan.default_rows,
-        horizon_days=horizon_days(now, existing),
+        default=existing.default,
+        default_rows=held.rows,
+        default_created=plan.makes_default,
+        horizon=horizon(head, existing),
     )
 
 
+def _make(patience: Patience, plan: TablePlan, new: NewPartition) -> NewPartition:
+    """Make one partition, with the rows that the default one holds of it: as many as it says.
+
+    More of them than one transaction may move: nothing is made. Rows may have come after the plan was made, so an
+    attachment that meets some is tried again as a move.
+    """
+    connection, parent, default = patience.connection, plan.table, plan.default
+    for moves in (False, True) if not new.rows else (True,):
+        locks = LockOrder(patience.run(str(parent), partial(locks_of, connection, parent, default, moves=moves)))
+        try:
+            return patience.run(
+                f"{parent}, its default partition or a table beside it",
+                partial(_create, connection, plan, new, locks, moves),
+            )
+        except _TooManyRows as found:
+            return replace(new, rows=found.rows)
+        except PartitionFailed as error:
+            if moves or default is None or not isinstance(error.__cause__, psycopg.errors.CheckViolation):
+                raise
+    raise AssertionError("the loop returns or raises")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Patience:
+class Patience:
     """Waits for locks a short time, often: a queued lock request stops everybody who comes after it."""
 
     connection: AutocommitConnection
@@ -186,9 +226,32 @@ class _Patience:
             return action()
 
 
-def _create(connection: AutocommitConnection, plan: TablePlan, new: NewPartition) -> None:
+class _TooManyRows(Exception):
+    """Ends the transaction of a range whose rows one transaction may not move."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+
+def _create(
+    connection: AutocommitConnection, plan: TablePlan, new: NewPartition, locks: LockOrder, moves: bool
+) -> NewPartition:
     try:
-        _create_and_attach(connection, plan, new)
+        locks.take(connection)
+        build_aside(connection, plan.table, new.relation, newest=newest_of(plan.existing))
+        if moves:
+            assert plan.default is not None
+            rows = move_rows(connection, plan.policy, plan.column_type, plan.default, new)
+            new = replace(new, rows=rows)
+            if rows > plan.policy.move_at_most:
+                raise _TooManyRows(rows)
+        bounds = sql.SQL("for values from ({}) to ({})").format(
+            sql.Literal(literal(new.bounds.lower, plan.column_type)),
+            sql.Literal(literal(new.bounds.upper, plan.column_type)),
+        )
+        attach = sql.SQL("attach partition {} {}").format(new.relation.identifier, bounds)
+        alter(connection, plan.table, attach)
+        return new
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         raise
     except psycopg.Error as error:
@@ -200,61 +263,16 @@ def _create(connection: AutocommitConnection, plan: TablePlan, new: NewPartition
         ) from error
 
 
-def _create_and_attach(connection: AutocommitConnection, plan: TablePlan, new: NewPartition) -> None:
-    parent, child = plan.table, new.relation
-    row = connection.execute(_PARENT, (parent.schema, parent.name)).fetchone()
-    assert row is not None
-    owner, is_own, row_security, force_row_security, tablespace, access_method = row
-    # ATTACH makes the indexes, foreign keys and row triggers that the parent has; identity stays with the parent.
-    statement = sql.SQL(
-        "create table {child} (like {parent} including all excluding indexes excluding identity){method}{tablespace}"
-    ).format(
-        child=child.identifier,
-        parent=parent.identifier,
-        method=_clause("using", access_method),
-        tablespace=_clause("tablespace", tablespace),
-    )
-    connection.execute(statement)
-    if not is_own:
-        _alter(connection, child, sql.SQL("owner to {}").format(sql.Identifier(owner)))
-    if row_security:
-        _alter(connection, child, sql.SQL("enable row level security"))
-    if force_row_security:
-        _alter(connection, child, sql.SQL("force row level security"))
-    _copy_grants(connection, parent, child)
-    attach = sql.SQL("attach partition {} for values from ({}) to ({})").format(
-        child.identifier,
-        sql.Literal(literal(new.bounds.lower, plan.column_type)),
-        sql.Literal(literal(new.bounds.upper, plan.column_type)),
-    )
-    _alter(connection, parent, attach)
+def _create_default(connection: AutocommitConnection, plan: TablePlan) -> None:
+    child = default_name(plan.table)
+    row = connection.execute("select to_regclass(%s) is null", (str(child),)).fetchone()
+    if row != (True,):
+        raise NameTaken(name=str(child), table=str(plan.table), hint="Rename that relation.")
+    build_aside(connection, plan.table, child, newest=newest_of(plan.existing))
+    alter(connection, plan.table, sql.SQL("attach partition {} default").format(child.identifier))
 
 
-def _clause(word: str, name: str | None) -> sql.Composable:
-    return sql.SQL(" {} {}").format(sql.SQL(word), sql.Identifier(name)) if name else sql.SQL("")
-
-
-def _alter(connection: AutocommitConnection, table: Relation, action: sql.Composable) -> None:
-    connection.execute(sql.SQL("alter table {} {}").format(table.identifier, action))
-
-
-def _copy_grants(connection: AutocommitConnection, parent: Relation, child: Relation) -> None:
-    """Give the child the grants of its parent, and none that default privileges gave to it."""
-    for role in sorted({grant[1] for grant in _grants(connection, child)}, key=str):
-        connection.execute(sql.SQL("revoke all on {} from {}").format(child.identifier, _role(role)))
-    for column, role, privilege, grantable in _grants(connection, parent):
-        what: sql.Composable = sql.SQL(privilege)
-        if column is not None:
-            what = sql.SQL("{} ({})").format(what, sql.Identifier(column))
-        statement = sql.SQL("grant {} on {} to {}{}").format(
-            what, child.identifier, _role(role), sql.SQL(" with grant option" if grantable else "")
-        )
-        connection.execute(statement)
-
-
-def _grants(connection: AutocommitConnection, relation: Relation) -> list[tuple[Any, ...]]:
-    return connection.execute(_GRANTS, {"schema": relation.schema, "name": relation.name}).fetchall()
-
-
-def _role(name: str | None) -> sql.Composable:
-    return sql.SQL("public") if name is None else sql.Identifier(name)
+def default_name(table: Relation) -> Relation:
+    """``flights_default``; a table name is cut where 63 bytes are not enough."""
+    end = "_default"
+    return Relation(table.schema, table.name.encode()[: 63 - len(end)].decode(errors="ignore") + end)

@@ -14,11 +14,17 @@ class WrongPartitionKey(UsageError):
 
 
 class UnsuitableColumn(UsageError):
-    """The column {column} of {table} has the type {type}; time partitions need timestamptz, timestamp or date."""
+    """The column {column} of {table} has the type {type}; partitions need timestamptz, timestamp, date or a
+    whole number.
+    """
 
 
 class UnsuitableInterval(UsageError):
     """The column {column} of {table} is a date, which an interval of {interval} cannot divide."""
+
+
+class WrongKind(UsageError):
+    """The column {column} of {table} has the type {type}, which an interval of {interval} cannot divide."""
 
 
 class TooManyPartitions(UsageError):
@@ -26,7 +32,7 @@ class TooManyPartitions(UsageError):
 
 
 class OutOfCalendar(UsageError):
-    """A partition of {table} would reach beyond the years 1 to 9999."""
+    """A partition of {table} would reach beyond {limit}."""
 
 
 class NameTaken(UsageError):
@@ -43,3 +49,7 @@ class PartitionFailed(WorkError):
 
 class PartitionNotThere(WorkError):
     """The partition {name} was made, but the catalog does not show it under {table} with the range {bounds}."""
+
+
+class RowsHeld(WorkError):
+    """Rows cannot be moved out of the default partition {partition}: {reason}."""

@@ -6,19 +6,20 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dbplatform.errors import NotBuiltYet
-from dbplatform.partitioning.bounds import FIRST, LAST, Bounds
+from dbplatform.partitioning.bounds import FIRST, HIGHEST, LAST, LOWEST, Bounds, Point
 from dbplatform.partitioning.errors import (
     NotPartitioned,
     UnreadableBound,
     UnsuitableColumn,
     UnsuitableInterval,
+    WrongKind,
     WrongPartitionKey,
 )
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.words import Interval
 
 _KEY = """
     select k.partstrat::text, k.partnatts, pg_get_partkeydef(c.oid), a.attname, format_type(a.atttypid, null)
@@ -40,9 +41,15 @@ _PARTITIONS = """
     order by 1, 2
 """
 
-_LIMIT = r"\((?:'([^']*)'|(MINVALUE|MAXVALUE))\)"
+_LIMIT = r"\((?:(MINVALUE|MAXVALUE)|'?([^')]*)'?)\)"
 _RANGE = re.compile(f"FOR VALUES FROM {_LIMIT} TO {_LIMIT}")
 _TIME_TYPES = ("timestamp with time zone", "timestamp without time zone", "date")
+#: The lowest and the highest number of each type.
+NUMBER_TYPES = {
+    "smallint": (-(2**15), 2**15 - 1),
+    "integer": (-(2**31), 2**31 - 1),
+    "bigint": (-(2**63), 2**63 - 1),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,7 @@ def read_existing(connection: AnyConnection, policy: PartitionPolicy) -> Existin
     """What the catalog says about the table of a policy, which must be partitioned by range of its one column.
 
     Needs a session in UTC, as ``connect`` makes it. Raises ``TableMissing``, ``NotPartitioned``,
-    ``WrongPartitionKey``, ``UnsuitableColumn``, ``UnsuitableInterval``, and ``NotBuiltYet`` for whole numbers.
+    ``WrongPartitionKey``, ``UnsuitableColumn``, ``UnsuitableInterval`` and ``WrongKind``.
     """
     table = policy.table
     catalog.require_table(connection, table)
@@ -89,7 +96,8 @@ def read_existing(connection: AnyConnection, policy: PartitionPolicy) -> Existin
         if bound == "DEFAULT":
             default = relation
         else:
-            found.append(ExistingPartition(relation=relation, bounds=_bounds(relation, bound), detaching=detaching))
+            bounds = _bounds(relation, bound, column_type)
+            found.append(ExistingPartition(relation=relation, bounds=bounds, detaching=detaching))
     found.sort(key=lambda one: one.bounds)
     return ExistingPartitions(partitions=tuple(found), default=default, column_type=column_type)
 
@@ -110,34 +118,48 @@ def _check_key(connection: AnyConnection, policy: PartitionPolicy) -> str:
             column=policy.column,
             hint="Declare the column that the table is partitioned by.",
         )
-    if column_type in ("smallint", "integer", "bigint"):
-        raise NotBuiltYet(
-            what=f"Partitioning by whole numbers ({policy.table}, column {column}: {column_type})",
-            hint="Take the table out of partitioned_tables and create its partitions in migrations.",
-        )
-    if column_type not in _TIME_TYPES:
+    if column_type not in (*_TIME_TYPES, *NUMBER_TYPES):
         raise UnsuitableColumn(
-            column=column, table=str(policy.table), type=column_type, hint="Partition the table by a time column."
+            column=column,
+            table=str(policy.table),
+            type=column_type,
+            hint="Partition the table by a column of times or whole numbers.",
         )
-    if column_type == "date" and policy.interval.microseconds:
+    numbers = column_type in NUMBER_TYPES
+    if numbers != isinstance(policy.interval, int):
+        raise WrongKind(
+            column=column,
+            table=str(policy.table),
+            type=column_type,
+            interval=policy.interval,
+            hint="Write a number, such as 1000000." if numbers else "Write a length of time, such as 1 month.",
+        )
+    if column_type == "date" and isinstance(policy.interval, Interval) and policy.interval.microseconds:
         raise UnsuitableInterval(
             column=column, table=str(policy.table), interval=str(policy.interval), hint="Write days or months."
         )
     return str(column_type)
 
 
-def _bounds(partition: Relation, bound: str) -> Bounds:
+def _bounds(partition: Relation, bound: str, column_type: str) -> Bounds:
     match = _RANGE.fullmatch(bound)
     if match is None:
         raise UnreadableBound(partition=str(partition), bound=bound, hint="Please report it with this text.")
-    lower, lower_limit, upper, upper_limit = match.groups()
+    lower_limit, lower, upper_limit, upper = match.groups()
+    limit = _number if column_type in NUMBER_TYPES else _moment
     try:
-        return Bounds(_limit(lower, lower_limit), _limit(upper, upper_limit))
+        return Bounds(limit(lower, lower_limit), limit(upper, upper_limit))
     except ValueError as error:
         raise UnreadableBound(partition=str(partition), bound=bound, hint="Please report it with this text.") from error
 
 
-def _limit(text: str | None, limit: str | None) -> datetime:
+def _number(text: str | None, limit: str | None) -> Point:
+    if text is None:
+        return LOWEST if limit == "MINVALUE" else HIGHEST
+    return int(text)
+
+
+def _moment(text: str | None, limit: str | None) -> Point:
     """A bound as a time; what lies outside the years 1 to 9999 becomes their first or last moment."""
     if text is None:
         return FIRST if limit == "MINVALUE" else LAST

@@ -1,23 +1,35 @@
 """Which partitions a table still needs. Only reads.
 
-The wanted span reaches from the declared start to ``premake`` partitions after the one that covers now. What existing
-partitions cover, whoever made them and however wide, stays as it is; the rest is filled with pieces of the grid.
+The wanted span reaches from the declared start to ``premake`` partitions after the one that covers now, or the greatest
+number. Beyond it, every range that the default partition holds rows of is wanted, too. What existing partitions cover,
+whoever made them and however wide, stays as it is; the rest is filled with pieces of the grid.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from psycopg import sql
 
-from dbplatform.errors import NotBuiltYet
-from dbplatform.partitioning.bounds import FIRST, LAST, Bounds, cell, covered_until, following, pieces, suffix
+from dbplatform.partitioning.bounds import (
+    Bounds,
+    Point,
+    Step,
+    cell,
+    covered_until,
+    following,
+    pieces,
+    point_text,
+    suffix,
+)
 from dbplatform.partitioning.errors import NameTaken, OutOfCalendar, TooManyPartitions
-from dbplatform.partitioning.existing import ExistingPartition, ExistingPartitions, read_existing
+from dbplatform.partitioning.existing import NUMBER_TYPES, ExistingPartition, ExistingPartitions, read_existing
+from dbplatform.partitioning.held import HeldRows, occupied_cells, rows_in, zone_of
+from dbplatform.partitioning.locks import TableLock, locks_of
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.identifiers import Relation
@@ -27,31 +39,56 @@ from dbplatform.postgres.words import Interval
 MOST_AT_ONCE = 10_000
 
 _NAME_BYTES = 63
+_FINEST = Interval(microseconds=60_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPartition:
-    """A partition to be made."""
+    """A partition to be made; ``rows`` of its range lie in the default partition and move into it."""
 
     relation: Relation
     bounds: Bounds
+    rows: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """One entry of ``create`` of the contract."""
+        return {**partition_json(self.relation, self.bounds), "rows": self.rows}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TablePlan:
-    """What one table has and still needs; ``horizon_days`` is what it has, in days from now without a gap."""
+    """What one table has and still needs.
+
+    ``left`` are ranges that keep their rows in the default partition, because one transaction may not move as many.
+    ``horizon_days`` is what the table has, in days from now without a gap; for numbers it is None, and ``horizon`` says
+    how many are left.
+    """
 
     policy: PartitionPolicy
     column_type: str
     existing: tuple[ExistingPartition, ...]
+    default: Relation | None
     create: tuple[NewPartition, ...]
+    left: tuple[NewPartition, ...]
     default_rows: int
-    horizon_days: float
+    horizon: Point
+    locks: tuple[TableLock, ...]
 
     @property
     def table(self) -> Relation:
         """The partitioned table."""
         return self.policy.table
+
+    @property
+    def horizon_days(self) -> float | None:
+        """The horizon in days; None for numbers."""
+        days: float | None = horizon_json(self.horizon)["horizon_days"]
+        return days
+
+    @property
+    def makes_default(self) -> bool:
+        """Whether a default partition is declared and missing."""
+        return self.policy.default and self.default is None
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``tables`` of the contract."""
@@ -59,10 +96,14 @@ class TablePlan:
             "table": str(self.table),
             "existing": len(self.existing),
             "partitions": [partition_json(one.relation, one.bounds) for one in self.existing],
-            "create": [partition_json(one.relation, one.bounds) for one in self.create],
+            "create": [one.as_json() for one in self.create],
             "retire": [],
+            "default": str(self.default) if self.default else None,
+            "creates_default": self.makes_default,
             "default_rows": self.default_rows,
-            "horizon_days": self.horizon_days,
+            "left_in_default": [one.as_json() for one in self.left],
+            **horizon_json(self.horizon),
+            "locks": [lock.as_json() for lock in self.locks],
         }
 
 
@@ -75,7 +116,7 @@ class PartitionPlan:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to make."""
-        return not any(table.create for table in self.tables)
+        return not any(table.create or table.makes_default for table in self.tables)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``partition plan --json``."""
@@ -85,89 +126,133 @@ class PartitionPlan:
 def plan_partitions(connection: AnyConnection, policies: Sequence[PartitionPolicy], *, now: datetime) -> PartitionPlan:
     """What is missing at the time ``now`` (aware).
 
-    Takes ACCESS SHARE on the default partition when there is one, and counts its rows. Raises what
-    ``read_existing`` raises, ``NameTaken``, ``TooManyPartitions``, and ``NotBuiltYet`` when the default partition
-    holds rows that belong into a new one.
+    Takes ACCESS SHARE on the default partition when there is one, and counts its rows; where the table is partitioned
+    by numbers, on the table, for the greatest of them. Raises what ``read_existing`` raises, ``NameTaken``,
+    ``OutOfCalendar`` and ``TooManyPartitions``.
     """
     return PartitionPlan(tables=tuple(plan_table(connection, policy, now=now) for policy in policies))
 
 
 def plan_table(connection: AnyConnection, policy: PartitionPolicy, *, now: datetime) -> TablePlan:
     """The plan of one table: see ``plan_partitions``."""
-    now = now.astimezone(UTC)
     existing = read_existing(connection, policy)
-    default_rows, default_oldest = _default_rows(connection, policy, existing)
-    lower = cell(policy.interval, _start(policy, existing, default_oldest, now)).lower
-    upper = following(policy.interval, cell(policy.interval, now), policy.premake).upper
-    create = _new_partitions(policy, existing, Bounds(lower, upper))
-    _check_names(connection, policy.table, create)
-    if create and default_rows:
-        _check_default(connection, policy, existing, create)
+    head = head_of(connection, policy, existing.column_type, now=now)
+    held = occupied_cells(connection, policy, existing)
+    wanted = _new_partitions(policy, existing, held, head)
+    _check_names(connection, policy.table, wanted)
+    if held.rows:
+        counts = rows_in(connection, policy, existing, [one.bounds for one in wanted])
+        wanted = tuple(replace(one, rows=rows) for one, rows in zip(wanted, counts, strict=True))
+    create = tuple(one for one in wanted if one.rows <= policy.move_at_most)
     return TablePlan(
         policy=policy,
         column_type=existing.column_type,
         existing=existing.partitions,
+        default=existing.default,
         create=create,
-        default_rows=default_rows,
-        horizon_days=horizon_days(now, existing),
+        left=tuple(one for one in wanted if one.rows > policy.move_at_most),
+        default_rows=held.rows,
+        horizon=horizon(head, existing),
+        locks=locks_of(connection, policy.table, existing.default, moves=any(one.rows for one in create))
+        if create
+        else (),
     )
 
 
-def horizon_days(now: datetime, existing: ExistingPartitions) -> float:
-    """Days from now to the first moment whose rows find no partition (the default one does not count)."""
-    return round((covered_until(now, existing.covering) - now) / timedelta(days=1), 3)
+def head_of(connection: AnyConnection, policy: PartitionPolicy, column_type: str, *, now: datetime) -> Point:
+    """Where new rows arrive: now, or the greatest number in the table; its start where it is empty."""
+    if column_type not in NUMBER_TYPES:
+        return now.astimezone(UTC)
+    statement = sql.SQL("select max({}) from {}").format(sql.Identifier(policy.column), policy.table.identifier)
+    row = connection.execute(statement).fetchone()
+    assert row is not None
+    return row[0] if row[0] is not None else (0 if policy.start == "auto" else policy.start)
+
+
+def horizon(head: Point, existing: ExistingPartitions) -> Point:
+    """How far it is from ``head`` to the first point whose rows find no partition (the default one does not count)."""
+    return covered_until(head, existing.covering) - head
+
+
+def horizon_json(distance: Point) -> dict[str, Any]:
+    """How far a table's partitions reach: in days, or in numbers."""
+    if isinstance(distance, timedelta):
+        return {"horizon_days": round(distance / timedelta(days=1), 3)}
+    return {"horizon_days": None, "horizon_numbers": distance}
 
 
 def partition_json(relation: Relation, bounds: Bounds) -> dict[str, Any]:
     """A partition as the contract shows it; null is no limit."""
     return {
         "name": relation.name,
-        "lower": None if bounds.lower == FIRST else bounds.lower.isoformat(),
-        "upper": None if bounds.upper == LAST else bounds.upper.isoformat(),
+        "lower": _json(bounds.lower) if bounds.has_lower else None,
+        "upper": _json(bounds.upper) if bounds.has_upper else None,
     }
 
 
-def partition_name(table: str, interval: Interval, lower: datetime) -> str:
+def _json(point: Point) -> Any:
+    return point.isoformat() if isinstance(point, datetime) else point
+
+
+def partition_name(table: str, interval: Step, lower: Point, zone: tzinfo = UTC) -> str:
     """``flights_p2026_01``; a long table name is cut and gets a digest, so that 63 bytes are enough and stay unique."""
-    end = "_" + suffix(interval, lower)
+    end = "_" + suffix(interval, lower, zone)
     if len((table + end).encode()) <= _NAME_BYTES:
         return table + end
     end = f"_{hashlib.sha256(table.encode()).hexdigest()[:8]}{end}"
     return table.encode()[: _NAME_BYTES - len(end)].decode(errors="ignore") + end
 
 
-def _start(
-    policy: PartitionPolicy, existing: ExistingPartitions, default_oldest: datetime | None, now: datetime
-) -> datetime:
+def _start(policy: PartitionPolicy, existing: ExistingPartitions, held: HeldRows, head: Point) -> Point:
     if isinstance(policy.start, Interval):
         try:
-            return now - policy.start.relativedelta
+            return head - policy.start.relativedelta
         except (ValueError, OverflowError) as error:
-            raise OutOfCalendar(table=str(policy.table), hint="Write a later start.") from error
-    if isinstance(policy.start, datetime):
-        return min(now, policy.start)
+            raise _out_of_calendar(policy, "Write a later start.") from error
+    if policy.start != "auto":
+        return min(head, policy.start)
     # Rows lie in partitions, so the oldest row is in the oldest partition or in the default one.
-    ends = (one.lower if one.lower != FIRST else one.upper for one in existing.taken)
-    known = [end for end in (*ends, default_oldest) if end is not None]
-    return min([now, *known])
+    ends = [one.lower if one.has_lower else one.upper for one in existing.taken]
+    return min([head, *ends, *(one.lower for one in held.cells)])
 
 
-def _new_partitions(policy: PartitionPolicy, existing: ExistingPartitions, span: Bounds) -> tuple[NewPartition, ...]:
+def _new_partitions(
+    policy: PartitionPolicy, existing: ExistingPartitions, held: HeldRows, head: Point
+) -> tuple[NewPartition, ...]:
+    step, zone = policy.interval, zone_of(policy, existing.column_type)
+    lower = cell(step, _start(policy, existing, held, head), zone).lower
+    upper = following(step, cell(step, head, zone), policy.premake, zone).upper
+    beyond = [one for one in held.cells if one.lower >= upper and one.has_upper]
+    known = {one.relation for one in existing.partitions}
     create: list[NewPartition] = []
-    for piece in pieces(policy.interval, span, existing.taken):
-        if piece.lower == FIRST or piece.upper == LAST:
-            raise OutOfCalendar(table=str(policy.table), hint="Write a later start, or a shorter interval.")
-        if len(create) == MOST_AT_ONCE:
-            raise TooManyPartitions(
-                table=str(policy.table),
-                lower=span.lower.isoformat(),
-                interval=str(policy.interval),
-                limit=MOST_AT_ONCE,
-                hint="Write a later start, or a longer interval.",
-            )
-        name = partition_name(policy.table.name, policy.interval, piece.lower)
-        create.append(NewPartition(relation=Relation(policy.table.schema, name), bounds=piece))
+    for span in (Bounds(lower, upper), *beyond):
+        for piece in pieces(step, span, existing.taken, zone):
+            if not _can_hold(existing.column_type, piece):
+                raise _out_of_calendar(policy, "Write a later start, or a shorter interval.")
+            if len(create) == MOST_AT_ONCE:
+                raise TooManyPartitions(
+                    table=str(policy.table),
+                    lower=point_text(lower),
+                    interval=str(policy.interval),
+                    limit=MOST_AT_ONCE,
+                    hint="Write a later start, or a longer interval.",
+                )
+            name = partition_name(policy.table.name, step, piece.lower, zone)
+            if Relation(policy.table.schema, name) in known:  # of a grid of another time zone or width
+                name = partition_name(policy.table.name, _FINEST if isinstance(step, Interval) else step, piece.lower)
+            create.append(NewPartition(relation=Relation(policy.table.schema, name), bounds=piece))
     return tuple(create)
+
+
+def _can_hold(column_type: str, bounds: Bounds) -> bool:
+    """Whether both bounds can be written as values of the type."""
+    lowest, highest = NUMBER_TYPES.get(column_type, (bounds.lower, bounds.upper))
+    return bounds.has_lower and bounds.has_upper and bool(lowest <= bounds.lower and bounds.upper <= highest)
+
+
+def _out_of_calendar(policy: PartitionPolicy, hint: str) -> OutOfCalendar:
+    limit = "the numbers of its type" if isinstance(policy.interval, int) else "the years 1 to 9999"
+    return OutOfCalendar(table=str(policy.table), limit=limit, hint=hint)
 
 
 def _check_names(connection: AnyConnection, table: Relation, create: Sequence[NewPartition]) -> None:
@@ -182,59 +267,3 @@ def _check_names(connection: AnyConnection, table: Relation, create: Sequence[Ne
             table=str(table),
             hint="Rename that relation; if it is a detached partition, attach it again.",
         )
-
-
-def _default_rows(
-    connection: AnyConnection, policy: PartitionPolicy, existing: ExistingPartitions
-) -> tuple[int, datetime | None]:
-    """How many rows the default partition holds, and the oldest of their times (infinite ones left out)."""
-    if existing.default is None:
-        return 0, None
-    column = sql.Identifier(policy.column)
-    row = connection.execute(
-        sql.SQL(
-            "select count(*), to_char((min({column}) filter (where {column} > '-infinity' and {column} < 'infinity'))"
-            "::timestamp, 'YYYY-MM-DD HH24:MI:SS.US AD') from {default}"
-        ).format(column=column, default=existing.default.identifier)
-    ).fetchone()
-    assert row is not None
-    count, oldest = row
-    if oldest is None:
-        return int(count), None
-    year = oldest.split("-", 1)[0]
-    if oldest.endswith("BC"):
-        return int(count), FIRST
-    if len(year) > 4:
-        return int(count), None
-    return int(count), datetime.fromisoformat(oldest.removesuffix(" AD")).replace(tzinfo=UTC)
-
-
-def _check_default(
-    connection: AnyConnection, policy: PartitionPolicy, existing: ExistingPartitions, create: Sequence[NewPartition]
-) -> None:
-    """Existing and new partitions together cover this range, so what the default one holds of it belongs elsewhere."""
-    assert existing.default is not None
-    span = Bounds(create[0].bounds.lower, create[-1].bounds.upper)
-    statement = sql.SQL("select count(*) from {default} where {column} >= {lower} and {column} < {upper}").format(
-        default=existing.default.identifier,
-        column=sql.Identifier(policy.column),
-        lower=sql.Literal(literal(span.lower, existing.column_type)),
-        upper=sql.Literal(literal(span.upper, existing.column_type)),
-    )
-    row = connection.execute(statement).fetchone()
-    assert row is not None
-    if row[0]:
-        raise NotBuiltYet(
-            what=f"Moving rows out of a default partition ({row[0]} rows of {existing.default} lie in {span}, "
-            f"where {policy.table} needs new partitions)",
-            hint="Move them by hand: detach the default partition, apply, insert its rows into the table.",
-        )
-
-
-def literal(moment: datetime, column_type: str) -> str:
-    """The moment as the text of a bound: of a day for dates, of wall time in UTC for timestamps without zone."""
-    if column_type == "date":
-        return moment.date().isoformat()
-    if column_type == "timestamp without time zone":
-        return moment.replace(tzinfo=None).isoformat(sep=" ")
-    return moment.isoformat(sep=" ")

@@ -14,10 +14,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from dbplatform.errors import LockNotAcquired, NotBuiltYet, UsageError
+from dbplatform.errors import LockNotAcquired, UsageError
 from dbplatform.partitioning import apply as apply_module
 from dbplatform.partitioning.apply import PartitionReport, apply_partitions
-from dbplatform.partitioning.errors import NameTaken, NotPartitioned, TooManyPartitions, WrongPartitionKey
+from dbplatform.partitioning.errors import (
+    NameTaken,
+    NotPartitioned,
+    OutOfCalendar,
+    TooManyPartitions,
+    WrongKind,
+    WrongPartitionKey,
+)
 from dbplatform.partitioning.plan import PartitionPlan, plan_partitions
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import TableMissing
@@ -81,9 +88,10 @@ def test_apply_makes_the_current_partition_and_premake_more(connection: Autocomm
         "name": "flights_p2026_03",
         "lower": "2026-03-01T00:00:00+00:00",
         "upper": "2026-04-01T00:00:00+00:00",
+        "rows": 0,
     }
     assert table["existing"] == 3
-    assert table["partitions"] == table["create"]
+    assert [{**one, "rows": 0} for one in table["partitions"]] == table["create"]
     assert table["horizon_days"] == 77.5
     assert (table["retire"], table["default_rows"]) == ([], 0)
 
@@ -152,6 +160,7 @@ def test_a_partition_without_end_needs_nothing_more(connection: AutocommitConnec
     connection.execute("create table rest partition of flights for values from ('2026-01-01') to (maxvalue)")
     table = plan(connection).tables[0]
     assert table.create == ()
+    assert table.horizon_days is not None
     assert table.horizon_days > 1_000_000
     assert table.as_json()["partitions"][0]["upper"] is None
 
@@ -220,21 +229,10 @@ def test_auto_starts_at_the_oldest_existing_partition(connection: AutocommitConn
     assert list(bounds(connection)) == [f"flights_p2026_0{n}" for n in (1, 2, 3, 4)] + ["x"]
 
 
-def test_rows_in_the_default_partition_that_belong_into_a_new_one_are_refused_with_number_and_range(
-    connection: AutocommitConnection,
-) -> None:
+def test_rows_in_the_default_partition_elsewhere_are_counted_and_stay(connection: AutocommitConnection) -> None:
     connection.execute(FLIGHTS)
     connection.execute("create table flights_rest partition of flights default")
-    connection.execute("insert into flights values (1, '2026-01-10'), (2, '2026-04-10')")
-    with pytest.raises(NotBuiltYet, match=r"2 rows of public\.flights_rest lie in \[2026-01-01T00:00:00\+00:00"):
-        plan(connection)
-    assert list(bounds(connection)) == ["flights_rest"]
-
-
-def test_rows_in_the_default_partition_elsewhere_are_counted(connection: AutocommitConnection) -> None:
-    connection.execute(FLIGHTS)
-    connection.execute("create table flights_rest partition of flights default")
-    connection.execute("insert into flights values (1, '2031-01-10'), (2, 'infinity'), (3, '-infinity')")
+    connection.execute("insert into flights values (1, '2025-12-31'), (2, 'infinity'), (3, '-infinity')")
     report = apply(connection, start="2026-03-01")
     assert report.created == 3
     assert report.as_json()["tables"][0]["default_rows"] == 3
@@ -259,7 +257,7 @@ def test_a_plain_table_is_refused(connection: AutocommitConnection) -> None:
         ),
         ("create table flights (a timestamptz, time_hour timestamptz) partition by range (a)", WrongPartitionKey),
         ("create table flights (time_hour text) partition by range (time_hour)", UsageError),
-        ("create table flights (time_hour bigint) partition by range (time_hour)", NotBuiltYet),
+        ("create table flights (time_hour bigint) partition by range (time_hour)", WrongKind),
         ("create table elsewhere (time_hour timestamptz)", TableMissing),
     ],
 )
@@ -366,6 +364,70 @@ def test_grants_to_other_roles_follow_and_default_privileges_add_none(connection
         ).fetchone() == (True,)
     finally:
         connection.execute(f"drop owned by {role}; drop role {role}")
+
+
+def test_statistics_targets_and_storage_options_follow(connection: AutocommitConnection) -> None:
+    connection.execute(FLIGHTS)
+    connection.execute(
+        "alter table flights alter column id set statistics 500; alter table flights alter id set (n_distinct = -0.5);"
+        "create table x partition of flights for values from ('2026-02-01') to ('2026-03-01')"
+        " with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, toast.autovacuum_enabled = false)"
+    )
+    apply(connection, premake=1)
+    options = "select reloptions from pg_class where relname = 'flights_p2026_03'"
+    assert connection.execute(options).fetchone() == (["fillfactor=70", "autovacuum_vacuum_scale_factor=0.01"],)
+    column = "select attstattarget, attoptions from pg_attribute where attrelid = 'flights_p2026_03'::regclass"
+    assert connection.execute(column + " and attname = 'id'").fetchone() == (500, ["n_distinct=-0.5"])
+
+
+def test_months_may_begin_at_midnight_elsewhere(connection: AutocommitConnection) -> None:
+    connection.execute(FLIGHTS)
+    apply(connection, time_zone="Europe/Berlin", premake=1)
+    assert bounds(connection) == {
+        "flights_p2026_03": span("2026-02-28 23:00:00+00", "2026-03-31 22:00:00+00"),
+        "flights_p2026_04": span("2026-03-31 22:00:00+00", "2026-04-30 22:00:00+00"),
+    }
+    assert apply(connection, time_zone="Europe/Berlin", premake=1).created == 0
+
+
+def test_a_changed_time_zone_leaves_no_gap(connection: AutocommitConnection) -> None:
+    connection.execute(FLIGHTS)
+    apply(connection, premake=1)
+    apply(connection, time_zone="Europe/Berlin", premake=2)
+    assert list(bounds(connection).values())[-1] == span("2026-05-01 00:00:00+00", "2026-05-31 22:00:00+00")
+
+
+def test_whole_numbers_are_partitioned_by_their_greatest(connection: AutocommitConnection) -> None:
+    connection.execute("create table flights (time_hour bigint) partition by range (time_hour)")
+    assert apply(connection, interval=1000, start=-1500).created == 3
+    assert bounds(connection)["flights_pm2000"] == span("-2000", "-1000")
+    connection.execute("insert into flights values (999), (-1)")
+    report = apply(connection, interval=1000).as_json()["tables"][0]
+    assert [(new["name"], new["lower"], new["upper"]) for new in report["create"]] == [
+        ("flights_p1000", 1000, 2000),
+        ("flights_p2000", 2000, 3000),
+    ]
+    assert report["horizon_numbers"] == 2001
+    connection.execute("create table last partition of flights for values from (9000) to (maxvalue)")
+    connection.execute("insert into flights values (9223372036854775807)")
+    assert [one.relation.name for one in plan(connection, interval=1000).tables[0].create] == [
+        f"flights_p{n}000" for n in range(3, 9)
+    ]
+
+
+@pytest.mark.parametrize(("type_", "greatest"), [("smallint", 32767), ("integer", 2147483647)])
+def test_a_partition_beyond_the_numbers_of_its_type_is_refused(
+    connection: AutocommitConnection, type_: str, greatest: int
+) -> None:
+    connection.execute(f"create table flights (time_hour {type_}) partition by range (time_hour)")
+    with pytest.raises(OutOfCalendar, match="the numbers of its type"):
+        plan(connection, interval=10_000, start=greatest - 1)
+
+
+def test_numbers_cannot_be_divided_by_months(connection: AutocommitConnection) -> None:
+    connection.execute(FLIGHTS)
+    with pytest.raises(WrongKind, match="Write a length of time"):
+        plan(connection, interval=1000)
 
 
 def test_readers_and_writers_of_the_table_do_not_stop_apply(database: Target, connection: AutocommitConnection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,9 @@ from pydantic import ValidationError
 
 from dbplatform.partitioning.bounds import (
     FIRST,
+    HIGHEST,
     LAST,
+    LOWEST,
     Bounds,
     cell,
     check_interval,
@@ -55,6 +58,62 @@ def test_the_next_cell_starts_where_the_last_one_ends(interval: Interval, moment
         assert following(interval, one, 1).lower == one.upper
     if one.lower != FIRST:
         assert cell(interval, one.lower - timedelta(microseconds=1)).upper == one.lower
+
+
+ZONES = st.sampled_from(sorted(available_timezones() - {"Factory", "localtime"})).map(ZoneInfo)
+CALENDAR = st.one_of(
+    st.integers(1, 40).map(lambda n: Interval(months=n)), st.integers(1, 400).map(lambda n: Interval(days=n))
+)
+
+
+@given(CALENDAR, MOMENTS, ZONES)
+def test_in_every_time_zone_cells_cover_each_moment_once(interval: Interval, moment: datetime, zone: ZoneInfo) -> None:
+    one = cell(interval, moment, zone)
+    assert moment in one
+    assert cell(interval, one.lower, zone) == one
+    assert cell(interval, one.upper - timedelta(microseconds=1), zone) == one
+    if one.has_upper:
+        assert following(interval, one, 1, zone).lower == one.upper
+    if one.has_lower:
+        assert cell(interval, one.lower - timedelta(microseconds=1), zone).upper == one.lower
+
+
+@given(ZONES, st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+def test_a_day_begins_at_midnight_of_its_zone_whatever_the_clocks_do(zone: ZoneInfo, moment: datetime) -> None:
+    one = cell(Interval(days=1), moment, zone)
+    before, first = (point.astimezone(zone) for point in (one.lower - timedelta(microseconds=1), one.lower))
+    assert before.date() != first.date() or before.replace(tzinfo=None) >= first.replace(tzinfo=None)
+    names = [suffix(Interval(days=1), point, zone) for point in (one.lower, one.upper)]
+    assert names[0] != names[1]
+
+
+def test_a_day_of_23_or_25_hours_is_one_cell() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    spring, autumn = (cell(Interval(days=1), day(text), berlin) for text in ("2026-03-29T12:00", "2026-10-25T12:00"))
+    assert spring == Bounds(day("2026-03-28T23:00"), day("2026-03-29T22:00"))
+    assert autumn == Bounds(day("2026-10-24T22:00"), day("2026-10-25T23:00"))
+    assert suffix(Interval(days=1), spring.lower, berlin) == "p2026_03_29"
+
+
+@given(st.integers(1, 10**12), st.integers(LOWEST, HIGHEST - 1))
+def test_numbers_have_a_grid_too_below_zero_as_above(step: int, number: int) -> None:
+    one = cell(step, number)
+    assert number in one
+    assert cell(step, one.lower) == cell(step, one.upper - 1) == one
+    if one.has_upper:
+        assert following(step, one, 1).lower == one.upper
+    if one.has_lower:
+        assert cell(step, one.lower - 1).upper == one.lower
+        assert suffix(step, one.lower) != suffix(step, -one.lower - 1)
+
+
+@given(st.integers(1, 50), st.lists(st.integers(-300, 300), min_size=2, max_size=12, unique=True), st.integers(1, 400))
+def test_pieces_of_numbers_cover_the_span_once(step: int, cuts: list[int], length: int) -> None:
+    cuts.sort()
+    taken = [Bounds(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=False)]
+    together = sorted([*pieces(step, Bounds(-250, -250 + length), taken), *taken])
+    assert all(before.upper <= after.lower for before, after in pairwise(together))
+    assert covered_until(-250, together) >= -250 + length
 
 
 @given(
@@ -129,7 +188,23 @@ def test_start_may_be_auto_a_time_or_a_length(start: object, means: object) -> N
     assert policy.start == means
 
 
-@pytest.mark.parametrize("wrong", [{"start": "yesterday"}, {"premake": 0}, {"premake": "4"}, {"premakes": 4}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"start": "yesterday"},
+        {"premake": 0},
+        {"premake": "4"},
+        {"premakes": 4},
+        {"interval": 0},
+        {"interval": True},
+        {"start": 5},
+        {"interval": 1000, "start": "2026-01-01"},
+        {"interval": 1000, "time_zone": "Europe/Berlin"},
+        {"interval": "6 hours", "time_zone": "Europe/Berlin"},
+        {"time_zone": "Europe/Atlantis"},
+        {"move_at_most": 0},
+    ],
+)
 def test_an_impossible_value_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PartitionPolicy.model_validate({"table": "t", "column": "at", "interval": "1 month", **wrong})
