@@ -10,6 +10,7 @@ from dbplatform.cli.common import (
     SubVerbs,
     bars,
     bold,
+    confirmed,
     database_argument,
     dry_run_option,
     json_option,
@@ -17,45 +18,90 @@ from dbplatform.cli.common import (
     say,
     show_json,
     show_table,
+    yes_option,
 )
-from dbplatform.operations import partitions
+from dbplatform.operations import partitions, retirement
+from dbplatform.partitioning.retire import RetirementReport
 
 
-@click.group("partition", cls=SubVerbs, not_built_yet=("convert", "retire"))
+@click.group("partition", cls=SubVerbs, not_built_yet=("convert",))
 def command() -> None:
-    """Range partitions: history and ahead."""
+    """Range partitions: history, ahead, and what becomes of old ones."""
+
+
+start_option = click.option(
+    "--start", help="How far back, in place of the declared start; ranges that were retired are made again: 2025-01-01."
+)
 
 
 @command.command()
 @database_argument
+@start_option
 @json_option
 @click.pass_context
-def plan(context: click.Context, database: str, as_json: bool) -> None:
-    """Which partitions are missing."""
-    found = partitions.plan(*opened(context, database)).as_json()
+def plan(context: click.Context, database: str, start: str | None, as_json: bool) -> None:
+    """Which partitions are missing, and which are due to be retired."""
+    found = partitions.plan(*opened(context, database), start=start).as_json()
     show_json(found) if as_json else _show(found, "to create")
 
 
 @command.command()
 @database_argument
+@start_option
 @dry_run_option
 @json_option
 @click.pass_context
-def apply(context: click.Context, database: str, dry_run: bool, as_json: bool) -> None:
+def apply(context: click.Context, database: str, start: str | None, dry_run: bool, as_json: bool) -> None:
     """Make the missing partitions: SHARE UPDATE EXCLUSIVE on the parent, for milliseconds each.
 
     Rows of their ranges move out of the default partition: then ACCESS EXCLUSIVE, for as long as one range takes.
     """
     platform, declared = opened(context, database)
-    planned = partitions.plan(platform, declared).as_json()
+    planned = partitions.plan(platform, declared, start=start).as_json()
     if dry_run:
         show_json(planned) if as_json else _show(planned, "to create")
         return
     if not as_json:
         _show(planned, "to create")
     with bars():
-        report = partitions.apply(platform, declared).as_json()
+        report = partitions.apply(platform, declared, start=start).as_json()
     show_json(report) if as_json else _show(report, "created")
+
+
+@command.command()
+@database_argument
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_context
+def retire(context: click.Context, database: str, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Detach partitions that are older than retain keeps, and drop those that are empty; exit 1 when one is refused.
+
+    Lock: SHARE UPDATE EXCLUSIVE on the parent; with a default partition ACCESS EXCLUSIVE, for a moment.
+    """
+    platform, declared = opened(context, database)
+    planned = retirement.plan(platform, declared)
+    if dry_run:
+        show_json(planned.as_json()) if as_json else _show_retirement(planned)
+        return 0
+    if not as_json:
+        _show_retirement(planned)
+    lost = sum(one.rows for table in planned.tables for one in table.partitions if one.fate == "drop")
+    if lost:
+        confirmed(f"Drop {lost:,} rows that are in no archive?", yes=yes)
+    with bars():
+        report = retirement.apply(platform, declared)
+    show_json(report.as_json()) if as_json else _show_retirement(report)
+    return 1 if report.refused else 0
+
+
+def _show_retirement(report: RetirementReport) -> None:
+    for table in report.tables:
+        document = table.as_json()
+        say(f"{bold(document['table'])}: {len(document['retire'])} partitions before {document['cutoff']}")
+        if document["retire"]:
+            rows = [(p["name"], p["lower"], p["upper"], p["rows"], p["fate"], p["reason"]) for p in document["retire"]]
+            show_table(None, ("partition", "from", "to", "rows", "fate", "because"), rows)
 
 
 def _show(document: dict[str, Any], what: str) -> None:

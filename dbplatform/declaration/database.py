@@ -28,7 +28,6 @@ NOT_BUILT_YET: dict[tuple[str, ...], str] = {
     ("freeze",): "a change freeze",
     ("connection", "replica_url_env"): "reading from a replica",
     ("connection", "pool"): "setting the pool",
-    ("partitioned_tables", "*", "retain"): "retiring partitions",
     ("maintenance", "weekly"): "weekly maintenance",
     ("maintenance", "monthly"): "monthly maintenance",
     ("maintenance", "quarterly"): "quarterly maintenance",
@@ -125,6 +124,10 @@ class Database(Policy):
             raise ValueError(f"the name {self.name!r} is taken on the embedded server; choose another name")
         if self.archives and self.backups is None:
             raise ValueError("archives need backups, because rows leave only behind a proven one; declare backups: {}")
+        lost = {p.table for p in self.partitioned_tables if p.retain and p.retain.then == "drop_without_archive"}
+        if lost & {archive.table for archive in self.archives}:
+            table = min(lost & {archive.table for archive in self.archives})
+            raise ValueError(f"{table} has an archive, and retain drops its rows without one; leave one of them out")
         words: dict[str, str] = {}
         for relation in {p.table for p in self.partitioned_tables} | {t.table for t in self.quality}:
             other = words.setdefault(relation.word, str(relation))

@@ -20,6 +20,7 @@ from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writin
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.resources import options_at_launch
+from dbplatform.orchestration.retirement import retirement_assets
 from dbplatform.orchestration.safety import backup_assets
 from dbplatform.orchestration.schema_checks import schema_checks
 from dbplatform.orchestration.watch import watching_assets
@@ -59,6 +60,7 @@ class ManagedDatabase(dg.Component):
         filled = last_stage(assets)
         assets += table_assets(self.platform, self.declared, deps=filled)
         assets += backup_assets(self.platform, self.declared, deps=filled)
+        assets += retirement_assets(self.platform, self.declared)
         assets += watching_assets(self.platform, self.declared)
         assets += rehearsal_assets(self.platform, self.declared)
         jobs = jobs_of(self.declared, assets)

@@ -17,6 +17,10 @@ def partitions(database: str, relation: Relation) -> dg.AssetKey:
     return dg.AssetKey([database, "partitions", relation.word])
 
 
+def retirement(database: str, relation: Relation) -> dg.AssetKey:
+    return dg.AssetKey([database, "retirement", relation.word])
+
+
 def seed(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "seed"])
 

@@ -23,7 +23,7 @@ def backup_assets(platform: Platform, declared: Declared, *, deps: Sequence[dg.A
     return [_backup(platform, declared, deps=deps), _drill(platform, declared), *archive_assets]
 
 
-def _looks_at_rows(declared: Declared) -> list[dg.AssetKey]:
+def looks_at_rows(declared: Declared) -> list[dg.AssetKey]:
     """What judges or counts rows, and so comes before some of them leave.
 
     A run's findings are the same whichever branch of the graph is quicker, rows are checked while they are there, and
@@ -101,7 +101,7 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
 def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> dg.AssetsDefinition:
     @dg.asset(
         key=keys.archive(declared.name, policy.name),
-        deps=[keys.restore_drill(declared.name), *_looks_at_rows(declared)],
+        deps=[keys.restore_drill(declared.name), *looks_at_rows(declared)],
         description=f"Rows of {policy.table} whose {policy.column} is older than {policy.older_than}, as Parquet: "
         "written, read back, and only then deleted, each one only where the proven backup holds it unchanged. The "
         "checks have seen them before.",

@@ -9,32 +9,32 @@ Where rows of its range lie in the default partition, they move in the same tran
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from dbplatform import progress
-from dbplatform.errors import LockNotAcquired
 from dbplatform.partitioning.bounds import Point
 from dbplatform.partitioning.build import alter, build_aside, newest_of
 from dbplatform.partitioning.errors import NameTaken, PartitionFailed, PartitionNotThere
 from dbplatform.partitioning.existing import ExistingPartition, ExistingPartitions, read_existing
-from dbplatform.partitioning.held import literal, occupied_cells
+from dbplatform.partitioning.held import occupied_cells
 from dbplatform.partitioning.locks import LockOrder, locks_of
 from dbplatform.partitioning.move import move_rows
+from dbplatform.partitioning.patience import Patience
 from dbplatform.partitioning.plan import (
     NewPartition,
     TablePlan,
     head_of,
     horizon,
     horizon_json,
+    literal,
     partition_json,
     plan_partitions,
 )
@@ -43,11 +43,7 @@ from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
 
-T = TypeVar("T")
-
 LOCK = "partitions"
-TRIES = 12
-_MOST_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +102,7 @@ def apply_partitions(
     policies: Sequence[PartitionPolicy],
     *,
     now: datetime,
+    again: bool = False,
     lock_timeout_ms: int = 2000,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PartitionReport:
@@ -119,7 +116,9 @@ def apply_partitions(
     """
     patience = Patience(connection=connection, lock_timeout_ms=lock_timeout_ms, sleep=sleep)
     with advisory_lock(connection, LOCK, sleep=sleep):
-        plan = patience.run("the partitioned tables", lambda: plan_partitions(connection, policies, now=now))
+        plan = patience.run(
+            "the partitioned tables", lambda: plan_partitions(connection, policies, now=now, again=again)
+        )
         return PartitionReport(tables=tuple(_apply_table(patience, table, now=now) for table in plan.tables))
 
 
@@ -192,38 +191,6 @@ def _make(patience: Patience, plan: TablePlan, new: NewPartition) -> NewPartitio
             if moves or default is None or not isinstance(error.__cause__, psycopg.errors.CheckViolation):
                 raise
     raise AssertionError("the loop returns or raises")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Waits for locks a short time, often: a queued lock request stops everybody who comes after it."""
-
-    connection: AutocommitConnection
-    lock_timeout_ms: int
-    sleep: Callable[[float], None]
-
-    def run(self, relations: str, action: Callable[[], T]) -> T:
-        """The action's result, from one transaction that had its locks in time."""
-        pause = 0.2
-        for _ in range(TRIES - 1):
-            try:
-                return self._once(action)
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-                self.sleep(pause * random.uniform(0.8, 1.2))
-                pause = min(pause * 2, _MOST_PAUSE_S)
-        try:
-            return self._once(action)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-            raise LockNotAcquired(
-                lock=f"a lock on {relations}",
-                waited_ms=TRIES * self.lock_timeout_ms,
-                hint="Find in pg_stat_activity the transaction that holds it, then apply again.",
-            ) from error
-
-    def _once(self, action: Callable[[], T]) -> T:
-        with self.connection.transaction():
-            self.connection.execute("select set_config('lock_timeout', %s, true)", (str(self.lock_timeout_ms),))
-            return action()
 
 
 class _TooManyRows(Exception):

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, tzinfo
 
 from psycopg import sql
 
-from dbplatform.partitioning.bounds import Bounds, Point, cell, check_interval
-from dbplatform.partitioning.existing import NUMBER_TYPES, ExistingPartitions
+from dbplatform.partitioning.bounds import Bounds, cell, check_interval
+from dbplatform.partitioning.existing import ExistingPartitions
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.connection import AnyConnection
 
@@ -45,43 +45,36 @@ def occupied_cells(connection: AnyConnection, policy: PartitionPolicy, existing:
 
 
 def rows_in(
-    connection: AnyConnection, policy: PartitionPolicy, existing: ExistingPartitions, ranges: Sequence[Bounds]
+    connection: AnyConnection,
+    policy: PartitionPolicy,
+    existing: ExistingPartitions,
+    ranges: Sequence[tuple[str, str]],
 ) -> list[int]:
-    """How many rows of the default partition lie in each of the ranges, which do not overlap; reads it once."""
+    """How many rows of the default partition lie in each of the ranges; reads it once.
+
+    The ranges are literals of their bounds, in their order, and do not overlap.
+    """
     if existing.default is None or not ranges:
         return [0] * len(ranges)
-    order = sorted(range(len(ranges)), key=lambda index: ranges[index])
-    column, type_ = sql.Identifier(policy.column), existing.column_type
     statement = sql.SQL(
         "select place, count(*) from (select {column} as key, width_bucket({column}, {lowers}::{type}[]) as place"
         " from {default}) as held where place > 0 and key < ({uppers}::{type}[])[place] group by place"
     ).format(
-        column=column,
-        type=sql.SQL(type_),
+        column=sql.Identifier(policy.column),
+        type=sql.SQL(existing.column_type),
         default=existing.default.identifier,
-        lowers=sql.Literal([literal(ranges[index].lower, type_) for index in order]),
-        uppers=sql.Literal([literal(ranges[index].upper, type_) for index in order]),
+        lowers=sql.Literal([lower for lower, _ in ranges]),
+        uppers=sql.Literal([upper for _, upper in ranges]),
     )
     counts = [0] * len(ranges)
     for place, count in connection.execute(statement):
-        counts[order[place - 1]] = count
+        counts[place - 1] = count
     return counts
 
 
 def zone_of(policy: PartitionPolicy, column_type: str) -> tzinfo:
     """The time zone of the grid; a column without zone holds its own wall time."""
     return policy.zone if column_type == "timestamp with time zone" else UTC
-
-
-def literal(point: Point, column_type: str) -> str:
-    """The point as the text of a bound: of a day for dates, of wall time in UTC for timestamps without zone."""
-    if column_type in NUMBER_TYPES:
-        return str(point)
-    if column_type == "date":
-        return str(point.date().isoformat())
-    if column_type == "timestamp without time zone":
-        point = point.replace(tzinfo=None)
-    return str(point.isoformat(sep=" "))
 
 
 def _one_and_bucket(

@@ -14,8 +14,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from dbplatform.partitioning.errors import RowsHeld
-from dbplatform.partitioning.held import literal
-from dbplatform.partitioning.plan import NewPartition
+from dbplatform.partitioning.plan import NewPartition, literal
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation

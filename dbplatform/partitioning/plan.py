@@ -26,11 +26,13 @@ from dbplatform.partitioning.bounds import (
     point_text,
     suffix,
 )
+from dbplatform.partitioning.due import cutoff_of, due_partitions
 from dbplatform.partitioning.errors import NameTaken, OutOfCalendar, TooManyPartitions
 from dbplatform.partitioning.existing import NUMBER_TYPES, ExistingPartition, ExistingPartitions, read_existing
 from dbplatform.partitioning.held import HeldRows, occupied_cells, rows_in, zone_of
 from dbplatform.partitioning.locks import TableLock, locks_of
 from dbplatform.partitioning.policy import PartitionPolicy
+from dbplatform.partitioning.retired import read_retired
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import Interval
@@ -72,6 +74,7 @@ class TablePlan:
     left: tuple[NewPartition, ...]
     default_rows: int
     horizon: Point
+    retire: tuple[ExistingPartition, ...]
     locks: tuple[TableLock, ...]
 
     @property
@@ -97,7 +100,7 @@ class TablePlan:
             "existing": len(self.existing),
             "partitions": [partition_json(one.relation, one.bounds) for one in self.existing],
             "create": [one.as_json() for one in self.create],
-            "retire": [],
+            "retire": [partition_json(one.relation, one.bounds) for one in self.retire],
             "default": str(self.default) if self.default else None,
             "creates_default": self.makes_default,
             "default_rows": self.default_rows,
@@ -123,25 +126,30 @@ class PartitionPlan:
         return {"tables": [table.as_json() for table in self.tables]}
 
 
-def plan_partitions(connection: AnyConnection, policies: Sequence[PartitionPolicy], *, now: datetime) -> PartitionPlan:
-    """What is missing at the time ``now`` (aware).
+def plan_partitions(
+    connection: AnyConnection, policies: Sequence[PartitionPolicy], *, now: datetime, again: bool = False
+) -> PartitionPlan:
+    """What is missing at the time ``now`` (aware); ``again``: what was retired counts as missing, too.
 
     Takes ACCESS SHARE on the default partition when there is one, and counts its rows; where the table is partitioned
     by numbers, on the table, for the greatest of them. Raises what ``read_existing`` raises, ``NameTaken``,
     ``OutOfCalendar`` and ``TooManyPartitions``.
     """
-    return PartitionPlan(tables=tuple(plan_table(connection, policy, now=now) for policy in policies))
+    return PartitionPlan(tables=tuple(plan_table(connection, policy, now=now, again=again) for policy in policies))
 
 
-def plan_table(connection: AnyConnection, policy: PartitionPolicy, *, now: datetime) -> TablePlan:
+def plan_table(connection: AnyConnection, policy: PartitionPolicy, *, now: datetime, again: bool = False) -> TablePlan:
     """The plan of one table: see ``plan_partitions``."""
     existing = read_existing(connection, policy)
     head = head_of(connection, policy, existing.column_type, now=now)
     held = occupied_cells(connection, policy, existing)
-    wanted = _new_partitions(policy, existing, held, head)
+    retired = [] if again else [one.bounds for one in read_retired(connection, policy.table)]
+    wanted = _new_partitions(policy, existing, held, head, retired)
     _check_names(connection, policy.table, wanted)
     if held.rows:
-        counts = rows_in(connection, policy, existing, [one.bounds for one in wanted])
+        type_ = existing.column_type
+        ranges = [(literal(one.bounds.lower, type_), literal(one.bounds.upper, type_)) for one in wanted]
+        counts = rows_in(connection, policy, existing, ranges)
         wanted = tuple(replace(one, rows=rows) for one, rows in zip(wanted, counts, strict=True))
     create = tuple(one for one in wanted if one.rows <= policy.move_at_most)
     return TablePlan(
@@ -153,6 +161,7 @@ def plan_table(connection: AnyConnection, policy: PartitionPolicy, *, now: datet
         left=tuple(one for one in wanted if one.rows > policy.move_at_most),
         default_rows=held.rows,
         horizon=horizon(head, existing),
+        retire=due_partitions(existing.partitions, cutoff_of(policy, head)) if policy.retain else (),
         locks=locks_of(connection, policy.table, existing.default, moves=any(one.rows for one in create))
         if create
         else (),
@@ -217,16 +226,27 @@ def _start(policy: PartitionPolicy, existing: ExistingPartitions, held: HeldRows
 
 
 def _new_partitions(
-    policy: PartitionPolicy, existing: ExistingPartitions, held: HeldRows, head: Point
+    policy: PartitionPolicy,
+    existing: ExistingPartitions,
+    held: HeldRows,
+    head: Point,
+    retired: Sequence[Bounds],
 ) -> tuple[NewPartition, ...]:
     step, zone = policy.interval, zone_of(policy, existing.column_type)
     lower = cell(step, _start(policy, existing, held, head), zone).lower
     upper = following(step, cell(step, head, zone), policy.premake, zone).upper
-    beyond = [one for one in held.cells if one.lower >= upper and one.has_upper]
+    # What was retired is not made again, unless rows have come for it since.
+    retired = [one for one in retired if one.lower < upper]
+    occupied = [
+        one
+        for one in held.cells
+        if one.has_upper and (one.lower >= upper or any(_overlap(one, other) for other in retired))
+    ]
     known = {one.relation for one in existing.partitions}
     create: list[NewPartition] = []
-    for span in (Bounds(lower, upper), *beyond):
-        for piece in pieces(step, span, existing.taken, zone):
+    for place, span in enumerate((Bounds(lower, upper), *occupied)):
+        away = [*existing.taken, *(one.bounds for one in create), *(retired if place == 0 else [])]
+        for piece in pieces(step, span, away, zone):
             if not _can_hold(existing.column_type, piece):
                 raise _out_of_calendar(policy, "Write a later start, or a shorter interval.")
             if len(create) == MOST_AT_ONCE:
@@ -241,7 +261,11 @@ def _new_partitions(
             if Relation(policy.table.schema, name) in known:  # of a grid of another time zone or width
                 name = partition_name(policy.table.name, _FINEST if isinstance(step, Interval) else step, piece.lower)
             create.append(NewPartition(relation=Relation(policy.table.schema, name), bounds=piece))
-    return tuple(create)
+    return tuple(sorted(create, key=lambda one: one.bounds))
+
+
+def _overlap(one: Bounds, other: Bounds) -> bool:
+    return bool(one.lower < other.upper and other.lower < one.upper)
 
 
 def _can_hold(column_type: str, bounds: Bounds) -> bool:
@@ -267,3 +291,14 @@ def _check_names(connection: AnyConnection, table: Relation, create: Sequence[Ne
             table=str(table),
             hint="Rename that relation; if it is a detached partition, attach it again.",
         )
+
+
+def literal(point: Point, column_type: str) -> str:
+    """The point as the text of a bound: of a day for dates, of wall time in UTC for timestamps without zone."""
+    if column_type in NUMBER_TYPES:
+        return str(point)
+    if column_type == "date":
+        return str(point.date().isoformat())
+    if column_type == "timestamp without time zone":
+        point = point.replace(tzinfo=None)
+    return str(point.isoformat(sep=" "))

@@ -88,6 +88,23 @@ StepWords = Annotated[
 ]
 
 
+class RetainPolicy(Policy):
+    """How long partitions stay in their table, and what then becomes of them."""
+
+    keep: StepWords = Field(
+        description="A partition is retired when its every row is older than this, or as far below the greatest number."
+    )
+    then: Literal["drop_archived", "drop_without_archive"] = Field(
+        default="drop_archived",
+        description="drop_archived: it is detached, and dropped when its rows are all archived; else it stays beside "
+        "the table. drop_without_archive: it is detached and dropped, and rows that are in no archive are lost.",
+    )
+
+
+def _retain(value: Any) -> Any:
+    return {"keep": value} if isinstance(value, str | int) else value
+
+
 class PartitionPolicy(Policy):
     """A table partitioned by range of one column, of times or whole numbers: how wide, how far ahead, from where on."""
 
@@ -119,7 +136,10 @@ class PartitionPolicy(Policy):
         description="The most rows that are moved out of the default partition in one transaction, for which readers "
         "and writers of the table wait; a range that holds more stays there and is reported.",
     )
-    retain: IntervalWords | None = Field(default=None, description="When partitions are retired; not built yet.")
+    retain: Annotated[RetainPolicy | None, BeforeValidator(_retain)] = Field(
+        default=None,
+        description="When partitions are retired, and what becomes of them: 9 months, or {keep: 9 months, then: ...}.",
+    )
 
     @property
     def zone(self) -> tzinfo:
@@ -131,6 +151,8 @@ class PartitionPolicy(Policy):
         numbers = isinstance(self.interval, int)
         if self.start != "auto" and isinstance(self.start, int) != numbers:
             raise ValueError("interval and start are of two kinds; write both as numbers, or both as times")
+        if self.retain and isinstance(self.retain.keep, int) != numbers:
+            raise ValueError("interval and retain are of two kinds; write both as numbers, or both as times")
         if numbers and self.time_zone != "UTC":
             raise ValueError("numbers have no time zone; leave time_zone out")
         if isinstance(self.interval, Interval) and self.interval.microseconds and self.time_zone != "UTC":
