@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -13,7 +15,8 @@ from dbplatform.errors import UsageError
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.partitioning.apply import PartitionReport, apply_partitions
-from dbplatform.partitioning.plan import PartitionPlan, plan_partitions
+from dbplatform.partitioning.bounds import Point, Step
+from dbplatform.partitioning.plan import PartitionPlan, horizon_json, plan_partitions
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import require_table
 from dbplatform.postgres.connection import AnyConnection, connect
@@ -58,6 +61,57 @@ def apply(
             return report
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How far the partitions of a table reach: ``enough``, ``short`` of half of what is kept ready, or ``over``."""
+
+    table: Relation
+    horizon: Point
+    default: Relation | None
+    default_rows: int
+    verdict: Literal["enough", "short", "over"]
+
+    @property
+    def words(self) -> str:
+        """One sentence."""
+        found = horizon_json(self.horizon)
+        left = (
+            f"{found['horizon_numbers']:,} numbers" if "horizon_numbers" in found else f"{found['horizon_days']:,} days"
+        )
+        if self.verdict == "over":
+            into = f"go into {self.default}" if self.default else "are refused"
+            return f"New rows of {self.table} find no partition and {into}: dbplatform partition apply makes it."
+        rows = f" {self.default} holds {self.default_rows:,} rows." if self.default_rows else ""
+        return f"The partitions of {self.table} run out in {left}.{rows}"
+
+    def as_json(self) -> dict[str, Any]:
+        """What a check publishes."""
+        return {"table": str(self.table), **horizon_json(self.horizon), "default_rows": self.default_rows}
+
+
+def reach(platform: Platform, declared: Declared, policy: PartitionPolicy) -> Reach:
+    """Whether the partitions of one table run out; only reads."""
+    with (
+        connect(platform.target(declared), work="partition check") as connection,
+        placed(declared, connection, policy.table),
+    ):
+        [table] = plan_partitions(connection, [policy], now=datetime.now(UTC)).tables
+    nothing = table.horizon - table.horizon
+    half = policy.premake * _width(policy.interval) / 2
+    verdict: Literal["enough", "short", "over"] = "short" if table.horizon < half else "enough"
+    return Reach(
+        table=policy.table,
+        horizon=table.horizon,
+        default=table.default,
+        default_rows=table.default_rows,
+        verdict="over" if table.horizon == nothing else verdict,
+    )
+
+
+def _width(interval: Step) -> Any:
+    return interval if isinstance(interval, int) else timedelta(days=interval.approximate_days)
+
+
 def _policies(declared: Declared, only: Relation | None, start: str | None) -> Sequence[PartitionPolicy]:
     policies = declared.database.partitioned_tables
     if not policies:
@@ -71,8 +125,9 @@ def _from(policy: PartitionPolicy, start: str) -> PartitionPolicy:
     try:
         return PartitionPolicy.model_validate({**policy.model_dump(), "start": written})
     except ValidationError as error:
-        reason = str(error.errors()[0]["ctx"]["error"]) if "ctx" in error.errors()[0] else error.errors()[0]["msg"]
-        hint = "Write a date, an interval back from now, or a number for a table that is partitioned by numbers."
+        said = error.errors()[0]
+        reason, _, hint = str(said.get("ctx", {}).get("error", said["msg"])).partition("; ")
+        hint = f"{hint[:1].upper()}{hint[1:]}." if hint else "Write a date, or how far back: 13 months."
         raise UnsuitableStart(start=start, table=str(policy.table), reason=reason, hint=hint) from None
 
 

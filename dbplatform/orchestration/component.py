@@ -19,6 +19,7 @@ from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writing_assets
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
+from dbplatform.orchestration.partition_checks import partition_checks
 from dbplatform.orchestration.resources import options_at_launch
 from dbplatform.orchestration.retirement import retirement_assets
 from dbplatform.orchestration.safety import backup_assets
@@ -66,7 +67,10 @@ class ManagedDatabase(dg.Component):
         jobs = jobs_of(self.declared, assets)
         return dg.Definitions(
             assets=assets,
-            asset_checks=schema_checks(self.platform, self.declared),
+            asset_checks=[
+                *schema_checks(self.platform, self.declared),
+                *partition_checks(self.platform, self.declared),
+            ],
             jobs=jobs,
             schedules=schedules_of(self.declared, jobs),
             resources={"options": options_at_launch()},

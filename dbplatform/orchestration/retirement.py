@@ -54,7 +54,7 @@ def _retirement(platform: Platform, declared: Declared, policy: PartitionPolicy)
                 except TableMissing as missing:
                     return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
             else:
-                report = retirement.apply(platform, declared, only=policy.table, run_id=context.run_id)
+                report = retirement.apply(platform, declared, only=policy.table, run_id=context.run.run_id)
         [table] = report.tables
         found = table.as_json()
         metadata: dict[str, Any] = {

@@ -72,6 +72,7 @@ def test_the_code_location_loads_without_a_server(tmp_path: Path) -> None:
         "flights/backup",
         "flights/restore_drill",
         "flights/archive/old_flights",
+        "flights/retirement/flights",
     } <= set(found["assets"])
     assert {"flights", "flights_migrate", "flights_quality", "flights_backup", "flights_drill"} <= set(found["jobs"])
     assert {"flights_daily", "flights_backup_schedule", "flights_drill_schedule"} <= set(found["schedules"])

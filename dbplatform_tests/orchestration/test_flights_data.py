@@ -212,7 +212,7 @@ def test_a_second_run_changes_nothing_and_ends_with_a_proven_backup_and_a_verifi
         kinds = connection.execute(
             "select kind, count(*) from ledger.operation where kind <> 'archive' group by 1 order by 1"
         ).fetchall()
-    assert kinds == [("migrate", 1), ("partition", 2), ("seed", 1)]
+    assert kinds == [("migrate", 1), ("partition", 2), ("retire", 1), ("seed", 1)]
 
 
 def test_a_drill_gives_rows_hashes_and_the_recovery_time(flights: Installation) -> None:

@@ -15,7 +15,6 @@ import psycopg
 import pytest
 
 from dbplatform.errors import LockNotAcquired, UsageError
-from dbplatform.partitioning import apply as apply_module
 from dbplatform.partitioning.apply import PartitionReport, apply_partitions
 from dbplatform.partitioning.errors import (
     NameTaken,
@@ -25,6 +24,7 @@ from dbplatform.partitioning.errors import (
     WrongKind,
     WrongPartitionKey,
 )
+from dbplatform.partitioning.patience import TRIES
 from dbplatform.partitioning.plan import PartitionPlan, plan_partitions
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import TableMissing
@@ -471,7 +471,7 @@ def test_a_lock_that_is_never_released_ends_in_an_error_with_the_next_step(
         with pytest.raises(LockNotAcquired) as caught:
             apply_partitions(connection, [policy()], now=NOW, lock_timeout_ms=10, sleep=pauses.append)
     assert caught.value.hint
-    assert len(pauses) == apply_module.TRIES - 1
+    assert len(pauses) == TRIES - 1
     assert bounds(connection) == {}
 
 

@@ -1,0 +1,83 @@
+"""Whether the partitions of a table run out: a check of each asset ``partitions/<table>``.
+
+A warning when less than half of what ``premake`` promises is left, an error when new rows find no partition by now.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import PlatformError
+from dbplatform.operations import partitions
+from dbplatform.operations.partitions import Reach
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import keys
+from dbplatform.orchestration.resources import Options
+from dbplatform.orchestration.steps import step
+from dbplatform.partitioning.policy import PartitionPolicy
+
+NAME = "runs_out"
+
+
+def partition_checks(platform: Platform, declared: Declared) -> list[dg.AssetChecksDefinition]:
+    """The checks of the partitioned tables of a database; none where it has none."""
+    by_key = {keys.partitions(declared.name, policy.table): policy for policy in declared.database.partitioned_tables}
+    if not by_key:
+        return []
+
+    @dg.multi_asset_check(
+        name=f"{declared.name}__partition_checks",
+        specs=[
+            dg.AssetCheckSpec(
+                NAME,
+                asset=key,
+                description=f"New rows of {policy.table} find a partition for at least half of the {policy.premake} "
+                "partitions that are kept ready.",
+            )
+            for key, policy in by_key.items()
+        ],
+        can_subset=True,
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, options: dg.ResourceParam[Options]
+    ) -> Iterator[dg.AssetCheckResult]:
+        if options.dry_run:
+            return
+        selected = {check.asset_key for check in context.selected_asset_check_keys}
+        with step(context, f"{declared.name}/partition_checks"):
+            for key, policy in by_key.items():
+                if key in selected:
+                    yield _result(key, policy, platform, declared)
+
+    return [checks]
+
+
+def _result(key: dg.AssetKey, policy: PartitionPolicy, platform: Platform, declared: Declared) -> dg.AssetCheckResult:
+    try:
+        reach = partitions.reach(platform, declared, policy)
+    except PlatformError as error:
+        return dg.AssetCheckResult(
+            asset_key=key,
+            check_name=NAME,
+            passed=False,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"Could not run: {error}",
+        )
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=NAME,
+        passed=reach.verdict == "enough",
+        severity=dg.AssetCheckSeverity.ERROR if reach.verdict == "over" else dg.AssetCheckSeverity.WARN,
+        description=reach.words,
+        metadata=_measured(reach),
+    )
+
+
+def _measured(reach: Reach) -> dict[str, float | int]:
+    document = reach.as_json()
+    return {
+        name: document[key]
+        for key, name in (("horizon_days", "runs out in days"), ("horizon_numbers", "runs out in numbers"))
+        if document.get(key) is not None
+    } | {"rows in the default partition": document["default_rows"]}
