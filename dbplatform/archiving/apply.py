@@ -42,11 +42,11 @@ class ArchiveReport:
 
     name: str
     table: str
-    cutoff: datetime
+    cutoff: datetime | None
     archives: tuple[ArchiveEntry, ...]
     """None, one, or two: an interrupted one that was finished, and a new one."""
     uncovered: int
-    """Old rows that were not exported, because the proven backup does not hold them."""
+    """Matching rows that were not exported, because the proven backup does not hold them."""
 
     @property
     def deleted(self) -> int:
@@ -69,7 +69,7 @@ class ArchiveReport:
         return {
             "name": self.name,
             "table": self.table,
-            "cutoff": self.cutoff.isoformat(),
+            "cutoff": self.cutoff.isoformat() if self.cutoff is not None else None,
             "deleted_rows": self.deleted,
             "kept": self.kept,
             "uncovered": self.uncovered,
@@ -92,7 +92,7 @@ def apply_archive(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> ArchiveReport:
-    """Move the rows that are older than declared at ``now`` (aware) and proven into a file below ``folder``.
+    """Move the rows that are as declared at ``now`` (aware) and proven into a file below ``folder``.
 
     Under the advisory lock ``archive``. An interrupted archive of the same name is finished first. The proof must be of
     a backup that holds the whole table; it is asked for again (``recheck``) right before rows are deleted, and judged

@@ -29,8 +29,9 @@ class ArchiveEntry:
     database: str
     name: str
     table: str
-    column: str
-    cutoff: datetime
+    column: str | None
+    cutoff: datetime | None
+    where: str | None
     rows: int
     bytes: int
     sha256: str
@@ -61,7 +62,8 @@ class ArchiveEntry:
             "status": self.status,
             "deleted_rows": self.deleted_rows,
             "kept": self.kept,
-            "cutoff": self.cutoff.isoformat(),
+            "cutoff": self.cutoff.isoformat() if self.cutoff else None,
+            "where": self.where,
             "backup_id": self.backup_id,
             "created_at": self.created_at.isoformat(),
             "restored_at": self.restored_at.isoformat() if self.restored_at else None,
@@ -154,6 +156,7 @@ def record(
             table_name=str(plan.policy.table),
             column_name=plan.policy.column,
             cutoff=plan.cutoff,
+            predicate=plan.policy.where,
             rows=exported.sums.rows,
             bytes=exported.bytes,
             sha256=exported.sha256,
@@ -238,6 +241,7 @@ def _entry(row: Archive) -> ArchiveEntry:
         table=row.table_name,
         column=row.column_name,
         cutoff=row.cutoff,
+        where=row.predicate,
         rows=row.rows,
         bytes=row.bytes,
         sha256=row.sha256,

@@ -13,6 +13,10 @@ class ArchiveColumnMissing(UsageError):
     """The table {table} has no column {column}."""
 
 
+class UnsuitablePredicate(UsageError):
+    """The ``where`` of the archive {name} is no condition on a row of {table}: {reason}."""
+
+
 class NoKey(UsageError):
     """The table {table} has no primary key and no unique index over NOT NULL columns: a row cannot be told apart."""
 

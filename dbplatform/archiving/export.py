@@ -1,4 +1,4 @@
-"""Step one: the rows that are old and proven, from one snapshot into one file.
+"""Step one: the rows that match and are proven, from one snapshot into one file.
 
 The snapshot is read twice: once for the number and the sums of the rows, computed by the server, and once by COPY. The
 memory needed does not grow with the table: a block of ``BLOCK_BYTES`` becomes a row group.
@@ -31,7 +31,7 @@ BLOCK_ROWS = 50_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A complete file under its final name; what the snapshot held; how many old rows no backup holds."""
+    """A complete file under its final name; what the snapshot held; how many matching rows no backup holds."""
 
     archive_id: uuid.UUID
     path: Path
@@ -66,17 +66,17 @@ def export(
     proof: ProvenSnapshot,
     now: datetime,
 ) -> Exported | int:
-    """Write the rows older than the cutoff that the proven backup holds; a number alone: there are none.
+    """Write the rows that match and that the proven backup holds; a number alone: there are none.
 
-    The number is that of the old rows that the backup does not hold: they are left out. One read-only REPEATABLE READ
-    transaction, ACCESS SHARE on the table. The file is on the disk under its final name when this returns. Raises
+    The number is that of the matching rows that the backup does not hold: they are left out. One read-only REPEATABLE
+    READ transaction, ACCESS SHARE on the table. The file is on the disk under its final name when this returns. Raises
     ``ArchiveNotWritten``.
     """
     name = plan.policy.name
     partial, final = partial_path(folder, archive_id), final_path(folder, archive_id)
     with snapshot(connection) as reading:
         be_exact(reading)
-        wanted = sql.SQL("{} and {}").format(plan.older, covered(proof, "t"))
+        wanted = sql.SQL("{} and {}").format(plan.matches, covered(proof, "t"))
         sums, uncovered, columns = _measured(reading, plan, proof)
         if sums.rows == 0:
             return uncovered
@@ -87,6 +87,7 @@ def export(
             table=str(plan.policy.table),
             column=plan.policy.column,
             cutoff=plan.cutoff,
+            where=plan.policy.where,
             key=plan.shape.key,
             columns=columns,
             rows=sums.rows,
@@ -149,13 +150,13 @@ def _measured(
         beyond.append(sql.SQL(", coalesce(bool_or({}) filter (where held), false)").format(alias))
     statement = sql.SQL(
         "select {sums}, count(*) filter (where not held){beyond}"
-        " from (select {fields} from {table} as t where {older}) as rows"
+        " from (select {fields} from {table} as t where {matches}) as rows"
     ).format(
         sums=sums_of(sql.SQL("text"), sql.SQL("held")),
         beyond=sql.SQL("").join(beyond),
         fields=sql.SQL(", ").join(fields),
         table=plan.policy.table.identifier,
-        older=plan.older,
+        matches=plan.matches,
     )
     row = connection.execute(statement).fetchone()
     assert row is not None

@@ -52,8 +52,8 @@ class Metadata:
     name: str
     database: str
     table: str
-    column: str
-    cutoff: datetime
+    column: str | None
+    cutoff: datetime | None
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: int
@@ -61,6 +61,7 @@ class Metadata:
     snapshot: str
     exported_at: datetime
     backup_id: str
+    where: str | None = None
 
     def as_bytes(self) -> bytes:
         document = {
@@ -70,7 +71,8 @@ class Metadata:
             "database": self.database,
             "table": self.table,
             "column": self.column,
-            "cutoff": self.cutoff.isoformat(),
+            "cutoff": self.cutoff.isoformat() if self.cutoff is not None else None,
+            "where": self.where,
             "key": list(self.key),
             "columns": [column.as_json() for column in self.columns],
             "rows": self.rows,
@@ -90,7 +92,7 @@ class Metadata:
         return cls(
             **{
                 **document,
-                "cutoff": datetime.fromisoformat(document["cutoff"]),
+                "cutoff": datetime.fromisoformat(document["cutoff"]) if document["cutoff"] is not None else None,
                 "exported_at": datetime.fromisoformat(document["exported_at"]),
                 "key": tuple(document["key"]),
                 "columns": tuple(Column(**column) for column in document["columns"]),

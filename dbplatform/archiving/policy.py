@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from dbplatform.postgres.words import ColumnName, IntervalWords, Policy, RelationName
 
@@ -24,18 +24,39 @@ def _folder(value: str) -> str:
 
 
 class ArchivePolicy(Policy):
-    """Rows of one table that leave it once they are old enough, kept as Parquet files."""
+    """Rows of one table that leave it once they are old enough or fulfil a condition, kept as Parquet files."""
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]{0,47}$",
         description="The name of the archive: lower case letters, digits and underscores.",
     )
     table: RelationName = Field(description="The table whose rows are archived: schema.table.")
-    column: ColumnName = Field(description="The column that tells a row's age: timestamptz, timestamp or date.")
-    older_than: IntervalWords = Field(description="How old a row must be, back from now in UTC: 6 months.")
+    column: ColumnName | None = Field(
+        default=None, description="The column that tells a row's age: timestamptz, timestamp or date."
+    )
+    older_than: IntervalWords | None = Field(
+        default=None, description="How old a row must be, back from now in UTC: 6 months."
+    )
+    where: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
+        default=None, description="A condition in SQL on the row, beside its age or instead of it: status = 'done'."
+    )
     to: Annotated[str, AfterValidator(_folder)] | None = Field(
         default=None, description="The folder for the files; left out: archives below DBPLATFORM_HOME."
     )
+
+    @model_validator(mode="after")
+    def _says_which_rows(self) -> ArchivePolicy:
+        if (self.column is None) != (self.older_than is None):
+            raise ValueError("column and older_than belong together: write both, or a where alone")
+        if self.older_than is None and self.where is None:
+            raise ValueError("nothing says which rows: write column and older_than, or where, or all three")
+        return self
+
+    @property
+    def rule(self) -> str:
+        """Which rows leave, in words."""
+        age = f"{self.column} is older than {self.older_than}" if self.older_than is not None else None
+        return " and ".join(words for words in (age, self.where) if words is not None)
 
     def folder(self, *, base: Path, default: Path) -> Path:
         """The declared folder, a relative one taken from ``base``; ``default`` where none is declared."""

@@ -239,7 +239,7 @@ def _refuse_missing_partitions(work: _Work) -> None:
         return
     row = work.connection.execute(
         sql.SQL("select {} from {} as x where {} and not coalesce({}, false) order by {} limit 1").format(
-            row_text(dict.fromkeys((*work.metadata.key, work.metadata.column)), "x"),
+            row_text(dict.fromkeys((*work.metadata.key, *filter(None, [work.metadata.column]))), "x"),
             work.stage.table,
             work.wanted,
             sql.SQL(" or ").join([sql.SQL("false"), *takes]),

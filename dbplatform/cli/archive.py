@@ -36,7 +36,7 @@ def command() -> None:
 @json_option
 @click.pass_context
 def plan(context: click.Context, database: str, name: str | None, as_json: bool) -> None:
-    """Which rows are old enough, and how many of them a proven backup holds."""
+    """Which rows are as declared, and how many of them a proven backup holds."""
     platform, declared = opened(context, database)
     found = [archives.plan(platform, declared, policy) for policy in archives.policies(declared, name)]
     if as_json:
@@ -52,7 +52,7 @@ def plan(context: click.Context, database: str, name: str | None, as_json: bool)
 @json_option
 @click.pass_context
 def apply(context: click.Context, database: str, name: str | None, dry_run: bool, as_json: bool) -> None:
-    """Write old rows to a file, read it back, delete exactly those rows. Lock: row locks, in small batches."""
+    """Write the declared rows to a file, read it back, delete exactly those rows. Lock: row locks, in small batches."""
     platform, declared = opened(context, database)
     policies = archives.policies(declared, name)
     planned = [archives.plan(platform, declared, policy) for policy in policies]
@@ -138,4 +138,4 @@ def restore(
 def _show_plan(found: list[ArchivePlan]) -> None:
     for one in found:
         proven = "no proven backup holds them" if one.covered_rows is None else f"{one.covered_rows:,} of them proven"
-        say(f"{bold(one.policy.name)}: {one.rows:,} rows of {one.policy.table} before {one.cutoff:%Y-%m-%d}, {proven}")
+        say(f"{bold(one.policy.name)}: {one.rows:,} rows of {one.policy.table} {one.rule}, {proven}")

@@ -22,8 +22,10 @@ class Archive(Base):
     name: Mapped[str]
     """As declared."""
     table_name: Mapped[str]
-    column_name: Mapped[str]
-    cutoff: Mapped[datetime]
+    column_name: Mapped[str | None]
+    cutoff: Mapped[datetime | None]
+    predicate: Mapped[str | None]
+    """The condition that was declared as ``where``."""
     rows: Mapped[int] = mapped_column(BigInteger)
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]

@@ -63,7 +63,7 @@ def policies(declared: Declared, name: str | None = None) -> list[ArchivePolicy]
 
 
 def plan(platform: Platform, declared: Declared, policy: ArchivePolicy) -> ArchivePlan:
-    """The rows that are old enough, and how many of them a proven backup holds; only reads."""
+    """The rows that are as declared, and how many of them a proven backup holds; only reads."""
     index = declared.database.archives.index(policy)
     with (
         connect(platform.target(declared), work="archive plan") as connection,
@@ -73,7 +73,7 @@ def plan(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Archi
 
 
 def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_id: str | None = None) -> ArchiveReport:
-    """Move what is old enough and proven into a file, read it back, then delete exactly those rows.
+    """Move what is as declared and proven into a file, read it back, then delete exactly those rows.
 
     Under the writer lock. Raises ``NotProven`` where no fresh proof holds the table.
     """

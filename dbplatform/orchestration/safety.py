@@ -102,7 +102,7 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
     @dg.asset(
         key=keys.archive(declared.name, policy.name),
         deps=[keys.restore_drill(declared.name), *looks_at_rows(declared)],
-        description=f"Rows of {policy.table} whose {policy.column} is older than {policy.older_than}, as Parquet: "
+        description=f"Rows of {policy.table} where {policy.rule}, as Parquet: "
         "written, read back, and only then deleted, each one only where the proven backup holds it unchanged. The "
         "checks have seen them before.",
         pool=keys.pool(declared.name),
@@ -118,14 +118,15 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
                 except TableMissing as missing:
                     return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
                 return dg.MaterializeResult(
-                    metadata={"dry run": True, "old rows": planned.rows, "proven rows": planned.covered_rows or 0}
+                    metadata={"dry run": True, "matching rows": planned.rows, "proven rows": planned.covered_rows or 0}
                 )
             report = archives.apply(platform, declared, policy, run_id=context.run.run_id)
             standing = archives.standing(platform, declared, policy)
         found = [entry.as_json() for entry in report.archives]
         return dg.MaterializeResult(
             metadata={
-                "cutoff": report.cutoff.isoformat(),
+                "rule": policy.rule,
+                **({"cutoff": report.cutoff.isoformat()} if report.cutoff is not None else {}),
                 "rows archived": report.deleted,
                 "rows changed meanwhile": report.kept_changed,
                 "rows not proven": report.uncovered,

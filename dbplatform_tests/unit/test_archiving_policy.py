@@ -18,6 +18,12 @@ def test_a_declared_archive_is_read() -> None:
     assert (str(policy.table), policy.older_than.months, policy.to) == ("public.flights", 6, None)
 
 
+def test_the_rule_is_said_in_words() -> None:
+    both = ArchivePolicy(**{**GOOD, "where": "cancelled"})
+    assert both.rule == "time_hour is older than 6 months and cancelled"
+    assert ArchivePolicy(name="x", table="t", where=" not open ").rule == "not open"
+
+
 def test_every_field_is_described() -> None:
     assert all(field.description for field in ArchivePolicy.model_fields.values())
 
@@ -35,6 +41,10 @@ def test_every_field_is_described() -> None:
         ({"older_than": "0 days"}, "longer than zero"),
         ({"column": "a.b"}, "not the name of one column"),
         ({"compression": "gzip"}, "Extra inputs"),
+        ({"column": None}, "belong together"),
+        ({"older_than": None, "where": "done"}, "belong together"),
+        ({"column": None, "older_than": None}, "nothing says which rows"),
+        ({"where": " "}, "at least 1 character"),
     ],
 )
 def test_a_mistake_is_refused_in_words(given: dict[str, Any], words: str) -> None:

@@ -138,7 +138,7 @@ def time_zone(patient: Patient) -> Iterator[Finding]:
     )
     declared = patient.declared.database
     by_time = [(p.table, p.column) for p in declared.partitioned_tables] + [
-        (a.table, a.column) for a in declared.archives
+        (a.table, a.column) for a in declared.archives if a.column is not None
     ]
     columns = patient.ask(
         _PLACES_IN_TIME,
