@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dbplatform.archiving import catalogue, restore
+from dbplatform.archiving import catalogue, restore, whole
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
 from dbplatform.archiving.delete import BRISK, GENTLE
 from dbplatform.archiving.errors import ArchiveDamaged
@@ -21,7 +22,7 @@ from dbplatform.errors import UsageError, WorkError
 from dbplatform.operations import backups
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import connect
+from dbplatform.postgres.connection import AutocommitConnection, connect
 from dbplatform.postgres.identifiers import Relation
 
 
@@ -148,6 +149,24 @@ def bring_back(
         report = restore.restore_archive(connection, platform.ledger, archive_id, database=declared.name, into=into)
         summary.update(report.as_json())
         return report
+
+
+def archived_whole(
+    platform: Platform,
+    declared: Declared,
+    partition: Relation,
+    *,
+    of: Relation,
+    connection: AutocommitConnection | None = None,
+) -> whole.PartitionStanding:
+    """Whether every row of ``partition``, a partition of the table ``of`` now or before, is in a verified archive.
+
+    Ask through the ``connection`` that keeps writers away from it (SHARE, or the partition is detached): the answer
+    holds as long. Only reads; an empty partition is whole.
+    """
+    with ExitStack() as stack:
+        session = connection or stack.enter_context(connect(platform.target(declared), work="archived whole"))
+        return whole.archived_whole(session, platform.ledger, database=declared.name, table=of, partition=partition)
 
 
 def folder_of(platform: Platform, policy: ArchivePolicy) -> Path:
