@@ -14,14 +14,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from dbplatform.archiving import catalogue, records
 from dbplatform.archiving.catalogue import ArchiveEntry
 from dbplatform.archiving.delete import GENTLE, Throttle, delete_rows
 from dbplatform.archiving.errors import ArchiveMovedOn
-from dbplatform.archiving.export import export, final_path, folder_of, partial_path
+from dbplatform.archiving.export import export, file_name
 from dbplatform.archiving.plan import plan_archive
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.policy import ArchivePolicy
@@ -32,6 +31,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
+from dbplatform.storage.place import Place, exists
 
 LOCK = "archive"
 
@@ -81,7 +81,7 @@ def apply_archive(
     connection: AutocommitConnection,
     policy: ArchivePolicy,
     ledger: Ledger,
-    folder: Path,
+    place: Place,
     *,
     database: str,
     proof: ProvenSnapshot | None,
@@ -92,18 +92,17 @@ def apply_archive(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> ArchiveReport:
-    """Move the rows that are as declared at ``now`` (aware) and proven into a file below ``folder``.
+    """Move the rows that are as declared at ``now`` (aware) and proven into a file of ``place``.
 
     Under the advisory lock ``archive``. An interrupted archive of the same name is finished first. The proof must be of
     a backup that holds the whole table; it is asked for again (``recheck``) right before rows are deleted, and judged
-    for every row. Raises ``NotProven``, what ``plan_archive`` raises, ``ArchiveNotWritten``, ``ReadBackDiffers``,
-    ``ArchiveDamaged``, ``ArchiveTableChanged`` and ``LockNotAcquired``: in every case each row is in the table, or in
-    a file that the ledger lists, and never counted twice. Can be run again at any time.
+    for every row. Raises ``NotProven``, what ``plan_archive`` raises, ``ArchiveNotWritten``, ``StorageFailed``,
+    ``ReadBackDiffers``, ``ArchiveDamaged``, ``ArchiveTableChanged`` and ``LockNotAcquired``: in every case each row is
+    in the table, or in a file that the ledger lists, and never counted twice. Can be run again at any time.
     """
     with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
         proof = require_proof(connection, proof, table=policy.table, database=database)
         records.ensure_records(connection)
-        place = folder_of(folder, database, policy.name)
         _clean_up(connection, ledger, database, policy.name, place)
         work = _Work(
             connection=connection,
@@ -159,7 +158,7 @@ def _finish(work: _Work, entry: ArchiveEntry) -> ArchiveEntry:
         read_back(
             connection,
             shape,
-            entry.path,
+            entry.location,
             sha256=entry.sha256,
             rows=entry.rows,
             content_hash=entry.content_hash,
@@ -173,7 +172,7 @@ def _finish(work: _Work, entry: ArchiveEntry) -> ArchiveEntry:
         connection,
         shape,
         entry.id,
-        entry.path,
+        entry.location,
         sha256=entry.sha256,
         proof=proof,
         throttle=work.throttle,
@@ -195,14 +194,13 @@ def _finish(work: _Work, entry: ArchiveEntry) -> ArchiveEntry:
     return done
 
 
-def _clean_up(connection: AutocommitConnection, ledger: Ledger, database: str, name: str, place: Path) -> None:
+def _clean_up(connection: AutocommitConnection, ledger: Ledger, database: str, name: str, place: Place) -> None:
     """Forget archives by which no row has left: those that a killed export has begun, and those whose file is gone."""
     for entry in catalogue.unfinished(ledger, database, name):
         stand = records.read_progress(connection, entry.id)
-        if not entry.path.exists() and (stand is None or stand.position == 0):
+        if (stand is None or stand.position == 0) and not exists(entry.location):
             catalogue.forget(ledger, entry.id)
     for archive_id in records.untouched(connection, name):
         if not catalogue.known(ledger, archive_id):
-            partial_path(place, archive_id).unlink(missing_ok=True)
-            final_path(place, archive_id).unlink(missing_ok=True)
+            place.discard(file_name(database, name, archive_id))
             records.forget(connection, archive_id)

@@ -6,14 +6,13 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from sqlalchemy import func, select
 
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveOfAnotherDatabase, UnknownArchive
 from dbplatform.archiving.export import Exported
-from dbplatform.archiving.parquet import ArchiveReader, require_sha256
+from dbplatform.archiving.parquet import reading
 from dbplatform.archiving.plan import ArchivePlan
 from dbplatform.ledger.archives import Archive
 from dbplatform.ledger.ledger import Ledger
@@ -43,10 +42,6 @@ class ArchiveEntry:
     kept: dict[str, int]
     created_at: datetime
     restored_at: datetime | None
-
-    @property
-    def path(self) -> Path:
-        return Path(self.location)
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``archives`` of the contract."""
@@ -161,7 +156,7 @@ def record(
             bytes=exported.bytes,
             sha256=exported.sha256,
             content_hash=exported.sums.hash,
-            location=str(exported.path),
+            location=exported.location,
             backup_id=backup_id,
             status="exported",
             deleted_rows=0,
@@ -223,8 +218,7 @@ def mark_restored(ledger: Ledger, archive_id: uuid.UUID) -> None:
 
 def require_whole(entry: ArchiveEntry) -> None:
     """Read the whole file; raises ``ArchiveDamaged`` unless it is what was written."""
-    require_sha256(entry.path, entry.sha256)
-    with ArchiveReader(entry.path) as reader:
+    with reading(entry.location, entry.sha256) as reader:
         rows = sum(block.rows for block in reader.blocks())
         said = reader.metadata
     if (said.archive_id, said.rows, said.content_hash) != (str(entry.id), entry.rows, entry.content_hash):

@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 import psycopg
@@ -23,7 +22,7 @@ from psycopg import sql
 from dbplatform.archiving import records
 from dbplatform.archiving.content import be_durable, be_exact, row_text, same_key
 from dbplatform.archiving.errors import ArchiveTableChanged
-from dbplatform.archiving.parquet import ArchiveReader, require_sha256
+from dbplatform.archiving.parquet import reading
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
 from dbplatform.archiving.records import Reason
@@ -101,7 +100,7 @@ def delete_rows(
     connection: AutocommitConnection,
     shape: TableShape,
     archive_id: uuid.UUID,
-    path: Path,
+    location: str,
     *,
     sha256: str,
     proof: ProvenSnapshot,
@@ -116,12 +115,11 @@ def delete_rows(
     fire. Raises ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn`` and ``LockNotAcquired``; the batches
     before stay.
     """
-    require_sha256(path, sha256)
     stand = records.read_progress(connection, archive_id)
     assert stand is not None
     position = stand.position
     pace = _Pace(throttle=throttle, sleep=sleep)
-    with ArchiveReader(path) as reader:
+    with reading(location, sha256) as reader:
         require_same_columns(shape, reader.metadata)
         name, total = reader.metadata.name, reader.rows
         reached(name, "delete", position, total)

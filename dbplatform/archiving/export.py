@@ -10,19 +10,19 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from psycopg import sql
 
 from dbplatform.archiving.content import RowSums, be_exact, row_text, sums_of
 from dbplatform.archiving.errors import ArchiveNotWritten
-from dbplatform.archiving.parquet import ArchiveWriter, Metadata, put_in_place, sha256_of, written
+from dbplatform.archiving.parquet import ArchiveWriter, Metadata, sha256_of, written
 from dbplatform.archiving.plan import ArchivePlan
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
 from dbplatform.archiving.shape import Column, with_storage
 from dbplatform.archiving.storage import TIMES
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
+from dbplatform.storage.place import Place, StorageFailed
 
 #: Of CSV; a block ends with the row that reaches one of the two.
 BLOCK_BYTES = 16 * 1024 * 1024
@@ -31,35 +31,25 @@ BLOCK_ROWS = 50_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A complete file under its final name; what the snapshot held; how many matching rows no backup holds."""
+    """A complete file in its place; what the snapshot held; how many matching rows no backup holds."""
 
     archive_id: uuid.UUID
-    path: Path
+    location: str
     sums: RowSums
     bytes: int
     sha256: str
     uncovered: int
 
 
-def folder_of(folder: Path, database: str, name: str) -> Path:
-    """Where the files of one archive lie: ``<folder>/<database>/<name>``."""
-    return folder.absolute() / database / name
-
-
-def partial_path(folder: Path, archive_id: uuid.UUID) -> Path:
-    """The file while it is written."""
-    return folder / f".{archive_id}.partial.parquet"
-
-
-def final_path(folder: Path, archive_id: uuid.UUID) -> Path:
-    """The file once it is complete."""
-    return folder / f"{archive_id}.parquet"
+def file_name(database: str, name: str, archive_id: uuid.UUID) -> str:
+    """The name of an archive's file in the place of the archives."""
+    return f"{database}/{name}/{archive_id}.parquet"
 
 
 def export(
     connection: AutocommitConnection,
     plan: ArchivePlan,
-    folder: Path,
+    place: Place,
     archive_id: uuid.UUID,
     *,
     database: str,
@@ -69,11 +59,12 @@ def export(
     """Write the rows that match and that the proven backup holds; a number alone: there are none.
 
     The number is that of the matching rows that the backup does not hold: they are left out. One read-only REPEATABLE
-    READ transaction, ACCESS SHARE on the table. The file is on the disk under its final name when this returns. Raises
+    READ transaction, ACCESS SHARE on the table. The file is in its place under its name when this returns. Raises
     ``ArchiveNotWritten``.
     """
     name = plan.policy.name
-    partial, final = partial_path(folder, archive_id), final_path(folder, archive_id)
+    file_at = file_name(database, name, archive_id)
+    partial, location = place.partial(file_at), place.location(file_at)
     with snapshot(connection) as reading:
         be_exact(reading)
         wanted = sql.SQL("{} and {}").format(plan.matches, covered(proof, "t"))
@@ -112,19 +103,22 @@ def export(
                     hint="Look for row-level security or a foreign table behind it. Nothing was deleted.",
                 )
     reached(name, "write", sums.rows, sums.rows)
+    bytes_ = partial.stat().st_size
+    with partial.open("rb") as whole:
+        sha256 = sha256_of(whole)
     try:
-        put_in_place(partial, final)
-    except OSError as error:
+        place.complete(file_at)
+    except StorageFailed as error:
         raise ArchiveNotWritten(
-            path=str(final), reason=error.strerror or str(error), hint="Mend it, then archive again."
+            path=location, reason=error.fields["reason"], hint=f"{error.hint} Nothing was deleted."
         ) from error
     reached(name, "rename", sums.rows, sums.rows)
     return Exported(
         archive_id=archive_id,
-        path=final,
+        location=location,
         sums=sums,
-        bytes=final.stat().st_size,
-        sha256=sha256_of(final),
+        bytes=bytes_,
+        sha256=sha256,
         uncovered=uncovered,
     )
 

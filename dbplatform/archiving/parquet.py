@@ -11,11 +11,11 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveNotWritten
 from dbplatform.archiving.shape import Column
 from dbplatform.archiving.storage import Storage
+from dbplatform.storage.place import opened
 
 FORMAT = 1
 _METADATA_KEY = b"dbplatform"
@@ -135,10 +136,10 @@ class Block:
 class ArchiveReader:
     """Reads an archive file block by block. Every error of reading becomes ``ArchiveDamaged``."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, file: BinaryIO, location: str) -> None:
+        self.location = location
         with self._reading():
-            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+            self._file = pq.ParquetFile(file, page_checksum_verification=True)
             data: Mapping[bytes, bytes] = self._file.schema_arrow.metadata or {}
             self.metadata = Metadata.read(data[_METADATA_KEY])
             self.rows = int(self._file.metadata.num_rows)
@@ -154,45 +155,44 @@ class ArchiveReader:
                 yield Block(first, rows, csv)
             first += rows
 
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> ArchiveReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise damaged(self.path, f"it cannot be read ({first_line(error)})") from error
+            raise damaged(self.location, f"it cannot be read ({first_line(error)})") from error
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of the file as it lies on the disk. Raises ``ArchiveDamaged`` when it cannot be read."""
+@contextmanager
+def reading(location: str, sha256: str) -> Iterator[ArchiveReader]:
+    """The archive at a location, once every byte of it was read and has the SHA-256 that was recorded.
+
+    Raises ``ArchiveDamaged``, and ``StorageFailed`` where the storage does not answer.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(opened(location))
+            actual = sha256_of(file)
+        except OSError as error:
+            raise damaged(location, f"it cannot be read ({error.strerror or error})") from error
+        if actual != sha256:
+            raise damaged(location, "its SHA-256 differs from the recorded one")
+        file.seek(0)
+        yield ArchiveReader(file, location)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The SHA-256 of the rest of the file."""
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise damaged(path, f"it cannot be read ({error.strerror or error})") from error
+    while block := file.read(_BLOCK):
+        digest.update(block)
     return digest.hexdigest()
 
 
-def require_sha256(path: Path, expected: str) -> None:
-    """Raise ``ArchiveDamaged`` unless the file on the disk has the SHA-256 that was recorded."""
-    if sha256_of(path) != expected:
-        raise damaged(path, "its SHA-256 differs from the recorded one")
-
-
-def damaged(path: Path, reason: str) -> ArchiveDamaged:
+def damaged(location: str, reason: str) -> ArchiveDamaged:
     """The error for a file that is not what was written."""
     return ArchiveDamaged(
-        path=str(path),
+        path=location,
         reason=reason,
         hint="No row was deleted on its word. Bring back a good copy of the file, then try again; where no row has "
         "left by it yet, removing the file lets the next run archive anew.",
@@ -218,24 +218,6 @@ def written(partial: Path) -> Iterator[io.BufferedWriter]:
                 hint="Make room there, or correct its rights, then archive again. Nothing was deleted.",
             ) from error
         raise
-
-
-def put_in_place(partial: Path, final: Path) -> None:
-    """Give the file its final name; durable when this returns, with the folders that hold it."""
-    partial.rename(final)
-    _sync(final.parent)
-    # Any of these may be new as well; one that cannot be opened was not made by us.
-    with suppress(PermissionError):
-        for folder in final.parent.parents:
-            _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,15 +9,21 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from dbplatform.postgres.words import ColumnName, IntervalWords, Policy, RelationName
+from dbplatform.storage.place import S3_SCHEME
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")
 
 
-def _folder(value: str) -> str:
-    """A folder has a slash or begins with a dot or tilde; a bare name would be a table."""
+def _destination(value: str) -> str:
+    """A bucket, or a folder, which has a slash or begins with a dot or tilde; a bare name would be a table."""
     scheme = _SCHEME.match(value)
     if scheme:
-        raise ValueError(f"archiving to {scheme[1]}:// is not built yet; write a folder, such as ./archives")
+        if not value.startswith(S3_SCHEME):
+            raise ValueError(f"archiving to {scheme[1]}:// is not built yet; write s3://bucket/prefix or a folder")
+        if not _BUCKET.match(value):
+            raise ValueError(f"{value!r} names no bucket; write s3://bucket/prefix")
+        return value
     if "/" not in value and not value.startswith((".", "~")):
         raise ValueError("archiving to a table is not built yet; write a folder with a slash, such as ./archives")
     return value
@@ -40,8 +46,9 @@ class ArchivePolicy(Policy):
     where: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
         default=None, description="A condition in SQL on the row, beside its age or instead of it: status = 'done'."
     )
-    to: Annotated[str, AfterValidator(_folder)] | None = Field(
-        default=None, description="The folder for the files; left out: archives below DBPLATFORM_HOME."
+    to: Annotated[str, AfterValidator(_destination)] | None = Field(
+        default=None,
+        description="Where the files go: a folder or s3://bucket/prefix; left out: archives below DBPLATFORM_HOME.",
     )
 
     @model_validator(mode="after")
@@ -58,6 +65,8 @@ class ArchivePolicy(Policy):
         age = f"{self.column} is older than {self.older_than}" if self.older_than is not None else None
         return " and ".join(words for words in (age, self.where) if words is not None)
 
-    def folder(self, *, base: Path, default: Path) -> Path:
-        """The declared folder, a relative one taken from ``base``; ``default`` where none is declared."""
-        return default if self.to is None else (base / Path(self.to).expanduser()).absolute()
+    def destination(self, *, base: Path, default: Path) -> str:
+        """``s3://bucket/prefix``, or the absolute folder: a relative one is taken from ``base``."""
+        if self.to is None:
+            return str(default.absolute())
+        return self.to if self.to.startswith(S3_SCHEME) else str((base / Path(self.to).expanduser()).absolute())

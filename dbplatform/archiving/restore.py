@@ -24,7 +24,7 @@ from dbplatform.archiving.errors import (
     RestoreFailed,
     RestorePartitionMissing,
 )
-from dbplatform.archiving.parquet import ArchiveReader, Metadata, first_line, require_sha256
+from dbplatform.archiving.parquet import ArchiveReader, Metadata, first_line, reading
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.shape import read_columns
 from dbplatform.archiving.staging import Staging, staging
@@ -95,10 +95,9 @@ def restore_archive(
     """
     entry = catalogue.get_archive(ledger, database, archive_id)
     with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
-        require_sha256(entry.path, entry.sha256)
         source = Relation.parse(entry.table)
         target = source if into is None else into
-        with ArchiveReader(entry.path) as reader:
+        with reading(entry.location, entry.sha256) as reader:
             try:
                 report = _restore(connection, entry, reader, source, target)
             except (psycopg.IntegrityError, psycopg.DataError) as error:

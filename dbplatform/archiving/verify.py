@@ -1,14 +1,12 @@
-"""Step two: the file is read again from the disk, loaded with the table's own types, and compared with the snapshot."""
+"""Step two: the file is read from its place, loaded with the table's own types, and compared with the snapshot."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import psycopg
 
 from dbplatform.archiving.content import RowSums
 from dbplatform.archiving.errors import ArchiveTableChanged, ReadBackDiffers
-from dbplatform.archiving.parquet import ArchiveReader, Metadata, first_line, require_sha256
+from dbplatform.archiving.parquet import Metadata, first_line, reading
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.shape import Column, TableShape
 from dbplatform.archiving.staging import staging
@@ -16,16 +14,15 @@ from dbplatform.postgres.connection import AutocommitConnection
 
 
 def read_back(
-    connection: AutocommitConnection, shape: TableShape, path: Path, *, sha256: str, rows: int, content_hash: str
+    connection: AutocommitConnection, shape: TableShape, location: str, *, sha256: str, rows: int, content_hash: str
 ) -> None:
     """Raise ``ReadBackDiffers`` or ``ArchiveDamaged`` unless the file gives back exactly the exported rows.
 
     Every value is read by the server from the file into a temporary table of the table's own types and hashed there.
     Writes nothing that outlives the session. Raises ``ArchiveTableChanged`` too.
     """
-    require_sha256(path, sha256)
     sums = RowSums()
-    with ArchiveReader(path) as reader:
+    with reading(location, sha256) as reader:
         require_same_columns(shape, reader.metadata)
         name = reader.metadata.name
         with staging(connection, shape.table, shape.names) as stage:
@@ -33,13 +30,13 @@ def read_back(
                 try:
                     stage.replace(block)
                 except psycopg.DataError as error:
-                    raise _differs(path, f"PostgreSQL does not take a value ({first_line(error)})") from error
+                    raise _differs(location, f"PostgreSQL does not take a value ({first_line(error)})") from error
                 sums += stage.sums()
                 reached(name, "read back", sums.rows, rows)
     if sums.rows != rows:
-        raise _differs(path, f"{sums.rows} rows instead of {rows}")
+        raise _differs(location, f"{sums.rows} rows instead of {rows}")
     if sums.hash != content_hash:
-        raise _differs(path, f"the content hash {sums.hash} instead of {content_hash}")
+        raise _differs(location, f"the content hash {sums.hash} instead of {content_hash}")
 
 
 def require_same_columns(shape: TableShape, metadata: Metadata) -> None:
@@ -63,5 +60,5 @@ def require_same_columns(shape: TableShape, metadata: Metadata) -> None:
         )
 
 
-def _differs(path: Path, reason: str) -> ReadBackDiffers:
-    return ReadBackDiffers(path=str(path), reason=reason, hint="Keep the file and report it; the rows are all there.")
+def _differs(location: str, reason: str) -> ReadBackDiffers:
+    return ReadBackDiffers(path=location, reason=reason, hint="Keep the file and report it; the rows are all there.")

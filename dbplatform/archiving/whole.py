@@ -11,7 +11,7 @@ from psycopg import sql
 from dbplatform.archiving.catalogue import ArchiveEntry, list_archives
 from dbplatform.archiving.content import be_exact, row_text, same_key
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveTableChanged
-from dbplatform.archiving.parquet import ArchiveReader, require_sha256
+from dbplatform.archiving.parquet import reading
 from dbplatform.archiving.shape import TableShape, read_shape
 from dbplatform.archiving.staging import staging
 from dbplatform.archiving.verify import require_same_columns
@@ -78,8 +78,7 @@ def _find(connection: AutocommitConnection, shape: TableShape, entry: ArchiveEnt
     statement = sql.SQL("insert into {found} select {key} from {table} as t join {stage} as x on {match} and {same}")
     with connection.transaction():
         be_exact(connection)
-        require_sha256(entry.path, entry.sha256)
-        with ArchiveReader(entry.path) as reader, staging(connection, shape.table, shape.names) as stage:
+        with reading(entry.location, entry.sha256) as reader, staging(connection, shape.table, shape.names) as stage:
             require_same_columns(shape, reader.metadata)
             for block in reader.blocks():
                 stage.replace(block)

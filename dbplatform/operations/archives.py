@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from dbplatform.archiving import catalogue, restore, whole
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
@@ -24,6 +23,7 @@ from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import AutocommitConnection, connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.storage.place import Place, place_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_
             connection,
             policy,
             platform.ledger,
-            folder_of(platform, policy),
+            place_of(platform, policy),
             database=declared.name,
             proof=_proof(platform, declared, policy),
             recheck=lambda: _proof(platform, declared, policy),
@@ -169,9 +169,14 @@ def archived_whole(
         return whole.archived_whole(session, platform.ledger, database=declared.name, table=of, partition=partition)
 
 
-def folder_of(platform: Platform, policy: ArchivePolicy) -> Path:
-    """Where the files of an archive lie."""
-    return policy.folder(base=platform.project.root, default=platform.home.archives)
+def destination_of(platform: Platform, policy: ArchivePolicy) -> str:
+    """Where the files of an archive lie: an absolute folder, or ``s3://bucket/prefix``."""
+    return policy.destination(base=platform.project.root, default=platform.home.archives)
+
+
+def place_of(platform: Platform, policy: ArchivePolicy) -> Place:
+    """The same, to write there; files for a bucket are written first in a folder of ours."""
+    return place_at(destination_of(platform, policy), work=platform.home.archives / ".uploads")
 
 
 def _proof(platform: Platform, declared: Declared, policy: ArchivePolicy) -> ProvenSnapshot | None:

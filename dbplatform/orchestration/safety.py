@@ -132,9 +132,13 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
                 "rows not proven": report.uncovered,
                 "rows in archives": standing.rows,
                 "files": len(standing.archives),
-                **({"newest file": dg.MetadataValue.path(standing.newest.location)} if standing.newest else {}),
+                **({"newest file": _file(standing.newest.location)} if standing.newest else {}),
                 **table_metadata("new files", found, ("id", "rows", "bytes", "sha256", "status", "location")),
             }
         )
 
     return archive
+
+
+def _file(location: str) -> dg.MetadataValue[Any]:
+    return dg.MetadataValue.url(location) if "://" in location else dg.MetadataValue.path(location)

@@ -24,6 +24,8 @@ from dbplatform.archiving.restore import RestoreReport, restore_archive
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.storage.folder import FolderPlace
+from dbplatform.storage.place import Place
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 DATABASE = "shop"
@@ -78,7 +80,7 @@ def policy(table: str = "orders", column: str = "at", **fields: Any) -> ArchiveP
 def archive(
     target: Target,
     ledger: Ledger,
-    folder: Path,
+    place: Path | Place,
     declared: ArchivePolicy | None = None,
     *,
     proof: ProvenSnapshot | None = None,
@@ -92,7 +94,7 @@ def archive(
             connection,
             declared or policy(),
             ledger,
-            folder,
+            FolderPlace(place) if isinstance(place, Path) else place,
             database=DATABASE,
             proof=given,
             now=options.pop("now", NOW),
@@ -143,7 +145,7 @@ def killed(
     verb: str,
     target: Target,
     ledger: Ledger,
-    folder: Path,
+    place: Path | Place,
     proof: ProvenSnapshot,
     point: str,
     done: int,
@@ -152,7 +154,9 @@ def killed(
     """Run the work in a process of its own that dies by SIGKILL at the point."""
     processes = get_context("forkserver")
     processes.set_forkserver_preload([__name__])  # the imports are paid for once
-    arguments = (verb, target.url, ledger.target.url, folder, proof, point, done, archive_id)
+    # The server of forks keeps the environment that it began with.
+    storage = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    arguments = (verb, target.url, ledger.target.url, place, proof, point, done, archive_id, storage)
     process = processes.Process(target=_die_at, args=arguments)
     process.start()
     process.join()
@@ -174,12 +178,14 @@ def _die_at(
     verb: str,
     url: str,
     ledger_url: str,
-    folder: Path,
+    place: Path | Place,
     proof: ProvenSnapshot,
     point: str,
     done: int,
     archive_id: str,
+    storage: dict[str, str],
 ) -> None:
+    os.environ.update(storage)
     export.BLOCK_ROWS = 300
     target, ledger = Target(DATABASE, url), Ledger(Target("ledger", ledger_url))
 
@@ -188,6 +194,6 @@ def _die_at(
 
     with at(point, die, done):
         if verb == "archive":
-            archive(target, ledger, folder, proof=proof)
+            archive(target, ledger, place, proof=proof)
         else:
             restore(target, ledger, archive_id)

@@ -24,6 +24,7 @@ from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
+from dbplatform.storage.folder import FolderPlace
 from dbplatform_tests.postgres.archiving_support import (
     DATABASE,
     NOW,
@@ -259,7 +260,14 @@ def test_without_a_proof_of_this_database_nothing_is_deleted(
     given = None if wrong == "none" else type(good)(**{**_fields(good), **fields[wrong]})
     with connect(database, work="test") as connection, pytest.raises(errors.NotProven) as caught:
         apply_archive(
-            connection, policy(), ledger, tmp_path, database=DATABASE, proof=given, recheck=lambda: given, now=NOW
+            connection,
+            policy(),
+            ledger,
+            FolderPlace(tmp_path),
+            database=DATABASE,
+            proof=given,
+            recheck=lambda: given,
+            now=NOW,
         )
     assert "dbplatform drill shop" in str(caught.value)
     assert (count(database), list(tmp_path.iterdir())) == (1000, [])

@@ -31,7 +31,8 @@ def test_every_field_is_described() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"to": "s3://bucket/prefix"}, "archiving to s3:// is not built yet"),
+        ({"to": "s3://"}, "names no bucket"),
+        ({"to": "s3://A/b"}, "names no bucket"),
         ({"to": "GS://bucket"}, "archiving to GS:// is not built yet"),
         ({"to": "archive_flights"}, "archiving to a table is not built yet"),
         ({"to": "history.flights"}, "archiving to a table is not built yet"),
@@ -53,14 +54,15 @@ def test_a_mistake_is_refused_in_words(given: dict[str, Any], words: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("to", "folder"),
+    ("to", "destination"),
     [
         (None, "/home/archives"),
         ("./archives", "/project/archives"),
         ("data/old", "/project/data/old"),
         ("/mnt/x", "/mnt/x"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
     ],
 )
-def test_a_folder_is_taken_from_the_declarations_own(to: str | None, folder: str) -> None:
+def test_a_folder_is_taken_from_the_declarations_own(to: str | None, destination: str) -> None:
     policy = ArchivePolicy(**{**GOOD, "to": to})
-    assert policy.folder(base=Path("/project"), default=Path("/home/archives")) == Path(folder)
+    assert policy.destination(base=Path("/project"), default=Path("/home/archives")) == destination

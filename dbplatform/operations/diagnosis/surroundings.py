@@ -17,6 +17,7 @@ from dbplatform.operations.diagnosis.model import Finding, Patient, error, not_c
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target, connect_plainly
 from dbplatform.postgres.programs import find_programs
+from dbplatform.storage.place import S3_SCHEME, StorageFailed
 
 _LEDGER = "DBPLATFORM_LEDGER_URL"
 #: Below these the home is nearly full, or as good as full.
@@ -131,18 +132,32 @@ def channels(platform: Platform, declared: Declared) -> Iterator[Finding]:
 
 
 def destinations(platform: Platform, declared: Declared) -> Iterator[Finding]:
-    """The folders of backups and archives: can they be written? Nothing is made there."""
+    """The folders of backups and archives: can they be written? Does the bucket answer? Nothing is made there."""
     named: dict[str, Path] = {}
     if declared.database.backups is not None:
         named["backup folder"] = backups.folder_of(platform, declared.database.backups)
     for archive in declared.database.archives:
-        named[f"folder of archive {archive.name}"] = archives.folder_of(platform, archive)
+        to = archives.destination_of(platform, archive)
+        if to.startswith(S3_SCHEME):
+            yield _bucket(to, f"bucket of archive {archive.name}")
+        else:
+            named[f"folder of archive {archive.name}"] = Path(to)
     for what, folder in named.items():
         trouble = _cannot_write(folder)
         if trouble:
             yield error(trouble, "Give yourself the right to write there, or declare another folder.", probe=what)
         else:
             yield ok(f"{folder}, {size_words(_free(folder))} free", probe=what)
+
+
+def _bucket(location: str, probe: str) -> Finding:
+    from dbplatform.storage.s3 import require_bucket  # boto3 is slow to import
+
+    try:
+        require_bucket(location)
+    except StorageFailed as failure:
+        return error(failure.message, failure.hint, probe=probe)
+    return ok(f"{location} answers", probe=probe)
 
 
 def room_for_backup(patient: Patient) -> Iterator[Finding]:

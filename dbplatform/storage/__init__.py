@@ -1,0 +1,1 @@
+"""Where whole files are kept: folders and S3 buckets, behind one small interface."""

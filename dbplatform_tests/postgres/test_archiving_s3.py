@@ -1,0 +1,237 @@
+"""Archives in a bucket: the same proof as in a folder, also while the storage fails at random."""
+
+from __future__ import annotations
+
+import os
+import random
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dbplatform.archiving import errors
+from dbplatform.archiving.catalogue import list_archives, verify_archive
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres import catalog
+from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.storage import s3
+from dbplatform.storage.place import StorageFailed, exists, opened
+from dbplatform.storage.s3 import S3Place
+from dbplatform_tests.drills.matrix import cases
+from dbplatform_tests.postgres.archiving_support import (
+    DATABASE,
+    ORDERS,
+    archive,
+    ask,
+    fill,
+    killed,
+    only,
+    prove,
+    restore,
+)
+from dbplatform_tests.s3 import Fate, s3_server, unreliable
+
+#: The least that S3 takes for a part that is not the last.
+PART = 5 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def place(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Place:
+    """A prefix of a new bucket."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = f"archives-{uuid.uuid4().hex[:12]}"
+    s3.client().create_bucket(Bucket=bucket)
+    return S3Place.at(f"s3://{bucket}/cold/", work=tmp_path / "work")
+
+
+def keys(place: S3Place) -> list[str]:
+    found = s3.client().list_objects_v2(Bucket=place.bucket)
+    return [one["Key"] for one in found.get("Contents", [])]
+
+
+def uploads(place: S3Place) -> list[str]:
+    """The keys of uploads that were begun and have not ended."""
+    return [one["Key"] for one in s3.client().list_multipart_uploads(Bucket=place.bucket).get("Uploads", [])]
+
+
+def content(target: Target) -> str:
+    with connect(target, work="look") as connection:
+        return catalog.content_hash(connection, Relation.parse("orders"))
+
+
+def put(place: S3Place, name: str, data: bytes) -> None:
+    place.partial(name).parent.mkdir(parents=True, exist_ok=True)
+    place.partial(name).write_bytes(data)
+    place.complete(name)
+
+
+def test_an_archive_in_a_bucket_and_its_restore_give_the_same_content_hash(
+    database: Target, ledger: Ledger, place: S3Place
+) -> None:
+    fill(database, ORDERS)
+    before = content(database)
+    assert archive(database, ledger, place).deleted == 700
+    entry = only(ledger)
+    assert entry.location == f"s3://{place.bucket}/cold/{DATABASE}/old/{entry.id}.parquet"
+    assert keys(place) == [f"cold/{DATABASE}/old/{entry.id}.parquet"]
+    assert [path for path in place.work.rglob("*") if path.is_file()] == [], "nothing is left on the local disk"
+    assert verify_archive(ledger, DATABASE, entry.id).passed
+    assert restore(database, ledger, entry.id).restored == 700
+    assert content(database) == before
+
+
+def test_a_large_file_goes_up_in_parts_and_comes_back(place: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", PART)
+    data = os.urandom(2 * PART + 17)
+    put(place, "a/b.parquet", data)
+    head = s3.client().head_object(Bucket=place.bucket, Key="cold/a/b.parquet")
+    assert head["ETag"].strip('"').endswith("-3"), "three parts"
+    with opened(place.location("a/b.parquet")) as file:
+        assert file.read() == data
+
+
+def test_an_object_that_was_changed_is_found_before_a_row_is_deleted(
+    database: Target, ledger: Ledger, place: S3Place
+) -> None:
+    fill(database, ORDERS)
+    with pytest.raises(errors.NotProven):
+        archive(database, ledger, place, recheck=lambda: None)
+    with opened(only(ledger).location) as file:
+        data = bytearray(file.read())
+    data[len(data) // 2] ^= 1
+    (key,) = keys(place)
+    s3.client().put_object(Bucket=place.bucket, Key=key, Body=bytes(data))
+    with pytest.raises(errors.ArchiveDamaged, match="SHA-256 differs"):
+        archive(database, ledger, place)
+    assert ask(database, "select count(*) from orders") == 1000
+    assert not verify_archive(ledger, DATABASE, only(ledger).id).passed
+
+
+def test_an_object_that_is_gone_is_damage_and_an_export_without_it_begins_anew(
+    database: Target, ledger: Ledger, place: S3Place
+) -> None:
+    fill(database, ORDERS)
+    with pytest.raises(errors.NotProven):
+        archive(database, ledger, place, recheck=lambda: None)
+    s3.client().delete_object(Bucket=place.bucket, Key=keys(place)[0])
+    assert "there is no object" in str(verify_archive(ledger, DATABASE, only(ledger).id).problem)
+    assert archive(database, ledger, place).deleted == 700
+    assert only(ledger).status == "deleted"
+
+
+def test_without_the_bucket_nothing_is_deleted_or_listed(database: Target, ledger: Ledger, place: S3Place) -> None:
+    fill(database, ORDERS)
+    elsewhere = S3Place(bucket="no-such-bucket", prefix="", work=place.work)
+    with pytest.raises(errors.ArchiveNotWritten, match="s3://no-such-bucket/shop/old") as caught:
+        archive(database, ledger, elsewhere)
+    assert "Nothing was deleted" in str(caught.value)
+    assert (ask(database, "select count(*) from orders"), list_archives(ledger, DATABASE)) == (1000, [])
+    assert [path for path in place.work.rglob("*") if path.is_file()] == []
+    assert archive(database, ledger, place).deleted == 700
+
+
+def test_a_bucket_is_asked_for_without_writing_to_it(place: S3Place) -> None:
+    s3.require_bucket(place.location(""))
+    with pytest.raises(StorageFailed, match="there is no bucket no-such-bucket"):
+        s3.require_bucket("s3://no-such-bucket/cold")
+    assert keys(place) == []
+
+
+def test_a_storage_that_does_not_answer_is_no_damage(
+    database: Target, ledger: Ledger, place: S3Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database, ORDERS)
+    archive(database, ledger, place)
+    monkeypatch.setattr(s3, "TRIES", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    with pytest.raises(StorageFailed, match="Could not connect"):
+        verify_archive(ledger, DATABASE, only(ledger).id)
+
+
+@pytest.mark.parametrize("seed", cases(*range(6), sample=(0,)))
+def test_a_storage_that_fails_at_random_loses_and_doubles_nothing(
+    database: Target, ledger: Ledger, place: S3Place, endpoint: str, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    fill(database, ORDERS)
+    before = content(database)
+    chance = random.Random(seed)
+
+    def fate(method: str, path: str) -> Fate:
+        return chance.choices(("answered", "refused", "cut", "truncated"), weights=(6, 2, 1, 1))[0]
+
+    monkeypatch.setattr(s3, "TRIES", 3)
+    with unreliable(endpoint, fate) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        for _ in range(10):
+            try:
+                archive(database, ledger, place)
+            except (errors.ArchiveNotWritten, errors.ArchiveDamaged, StorageFailed):
+                assert ask(database, "select count(*) from orders") == 1000, "it failed before the delete step"
+            if ask(database, "select count(*) from orders") == 300:
+                break
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    archive(database, ledger, place)
+    entry = only(ledger)
+    assert (entry.status, entry.deleted_rows) == ("deleted", 700)
+    assert restore(database, ledger, entry.id).restored == 700
+    assert content(database) == before
+
+
+def test_parts_of_an_upload_that_fails_are_taken_back(
+    place: S3Place, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", PART)
+    monkeypatch.setattr(s3, "TRIES", 1)
+    with unreliable(endpoint, lambda _, path: "refused" if "partNumber=2" in path else "answered") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        with pytest.raises(StorageFailed):
+            put(place, "x.parquet", os.urandom(2 * PART + 1))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    assert not exists(place.location("x.parquet"))
+    assert (keys(place), uploads(place)) == ([], [])
+
+
+def test_what_a_killed_upload_leaves_is_discarded(place: S3Place) -> None:
+    s3.client().create_multipart_upload(Bucket=place.bucket, Key="cold/x.parquet")
+    place.partial("x.parquet").parent.mkdir(parents=True)
+    place.partial("x.parquet").write_bytes(b"half")
+    place.discard("x.parquet")
+    assert (uploads(place), place.partial("x.parquet").exists()) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("point", "done", "listed"),
+    cases(
+        ("export", 600, []),
+        ("write", 0, []),
+        ("rename", 0, []),
+        ("record", 0, ["exported"]),
+        ("batch", 350, ["verified"]),
+        ("finish", 0, ["verified"]),
+        sample=("rename",),
+    ),
+)
+def test_an_archive_into_a_bucket_killed_here_is_finished_by_the_next_run(
+    database: Target, ledger: Ledger, place: S3Place, point: str, done: int, listed: list[str]
+) -> None:
+    fill(database, ORDERS)
+    before, proof = content(database), prove(database)
+    killed("archive", database, ledger, place, proof, point, done)
+    assert [entry.status for entry in list_archives(ledger, DATABASE)] == listed
+    archive(database, ledger, place, proof=proof)
+    entry = only(ledger)
+    assert (entry.deleted_rows, len(keys(place)), uploads(place)) == (700, 1, [])
+    assert [path for path in place.work.rglob("*") if path.is_file()] == []
+    assert restore(database, ledger, entry.id).restored == 700
+    assert content(database) == before
