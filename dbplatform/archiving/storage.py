@@ -71,6 +71,7 @@ REFUSED: dict[str, str] = {
             "pg_brin_bloom_summary",
             "pg_brin_minmax_multi_summary",
             "pg_ddl_command",
+            "gtsvector",
         ),
         INTERNAL,
     ),
