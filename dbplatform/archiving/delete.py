@@ -2,9 +2,12 @@
 
 A row is deleted when it has the key *and* the whole contents of the exported row and the proven backup holds this very
 version of it. The predicate of the policy is never asked again: a row that has begun to match since is not in the file
-and cannot be touched. Rows are locked first (FOR UPDATE) and judged by a later statement, which therefore sees every
-row of another table that has come to refer to them: their writers held FOR KEY SHARE on the row (manual: "13.3.2
-Row-Level Locks"). Otherwise ON DELETE CASCADE would take rows that are in no archive.
+and cannot be touched. A row that others change at that moment is judged again as they leave it (manual: "13.2.1 Read
+Committed Isolation Level").
+
+Where other tables refer to the table, rows are locked first (FOR UPDATE) and judged by a later statement, which
+therefore sees every row of another table that has come to refer to them: their writers held FOR KEY SHARE on the row
+(manual: "13.3.2 Row-Level Locks"). Otherwise ON DELETE CASCADE would take rows that are in no archive.
 """
 
 from __future__ import annotations
@@ -84,6 +87,11 @@ class _Pace:
         return True
 
 
+#: A batch is some thousand rows of a large table, each found by its key. The planner may guess that so many are found
+#: faster by reading the whole table, for each batch again.
+_BY_KEY = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
     connection: AutocommitConnection
@@ -110,7 +118,7 @@ def delete_rows(
 ) -> None:
     """Delete the exported rows that are still what they were, from where the last call stopped.
 
-    The file's SHA-256 is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, its rows FOR UPDATE)
+    The file's SHA-256 is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, row locks)
     that also records what became of every row: ``records.read_progress`` and ``records.kept_counts`` tell. Triggers
     fire. Raises ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn`` and ``LockNotAcquired``; the batches
     before stay.
@@ -136,6 +144,7 @@ def delete_rows(
             )
             for block in reader.blocks(start=position):
                 stage.replace(block)
+                stage.analyze()
                 end = block.first + block.rows
                 while position < end:
                     position = _batch(work, position, end, clock)
@@ -164,7 +173,7 @@ def _batch(work: _Work, first: int, block_end: int, clock: Callable[[], float]) 
 
 
 def _deal_with(work: _Work, first: int, end: int) -> None:
-    """One transaction: lock, delete, account for every row, advance."""
+    """One transaction: lock where others refer to the rows, delete, account for every row, advance."""
     connection, shape, stage = work.connection, work.shape, work.stage
     connection.execute("select set_config('lock_timeout', %s, true)", (str(work.pace.throttle.lock_timeout_ms),))
     be_exact(connection)
@@ -173,14 +182,17 @@ def _deal_with(work: _Work, first: int, end: int) -> None:
     # No foreign key can be added, and the table not be swapped for another, until this transaction ends.
     connection.execute(sql.SQL("lock table {} in row exclusive mode").format(table))
     _require_same_table(work)
+    for setting in _BY_KEY:
+        connection.execute("select set_config(%s, 'off', true)", (setting,))
     match = same_key(shape.key, "t", "x")
     among = stage.between(first, end)
-    connection.execute(
-        sql.SQL("select 1 from {} as t join {} as x on {} where {} for update of t").format(
-            table, stage.table, match, among
-        )
-    )
     references = read_references(connection, shape.oid)
+    if references:
+        connection.execute(
+            sql.SQL("select 1 from {} as t join {} as x on {} where {} for update of t").format(
+                table, stage.table, match, among
+            )
+        )
     same = sql.SQL("{} = {}").format(row_text(shape.names, "t"), row_text(shape.names, "x"))
     held = covered(work.proof, "t")
     referred = sql.SQL("({})").format(

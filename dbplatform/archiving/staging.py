@@ -55,7 +55,6 @@ class Staging:
         """Load the rows of a block in place of those that are there."""
         self.connection.execute(sql.SQL("truncate {}").format(_TABLE))
         self.add(block)
-        self.analyze()
 
     def analyze(self) -> None:
         """Let the planner know how few rows a batch of it is."""

@@ -82,6 +82,7 @@ def _find(connection: AutocommitConnection, shape: TableShape, entry: ArchiveEnt
             require_same_columns(shape, reader.metadata)
             for block in reader.blocks():
                 stage.replace(block)
+                stage.analyze()
                 connection.execute(
                     statement.format(
                         found=_FOUND,
