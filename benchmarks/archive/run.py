@@ -36,7 +36,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dbplatform.archiving.apply import apply_archive
-from dbplatform.archiving.delete import BRISK
+from dbplatform.archiving.pace import BRISK
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot
 from dbplatform.home import Home

@@ -18,9 +18,10 @@ from typing import Any
 
 from dbplatform.archiving import catalogue, records
 from dbplatform.archiving.catalogue import ArchiveEntry
-from dbplatform.archiving.delete import GENTLE, Throttle, delete_rows
+from dbplatform.archiving.delete import delete_rows
 from dbplatform.archiving.errors import ArchiveMovedOn
 from dbplatform.archiving.export import export, file_name
+from dbplatform.archiving.pace import GENTLE, Throttle
 from dbplatform.archiving.plan import plan_archive
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.policy import ArchivePolicy
@@ -97,8 +98,9 @@ def apply_archive(
     Under the advisory lock ``archive``. An interrupted archive of the same name is finished first. The proof must be of
     a backup that holds the whole table; it is asked for again (``recheck``) right before rows are deleted, and judged
     for every row. Raises ``NotProven``, what ``plan_archive`` raises, ``ArchiveNotWritten``, ``StorageFailed``,
-    ``ReadBackDiffers``, ``ArchiveDamaged``, ``ArchiveTableChanged`` and ``LockNotAcquired``: in every case each row is
-    in the table, or in a file that the ledger lists, and never counted twice. Can be run again at any time.
+    ``ReadBackDiffers``, ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ReplicaBehind`` and ``LockNotAcquired``: in
+    every case each row is in the table, or in a file that the ledger lists, and never counted twice. Can be run again
+    at any time.
     """
     with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
         proof = require_proof(connection, proof, table=policy.table, database=database)

@@ -12,11 +12,10 @@ therefore sees every row of another table that has come to refer to them: their 
 
 from __future__ import annotations
 
-import random
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import psycopg
@@ -25,6 +24,7 @@ from psycopg import sql
 from dbplatform.archiving import records
 from dbplatform.archiving.content import be_durable, be_exact, row_text, same_key
 from dbplatform.archiving.errors import ArchiveTableChanged
+from dbplatform.archiving.pace import GENTLE, Pace, Throttle
 from dbplatform.archiving.parquet import reading
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
@@ -34,58 +34,6 @@ from dbplatform.archiving.staging import Staging, staging
 from dbplatform.archiving.verify import require_same_columns
 from dbplatform.errors import LockNotAcquired
 from dbplatform.postgres.connection import AutocommitConnection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Throttle:
-    """How gently rows are deleted. After each batch: a pause of ``pause_s`` and ``rest`` times as long as it took.
-
-    A batch that waits longer than ``lock_timeout_ms`` is rolled back, halved and tried again, up to ``tries`` times in
-    a row; after 20 that succeed in a row the batch is doubled, up to ``most_rows``.
-    """
-
-    batch_rows: int = 500
-    most_rows: int = 10_000
-    pause_s: float = 0.2
-    rest: float = 1.0
-    lock_timeout_ms: int = 2000
-    tries: int = 8
-
-
-GENTLE = Throttle()
-#: Where nobody is disturbed: a batch costs two plans and a commit, which on a partitioned table is most of a small one.
-BRISK = Throttle(batch_rows=10_000, pause_s=0.0, rest=0.0)
-_SUCCESSES = 20
-
-
-@dataclass(slots=True, kw_only=True)
-class _Pace:
-    """The size of the next batch, from how the last ones went."""
-
-    throttle: Throttle
-    sleep: Callable[[float], None]
-    rows: int = field(init=False)
-    successes: int = 0
-    failures: int = 0
-
-    def __post_init__(self) -> None:
-        self.rows = self.throttle.batch_rows
-
-    def succeeded(self, seconds: float) -> None:
-        self.successes, self.failures = self.successes + 1, 0
-        if self.successes == _SUCCESSES:
-            self.rows, self.successes = min(self.rows * 2, self.throttle.most_rows), 0
-        self.sleep(self.throttle.pause_s + self.throttle.rest * seconds)
-
-    def failed(self) -> bool:
-        """Whether to try again."""
-        self.successes, self.failures = 0, self.failures + 1
-        self.rows = max(self.rows // 2, 1)
-        if self.failures >= self.throttle.tries:
-            return False
-        self.sleep(self.throttle.pause_s * 2**self.failures * random.uniform(0.8, 1.2))
-        return True
-
 
 #: A batch is some thousand rows of a large table, each found by its key. The planner may guess that so many are found
 #: faster by reading the whole table, for each batch again.
@@ -100,7 +48,7 @@ class _Work:
     name: str
     proof: ProvenSnapshot
     stage: Staging
-    pace: _Pace
+    pace: Pace
     total: int
 
 
@@ -120,13 +68,14 @@ def delete_rows(
 
     The file's SHA-256 is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, row locks)
     that also records what became of every row: ``records.read_progress`` and ``records.kept_counts`` tell. Triggers
-    fire. Raises ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn`` and ``LockNotAcquired``; the batches
+    fire. Raises ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn``, ``ReplicaBehind`` and
+    ``LockNotAcquired``; the batches
     before stay.
     """
     stand = records.read_progress(connection, archive_id)
     assert stand is not None
     position = stand.position
-    pace = _Pace(throttle=throttle, sleep=sleep)
+    pace = Pace(throttle=throttle, sleep=sleep)
     with reading(location, sha256) as reader:
         require_same_columns(shape, reader.metadata)
         name, total = reader.metadata.name, reader.rows
@@ -147,6 +96,7 @@ def delete_rows(
                 stage.analyze()
                 end = block.first + block.rows
                 while position < end:
+                    pace.wait_for_replicas(connection, shape.table)
                     position = _batch(work, position, end, clock)
                     reached(name, "delete", position, total)
 

@@ -61,6 +61,10 @@ class ArchiveMovedOn(WorkError):
     """Another process works on the archive {archive}: row {expected} was next, but it stands at row {actual}."""
 
 
+class ReplicaBehind(WorkError):
+    """The replica {replica} still has {mb} MB of WAL to replay, so no more rows of {table} are deleted."""
+
+
 class UnknownArchive(UsageError):
     """The ledger has no archive {archive} of the database {database}."""
 

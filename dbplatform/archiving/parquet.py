@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -145,15 +146,29 @@ class ArchiveReader:
             self.rows = int(self._file.metadata.num_rows)
 
     def blocks(self, *, start: int = 0) -> Iterator[Block]:
-        """The blocks that hold the rows from place ``start`` on, the first perhaps with rows before it."""
-        first = 0
+        """The blocks that hold the rows from place ``start`` on, the first perhaps with rows before it.
+
+        The next one is read while the caller works with one, by a thread of its own.
+        """
+        wanted, first = [], 0
         for group in range(self._file.num_row_groups):
             rows = int(self._file.metadata.row_group(group).num_rows)
             if first + rows > start:
-                with self._reading():
-                    csv = _csv(self._file.read_row_group(group), self.metadata.columns, first)
-                yield Block(first, rows, csv)
+                wanted.append((group, first))
             first += rows
+        with ThreadPoolExecutor(max_workers=1) as ahead:
+            coming = None
+            for group, first in wanted:
+                ready, coming = coming, ahead.submit(self._block, group, first)
+                if ready is not None:
+                    yield ready.result()
+            if coming is not None:
+                yield coming.result()
+
+    def _block(self, group: int, first: int) -> Block:
+        with self._reading():
+            table = self._file.read_row_group(group)
+            return Block(first, table.num_rows, _csv(table, self.metadata.columns, first))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

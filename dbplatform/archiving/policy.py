@@ -51,6 +51,10 @@ class ArchivePolicy(Policy):
         description="Where the files go: a folder or s3://bucket/prefix; left out: archives below DBPLATFORM_HOME.",
     )
 
+    max_replica_lag_mb: int = Field(
+        default=50, ge=1, description="No batch is deleted while a replica has more MB of WAL than this to replay."
+    )
+
     @model_validator(mode="after")
     def _says_which_rows(self) -> ArchivePolicy:
         if (self.column is None) != (self.older_than is None):

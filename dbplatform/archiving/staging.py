@@ -74,8 +74,13 @@ class Staging:
 
 
 @contextmanager
-def staging(connection: AutocommitConnection, like: Relation, names: Sequence[str]) -> Iterator[Staging]:
-    """An empty temporary table with the columns ``names`` of ``like`` and without its constraints."""
+def staging(
+    connection: AutocommitConnection, like: Relation, names: Sequence[str], *, by_place: bool = True
+) -> Iterator[Staging]:
+    """An empty temporary table with the columns ``names`` of ``like`` and without its constraints.
+
+    ``by_place``: rows will be looked for by their place.
+    """
     place = "place"
     while place in names:
         place += "_"
@@ -89,7 +94,8 @@ def staging(connection: AutocommitConnection, like: Relation, names: Sequence[st
         )
     )
     try:
-        connection.execute(sql.SQL("create unique index on {} ({})").format(_TABLE, sql.Identifier(place)))
+        if by_place:
+            connection.execute(sql.SQL("create unique index on {} ({})").format(_TABLE, sql.Identifier(place)))
         yield Staging(connection=connection, names=tuple(names), place=sql.Identifier(place))
     finally:
         if not connection.closed:

@@ -25,7 +25,7 @@ def read_back(
     with reading(location, sha256) as reader:
         require_same_columns(shape, reader.metadata)
         name = reader.metadata.name
-        with staging(connection, shape.table, shape.names) as stage:
+        with staging(connection, shape.table, shape.names, by_place=False) as stage:
             for block in reader.blocks():
                 try:
                     stage.replace(block)

@@ -78,11 +78,13 @@ def _find(connection: AutocommitConnection, shape: TableShape, entry: ArchiveEnt
     statement = sql.SQL("insert into {found} select {key} from {table} as t join {stage} as x on {match} and {same}")
     with connection.transaction():
         be_exact(connection)
-        with reading(entry.location, entry.sha256) as reader, staging(connection, shape.table, shape.names) as stage:
+        with (
+            reading(entry.location, entry.sha256) as reader,
+            staging(connection, shape.table, shape.names, by_place=False) as stage,
+        ):
             require_same_columns(shape, reader.metadata)
             for block in reader.blocks():
                 stage.replace(block)
-                stage.analyze()
                 connection.execute(
                     statement.format(
                         found=_FOUND,

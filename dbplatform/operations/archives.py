@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dbplatform.archiving import catalogue, restore, whole
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
-from dbplatform.archiving.delete import BRISK, GENTLE
 from dbplatform.archiving.errors import ArchiveDamaged
+from dbplatform.archiving.pace import BRISK, GENTLE
 from dbplatform.archiving.plan import ArchivePlan, plan_archive
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot
@@ -92,7 +92,7 @@ def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_
             proof=_proof(platform, declared, policy),
             recheck=lambda: _proof(platform, declared, policy),
             now=datetime.now(UTC),
-            throttle=GENTLE if production else BRISK,
+            throttle=replace(GENTLE if production else BRISK, most_lag_bytes=policy.max_replica_lag_mb * 2**20),
         )
         summary.update(report.as_json())
         return report

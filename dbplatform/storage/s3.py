@@ -142,11 +142,14 @@ def _talking(location: str) -> Iterator[None]:
         if error.response.get("Error", {}).get("Code") in _NOT_FOUND:
             raise FileNotFoundError(f"there is no object {location}") from error
         raise _failed(location, error) from error
-    except (BotoCoreError, Boto3Error, OSError) as error:
+    except Boto3Error as error:
+        # It only says which file went where, which is known.
+        raise _failed(location, error.__context__ or error) from error
+    except (BotoCoreError, OSError) as error:
         raise _failed(location, error) from error
 
 
-def _failed(location: str, error: Exception) -> StorageFailed:
+def _failed(location: str, error: BaseException) -> StorageFailed:
     return StorageFailed(
         location=location,
         reason=(str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."),

@@ -17,7 +17,7 @@ from dbplatform import progress
 from dbplatform.archiving import export
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
 from dbplatform.archiving.catalogue import ArchiveEntry, list_archives
-from dbplatform.archiving.delete import Throttle
+from dbplatform.archiving.pace import Throttle
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot
 from dbplatform.archiving.restore import RestoreReport, restore_archive

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from dbplatform.archiving import errors
-from dbplatform.archiving.delete import Throttle
+from dbplatform.archiving.pace import Throttle
 from dbplatform.archiving.plan import plan_archive
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.ledger.ledger import Ledger

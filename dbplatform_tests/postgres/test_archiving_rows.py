@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dbplatform import progress
-from dbplatform.archiving import errors, export
+from dbplatform.archiving import errors, export, pace
 from dbplatform.archiving.apply import apply_archive
 from dbplatform.archiving.catalogue import list_archives, verify_archive
-from dbplatform.archiving.delete import Throttle
+from dbplatform.archiving.pace import Throttle
 from dbplatform.archiving.plan import plan_archive
 from dbplatform.errors import LockNotAcquired
 from dbplatform.ledger.ledger import Ledger
@@ -396,6 +396,53 @@ def test_batches_double_after_twenty_successes_and_pause_after_each(
     steps = [after - before for before, after in pairwise(dealt)]
     assert steps == [10] * 20 + [20] * 25
     assert pauses == [1.2] * 45
+
+
+def test_a_batch_that_took_long_is_followed_by_a_half_as_large(
+    database: Target, ledger: Ledger, tmp_path: Path
+) -> None:
+    fill(database, ORDERS)
+    dealt: list[int] = []
+
+    def listen(fact: progress.Progress) -> None:
+        if fact.task == "archive old delete":
+            dealt.append(fact.done)
+
+    with progress.listening(listen):
+        archive(
+            database,
+            ledger,
+            tmp_path,
+            throttle=Throttle(batch_rows=200, slow_s=0.5),
+            clock=iter(range(1000)).__next__,
+        )
+    assert [after - before for before, after in pairwise(dealt)][:6] == [200, 100, 50, 25, 12, 6]
+    assert only(ledger).deleted_rows == 700
+
+
+def test_no_row_leaves_while_a_replica_is_behind(
+    database: Target, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database, ORDERS)
+    with connect(database, work="test") as connection:
+        assert pace.farthest_behind(connection) is None, "this server has no replica"
+    behind = [("north", 60 * 2**20), ("north", 51 * 2**20), ("north", 50 * 2**20), None]
+    monkeypatch.setattr(pace, "farthest_behind", lambda _: behind.pop(0) if len(behind) > 1 else behind[0])
+    pauses: list[float] = []
+    archive(database, ledger, tmp_path, throttle=Throttle(batch_rows=700, pause_s=0, rest=0), sleep=pauses.append)
+    assert (pauses, count(database)) == ([1.0, 1.0, 0.0], 300)
+
+
+def test_a_replica_that_stays_behind_ends_the_run_and_the_next_goes_on(
+    database: Target, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database, ORDERS)
+    with monkeypatch.context() as patched:
+        patched.setattr(pace, "farthest_behind", lambda _: ("north", 60 * 2**20))
+        with pytest.raises(errors.ReplicaBehind, match="north still has 60 MB"):
+            archive(database, ledger, tmp_path, throttle=Throttle(lag_tries=3))
+    assert (count(database), only(ledger).status) == (1000, "verified")
+    assert archive(database, ledger, tmp_path).deleted == 700
 
 
 def test_two_at_once_archive_every_row_once(database: Target, ledger: Ledger, tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""How fast rows leave: the size of each batch, the pause after it, and the wait for replicas that fall behind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dbplatform.archiving.errors import ReplicaBehind
+from dbplatform.postgres.connection import AnyConnection
+from dbplatform.postgres.identifiers import Relation
+
+_BEHIND = """
+    select application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint
+    from pg_stat_replication where replay_lsn is not null order by 2 desc limit 1
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """How gently rows are deleted. After each batch: a pause of ``pause_s`` and ``rest`` times as long as it took.
+
+    A batch that waits longer than ``lock_timeout_ms`` is rolled back, halved and tried again, up to ``tries`` times in
+    a row; one that took longer than ``slow_s`` is followed by a half as large; after 20 that succeed in a row the batch
+    is doubled, up to ``most_rows``. No batch begins while a replica has more than ``most_lag_bytes`` of WAL to replay;
+    that is looked at once a second, up to ``lag_tries`` times.
+    """
+
+    batch_rows: int = 500
+    most_rows: int = 10_000
+    pause_s: float = 0.2
+    rest: float = 1.0
+    slow_s: float = 1.0
+    lock_timeout_ms: int = 2000
+    tries: int = 8
+    most_lag_bytes: int = 50 * 1024 * 1024
+    lag_tries: int = 600
+
+
+GENTLE = Throttle()
+#: Where nobody is disturbed: a batch costs two plans and a commit, which on a partitioned table is most of a small one.
+BRISK = Throttle(batch_rows=10_000, pause_s=0.0, rest=0.0)
+_SUCCESSES = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Pace:
+    """The size of the next batch, from how the last ones went."""
+
+    throttle: Throttle
+    sleep: Callable[[float], None]
+    rows: int = field(init=False)
+    successes: int = 0
+    failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.rows = self.throttle.batch_rows
+
+    def succeeded(self, seconds: float) -> None:
+        self.successes, self.failures = self.successes + 1, 0
+        if seconds > self.throttle.slow_s:
+            self.rows, self.successes = max(self.rows // 2, 1), 0
+        elif self.successes == _SUCCESSES:
+            self.rows, self.successes = min(self.rows * 2, self.throttle.most_rows), 0
+        self.sleep(self.throttle.pause_s + self.throttle.rest * seconds)
+
+    def failed(self) -> bool:
+        """Whether to try again."""
+        self.successes, self.failures = 0, self.failures + 1
+        self.rows = max(self.rows // 2, 1)
+        if self.failures >= self.throttle.tries:
+            return False
+        self.sleep(self.throttle.pause_s * 2**self.failures * random.uniform(0.8, 1.2))
+        return True
+
+    def wait_for_replicas(self, connection: AnyConnection, table: Relation) -> None:
+        """Return once no replica is too far behind. Raises ``ReplicaBehind``."""
+        tries = 0
+        while (behind := farthest_behind(connection)) is not None and behind[1] > self.throttle.most_lag_bytes:
+            if tries == self.throttle.lag_tries:
+                raise ReplicaBehind(
+                    replica=behind[0],
+                    mb=behind[1] // 2**20,
+                    table=str(table),
+                    hint="Mend it, or raise max_replica_lag_mb where it is late on purpose; then run it again.",
+                )
+            tries += 1
+            self.sleep(1.0)
+
+
+def farthest_behind(connection: AnyConnection) -> tuple[str, int] | None:
+    """The replica with the most WAL to replay, in bytes; None: there is none, or the user may not see it."""
+    row = connection.execute(_BEHIND).fetchone()
+    return None if row is None else (row[0], row[1])
