@@ -219,7 +219,7 @@ def _create(
         attach = sql.SQL("attach partition {} {}").format(new.relation.identifier, bounds)
         alter(connection, plan.table, attach)
         return new
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+    except psycopg.OperationalError:  # a lock that is tried for again, or the session is lost
         raise
     except psycopg.Error as error:
         raise PartitionFailed(

@@ -223,7 +223,7 @@ def _retire(patience: Patience, policy: PartitionPolicy, planned: Retirement) ->
         if left:
             return _became(planned, "detached", left)
         return _became(planned, "dropped", planned.reason)
-    except psycopg.errors.LockNotAvailable:
+    except psycopg.OperationalError:  # not refused: the session is lost, or the server is in need
         raise
     except psycopg.Error as error:
         words = ". ".join(filter(None, (error.diag.message_primary or str(error), error.diag.message_detail)))

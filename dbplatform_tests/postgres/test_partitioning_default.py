@@ -13,10 +13,11 @@ import pytest
 from dbplatform.errors import LockNotAcquired
 from dbplatform.partitioning.apply import PartitionReport, apply_partitions
 from dbplatform.partitioning.errors import RowsHeld
+from dbplatform.partitioning.move import move_rows
 from dbplatform.partitioning.plan import PartitionPlan, plan_partitions
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import content_hash
-from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.connection import AutocommitConnection, SessionLost, Target, connect
 from dbplatform.postgres.identifiers import Relation
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -136,6 +137,33 @@ def test_rows_that_come_between_plan_and_attachment_move_too(
     report = apply(connection).as_json()["tables"][0]
     assert [new["rows"] for new in report["create"]] == [0, 1, 0]
     assert one(connection, "select count(*) from sale where at >= '2026-04-01'") == 1
+
+
+def test_a_session_lost_in_the_middle_of_a_move_loses_and_doubles_no_row(
+    database: Target, connection: AutocommitConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.execute(SALE)
+    fill(connection, 600, "2025-06-01", "2026-03-15")
+    before = content_hash(connection, Relation("public", "sale"))
+    from dbplatform.partitioning import apply as module
+
+    moves: list[int] = []
+
+    def ended(session: AutocommitConnection, *arguments: Any) -> int:
+        rows = move_rows(session, *arguments)
+        moves.append(rows)
+        if len(moves) == 3:
+            connection.execute("select pg_terminate_backend(%s)", (session.info.backend_pid,))
+        return rows
+
+    monkeypatch.setattr(module, "move_rows", ended)
+    with pytest.raises(SessionLost), connect(database, work="test") as lost:
+        apply(lost)
+    assert len(partitions(connection)) == 3
+    assert content_hash(connection, Relation("public", "sale")) == before
+    assert apply(connection).created == 10
+    assert content_hash(connection, Relation("public", "sale")) == before
+    assert one(connection, "select count(*) from sale_default") == 0
 
 
 def test_a_default_partition_is_made_where_it_is_declared(connection: AutocommitConnection) -> None:
