@@ -33,7 +33,7 @@ from dbplatform.partitioning.locks import LockOrder, locks_of
 from dbplatform.partitioning.patience import Patience
 from dbplatform.partitioning.plan import head_of, partition_json
 from dbplatform.partitioning.policy import PartitionPolicy
-from dbplatform.partitioning.retired import RetiredPartition, mark_dropped, read_retired, remember
+from dbplatform.partitioning.retired import RetiredPartition, forget_attached, mark_dropped, read_retired, remember
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
@@ -150,6 +150,7 @@ def apply_retirement(
     with advisory_lock(connection, LOCK, sleep=sleep):
         for policy in (one for one in policies if one.retain):
             _finalize(patience, policy)
+            forget_attached(connection, policy.table)
             planned = _plan_table(connection, policy, policy.table in archived, now=now)
             task = f"retire {policy.table.words}"
             done: list[Retirement] = []
@@ -157,6 +158,7 @@ def apply_retirement(
                 progress.report(task, done=len(done), total=len(planned.partitions), unit="partitions")
                 done.append(_retire(patience, policy, one))
             progress.report(task, done=len(done), total=len(planned.partitions), unit="partitions")
+            forget_attached(connection, policy.table)
             tables.append(TableRetirement(table=policy.table, cutoff=planned.cutoff, partitions=tuple(done)))
     return RetirementReport(tables=tuple(tables))
 

@@ -53,8 +53,7 @@ class RetiredPartition:
 
 def read_retired(connection: AnyConnection, table: Relation) -> list[RetiredPartition]:
     """The retired partitions of a table, in the order in which they were."""
-    row = connection.execute("select to_regclass('dbplatform.retired_partition') is not null").fetchone()
-    if row != (True,):
+    if not _exists(connection):
         return []
     return [
         RetiredPartition(
@@ -88,6 +87,16 @@ def remember(connection: AutocommitConnection, table: Relation, partition: Relat
     )
 
 
+def forget_attached(connection: AutocommitConnection, table: Relation) -> None:
+    """Forget what was about to be detached and was not: whoever detaches it later may want to keep it."""
+    if _exists(connection):
+        connection.execute(
+            "delete from dbplatform.retired_partition r using pg_class c"
+            " where r.parent = %s and r.dropped_at is null and c.oid = r.partition_id and c.relispartition",
+            (str(table),),
+        )
+
+
 def mark_dropped(connection: AutocommitConnection, table: Relation, retired: RetiredPartition) -> None:
     """Record, in the transaction that drops it, that the table is gone."""
     connection.execute(
@@ -95,6 +104,11 @@ def mark_dropped(connection: AutocommitConnection, table: Relation, retired: Ret
         " where parent = %s and schema_name = %s and name = %s and partition_id = %s",
         (str(table), retired.relation.schema, retired.relation.name, retired.oid),
     )
+
+
+def _exists(connection: AnyConnection) -> bool:
+    row = connection.execute("select to_regclass('dbplatform.retired_partition') is not null").fetchone()
+    return row == (True,)
 
 
 def _point(text: str | None, unlimited: Point, *, numbers: bool) -> Point:

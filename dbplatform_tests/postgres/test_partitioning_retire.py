@@ -179,6 +179,15 @@ def test_rows_that_others_refer_to_are_not_retired_and_the_next_partition_is(sal
     assert one(sale, "select count(*) from sale") == 3
 
 
+def test_what_was_refused_and_is_then_detached_by_hand_belongs_to_whoever_did(sale: AutocommitConnection) -> None:
+    sale.execute("create table refund (id int, at timestamptz, foreign key (id, at) references sale)")
+    sale.execute("insert into refund values (1, '2025-11-05')")
+    assert fates(retire(sale, retain=LOSS))["sale_p2025_11"] == "refused"
+    sale.execute("drop table refund; alter table sale detach partition sale_p2025_11")
+    assert fates(retire(sale, retain=LOSS)) == {}
+    assert one(sale, "select count(*) from sale_p2025_11") == 1
+
+
 def test_a_view_on_a_partition_keeps_it_from_being_dropped(sale: AutocommitConnection) -> None:
     sale.execute("create view december as select * from sale_p2025_12")
     report = retire(sale)
