@@ -300,19 +300,23 @@ def test_tycho_1323_a_client_that_wants_the_same_locks_in_the_other_order_is_nev
         "create table sale (item_id int references item, shop_id int references shop, at timestamptz)"
         " partition by range (at)"
     )
-    pauses: list[float] = []
+    made: list[int] = []
+
+    def attach() -> None:
+        with connect(database, work="test") as mine:
+            report = apply_partitions(mine, [policy()], now=NOW, lock_timeout_ms=30_000, sleep=lambda _: None)
+            made.append(report.created)
+
     with psycopg.connect(database.url) as client:
         client.execute("insert into shop values (1)")
-
-        def goes_on(seconds: float) -> None:
-            pauses.append(seconds)
-            client.execute("set local lock_timeout = '1ms'")
-            client.execute("insert into item values (1)")
-            client.commit()
-
-        report = apply_partitions(connection, [policy()], now=NOW, lock_timeout_ms=5000, sleep=goes_on)
-    assert report.created == 3
-    assert len(pauses) == 1
+        worker = threading.Thread(target=attach)
+        worker.start()
+        wait_until(connection, "select exists (select from pg_locks where not granted and relation = 'shop'::regclass)")
+        client.execute("set local lock_timeout = '500ms'")  # shorter than it takes to see a deadlock
+        client.execute("insert into item values (1)")
+        client.commit()
+        worker.join()
+    assert made == [3]
     assert one(connection, "select count(*) from item") == 1
 
 
@@ -378,7 +382,7 @@ def test_a_full_default_partition_is_drained_under_writers_without_an_error(
     assert len(report["create"]) == 17
 
 
-def wait_until(session: psycopg.Connection[Any], question: str) -> None:
+def wait_until(session: AutocommitConnection | psycopg.Connection[Any], question: str) -> None:
     """Ask until the answer is yes, 30 seconds at most."""
     gave_up = threading.Event()
     timer = threading.Timer(30, gave_up.set)
