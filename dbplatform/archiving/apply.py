@@ -21,6 +21,7 @@ from dbplatform.archiving.catalogue import ArchiveEntry
 from dbplatform.archiving.delete import delete_rows
 from dbplatform.archiving.errors import ArchiveMovedOn
 from dbplatform.archiving.export import export, file_name
+from dbplatform.archiving.kept import exists
 from dbplatform.archiving.pace import GENTLE, Throttle
 from dbplatform.archiving.plan import plan_archive
 from dbplatform.archiving.points import reached
@@ -32,7 +33,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
-from dbplatform.storage.place import Place, exists
+from dbplatform.storage.place import Place
 
 LOCK = "archive"
 
@@ -200,7 +201,7 @@ def _clean_up(connection: AutocommitConnection, ledger: Ledger, database: str, n
     """Forget archives by which no row has left: those that a killed export has begun, and those whose file is gone."""
     for entry in catalogue.unfinished(ledger, database, name):
         stand = records.read_progress(connection, entry.id)
-        if (stand is None or stand.position == 0) and not exists(entry.location):
+        if (stand is None or stand.position == 0) and not exists(entry.location, connection):
             catalogue.forget(ledger, entry.id)
     for archive_id in records.untouched(connection, name):
         if not catalogue.known(ledger, archive_id):

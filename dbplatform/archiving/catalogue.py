@@ -12,10 +12,11 @@ from sqlalchemy import func, select
 
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveOfAnotherDatabase, UnknownArchive
 from dbplatform.archiving.export import Exported
-from dbplatform.archiving.parquet import reading
+from dbplatform.archiving.kept import reading
 from dbplatform.archiving.plan import ArchivePlan
 from dbplatform.ledger.archives import Archive
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.connection import AnyConnection
 
 Status = Literal["exported", "verified", "deleted", "restored"]
 
@@ -114,11 +115,13 @@ def get_archive(ledger: Ledger, database: str, archive_id: str | uuid.UUID) -> A
         return _entry(row)
 
 
-def verify_archive(ledger: Ledger, database: str, archive_id: str | uuid.UUID) -> ArchiveVerification:
-    """Read the whole file: its SHA-256, every page of it, the number of its rows, whose they are. Only reads."""
+def verify_archive(
+    ledger: Ledger, database: str, archive_id: str | uuid.UUID, near: AnyConnection
+) -> ArchiveVerification:
+    """Read the whole archive: its SHA-256, every page of it, the number of its rows, whose they are. Only reads."""
     entry = get_archive(ledger, database, archive_id)
     try:
-        require_whole(entry)
+        require_whole(entry, near)
         problem = None
     except ArchiveDamaged as error:
         problem = error.message
@@ -216,9 +219,9 @@ def mark_restored(ledger: Ledger, archive_id: uuid.UUID) -> None:
         row.status, row.restored_at = "restored", func.now()
 
 
-def require_whole(entry: ArchiveEntry) -> None:
-    """Read the whole file; raises ``ArchiveDamaged`` unless it is what was written."""
-    with reading(entry.location, entry.sha256) as reader:
+def require_whole(entry: ArchiveEntry, near: AnyConnection) -> None:
+    """Read the whole archive; raises ``ArchiveDamaged`` unless it is what was written."""
+    with reading(entry.location, entry.sha256, near) as reader:
         rows = sum(block.rows for block in reader.blocks())
         said = reader.metadata
     if (said.archive_id, said.rows, said.content_hash) != (str(entry.id), entry.rows, entry.content_hash):

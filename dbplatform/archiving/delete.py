@@ -24,8 +24,8 @@ from psycopg import sql
 from dbplatform.archiving import records
 from dbplatform.archiving.content import be_durable, be_exact, row_text, same_key
 from dbplatform.archiving.errors import ArchiveTableChanged
+from dbplatform.archiving.kept import reading
 from dbplatform.archiving.pace import GENTLE, Pace, Throttle
-from dbplatform.archiving.parquet import reading
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
 from dbplatform.archiving.records import Reason
@@ -76,7 +76,7 @@ def delete_rows(
     assert stand is not None
     position = stand.position
     pace = Pace(throttle=throttle, sleep=sleep)
-    with reading(location, sha256) as reader:
+    with reading(location, sha256, connection) as reader:
         require_same_columns(shape, reader.metadata)
         name, total = reader.metadata.name, reader.rows
         reached(name, "delete", position, total)

@@ -21,6 +21,7 @@ from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
 from dbplatform.archiving.shape import Column, with_storage
 from dbplatform.archiving.storage import TIMES
+from dbplatform.archiving.tables import TablePlace, table_reader
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
 from dbplatform.storage.place import Place, StorageFailed
 
@@ -112,6 +113,10 @@ def export(
         raise ArchiveNotWritten(
             path=location, reason=error.fields["reason"], hint=f"{error.hint} Nothing was deleted."
         ) from error
+    if isinstance(place, TablePlace):
+        # It keeps rows, not the file.
+        with table_reader(location, connection) as held:
+            bytes_, sha256 = held.digest()
     reached(name, "rename", sums.rows, sums.rows)
     return Exported(
         archive_id=archive_id,

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveNotWritten
 from dbplatform.archiving.shape import Column
 from dbplatform.archiving.storage import Storage
-from dbplatform.storage.place import opened
 
 FORMAT = 1
 _METADATA_KEY = b"dbplatform"
@@ -176,24 +175,6 @@ class ArchiveReader:
             yield
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             raise damaged(self.location, f"it cannot be read ({first_line(error)})") from error
-
-
-@contextmanager
-def reading(location: str, sha256: str) -> Iterator[ArchiveReader]:
-    """The archive at a location, once every byte of it was read and has the SHA-256 that was recorded.
-
-    Raises ``ArchiveDamaged``, and ``StorageFailed`` where the storage does not answer.
-    """
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(opened(location))
-            actual = sha256_of(file)
-        except OSError as error:
-            raise damaged(location, f"it cannot be read ({error.strerror or error})") from error
-        if actual != sha256:
-            raise damaged(location, "its SHA-256 differs from the recorded one")
-        file.seek(0)
-        yield ArchiveReader(file, location)
 
 
 def sha256_of(file: BinaryIO) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from dbplatform.postgres.words import ColumnName, IntervalWords, Policy, RelationName
 from dbplatform.storage.place import S3_SCHEME
@@ -15,8 +15,21 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")
 
 
-def _destination(value: str) -> str:
-    """A bucket, or a folder, which has a slash or begins with a dot or tilde; a bare name would be a table."""
+class TableDestination(Policy):
+    """A table that takes what leaves another one."""
+
+    table: RelationName = Field(description="The table: schema.table; it is made where it is missing.")
+    url_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="The variable that holds the URL of its database; left out: the same database.",
+    )
+
+
+def _destination(value: Any) -> Any:
+    """A bucket, or a folder, which has a slash or begins with a dot or tilde; a bare name is a table."""
+    if not isinstance(value, str):
+        return value
     scheme = _SCHEME.match(value)
     if scheme:
         if not value.startswith(S3_SCHEME):
@@ -25,7 +38,7 @@ def _destination(value: str) -> str:
             raise ValueError(f"{value!r} names no bucket; write s3://bucket/prefix")
         return value
     if "/" not in value and not value.startswith((".", "~")):
-        raise ValueError("archiving to a table is not built yet; write a folder with a slash, such as ./archives")
+        return {"table": value}
     return value
 
 
@@ -46,9 +59,10 @@ class ArchivePolicy(Policy):
     where: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
         default=None, description="A condition in SQL on the row, beside its age or instead of it: status = 'done'."
     )
-    to: Annotated[str, AfterValidator(_destination)] | None = Field(
+    to: Annotated[TableDestination | str | None, BeforeValidator(_destination)] = Field(
         default=None,
-        description="Where the files go: a folder or s3://bucket/prefix; left out: archives below DBPLATFORM_HOME.",
+        description="Where the rows go: a folder or s3://bucket/prefix, as files; or a table, schema.table, in another "
+        "database {table: schema.table, url_env: VARIABLE}. Left out: the folder archives below DBPLATFORM_HOME.",
     )
 
     max_replica_lag_mb: int = Field(
@@ -69,8 +83,10 @@ class ArchivePolicy(Policy):
         age = f"{self.column} is older than {self.older_than}" if self.older_than is not None else None
         return " and ".join(words for words in (age, self.where) if words is not None)
 
-    def destination(self, *, base: Path, default: Path) -> str:
-        """``s3://bucket/prefix``, or the absolute folder: a relative one is taken from ``base``."""
+    def destination(self, *, base: Path, default: Path) -> str | TableDestination:
+        """A table, ``s3://bucket/prefix``, or the absolute folder: a relative one is taken from ``base``."""
+        if isinstance(self.to, TableDestination):
+            return self.to
         if self.to is None:
             return str(default.absolute())
         return self.to if self.to.startswith(S3_SCHEME) else str((base / Path(self.to).expanduser()).absolute())

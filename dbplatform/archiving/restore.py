@@ -24,7 +24,8 @@ from dbplatform.archiving.errors import (
     RestoreFailed,
     RestorePartitionMissing,
 )
-from dbplatform.archiving.parquet import ArchiveReader, Metadata, first_line, reading
+from dbplatform.archiving.kept import Reader, reading
+from dbplatform.archiving.parquet import Metadata, first_line
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.shape import read_columns
 from dbplatform.archiving.staging import Staging, staging
@@ -97,7 +98,7 @@ def restore_archive(
     with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
         source = Relation.parse(entry.table)
         target = source if into is None else into
-        with reading(entry.location, entry.sha256) as reader:
+        with reading(entry.location, entry.sha256, connection) as reader:
             try:
                 report = _restore(connection, entry, reader, source, target)
             except (psycopg.IntegrityError, psycopg.DataError) as error:
@@ -110,7 +111,7 @@ def restore_archive(
 
 
 def _restore(
-    connection: AutocommitConnection, entry: ArchiveEntry, reader: ArchiveReader, source: Relation, target: Relation
+    connection: AutocommitConnection, entry: ArchiveEntry, reader: Reader, source: Relation, target: Relation
 ) -> RestoreReport:
     metadata = reader.metadata
     names = tuple(column.name for column in metadata.columns)

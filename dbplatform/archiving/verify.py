@@ -6,7 +6,8 @@ import psycopg
 
 from dbplatform.archiving.content import RowSums
 from dbplatform.archiving.errors import ArchiveTableChanged, ReadBackDiffers
-from dbplatform.archiving.parquet import Metadata, first_line, reading
+from dbplatform.archiving.kept import reading
+from dbplatform.archiving.parquet import Metadata, first_line
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.shape import Column, TableShape
 from dbplatform.archiving.staging import staging
@@ -22,7 +23,7 @@ def read_back(
     Writes nothing that outlives the session. Raises ``ArchiveTableChanged`` too.
     """
     sums = RowSums()
-    with reading(location, sha256) as reader:
+    with reading(location, sha256, connection) as reader:
         require_same_columns(shape, reader.metadata)
         name = reader.metadata.name
         with staging(connection, shape.table, shape.names, by_place=False) as stage:

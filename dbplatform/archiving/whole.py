@@ -11,7 +11,7 @@ from psycopg import sql
 from dbplatform.archiving.catalogue import ArchiveEntry, list_archives
 from dbplatform.archiving.content import be_exact, row_text, same_key
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveTableChanged
-from dbplatform.archiving.parquet import reading
+from dbplatform.archiving.kept import reading
 from dbplatform.archiving.shape import TableShape, read_shape
 from dbplatform.archiving.staging import staging
 from dbplatform.archiving.verify import require_same_columns
@@ -79,7 +79,7 @@ def _find(connection: AutocommitConnection, shape: TableShape, entry: ArchiveEnt
     with connection.transaction():
         be_exact(connection)
         with (
-            reading(entry.location, entry.sha256) as reader,
+            reading(entry.location, entry.sha256, connection) as reader,
             staging(connection, shape.table, shape.names, by_place=False) as stage,
         ):
             require_same_columns(shape, reader.metadata)

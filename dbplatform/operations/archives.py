@@ -11,9 +11,10 @@ from dbplatform.archiving.apply import ArchiveReport, apply_archive
 from dbplatform.archiving.errors import ArchiveDamaged
 from dbplatform.archiving.pace import BRISK, GENTLE
 from dbplatform.archiving.plan import ArchivePlan, plan_archive
-from dbplatform.archiving.policy import ArchivePolicy
+from dbplatform.archiving.policy import ArchivePolicy, TableDestination
 from dbplatform.archiving.proof import ProvenSnapshot
 from dbplatform.archiving.records import deleted_rows
+from dbplatform.archiving.tables import TablePlace, url_of
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.backups.proof import is_fresh
 from dbplatform.declaration.loading import Declared
@@ -21,7 +22,7 @@ from dbplatform.errors import UsageError, WorkError
 from dbplatform.operations import backups
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import AutocommitConnection, connect
+from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.storage.place import Place, place_at
 
@@ -87,7 +88,7 @@ def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_
             connection,
             policy,
             platform.ledger,
-            place_of(platform, policy),
+            place_of(platform, declared, policy),
             database=declared.name,
             proof=_proof(platform, declared, policy),
             recheck=lambda: _proof(platform, declared, policy),
@@ -116,7 +117,8 @@ def standing(platform: Platform, declared: Declared, policy: ArchivePolicy) -> S
     newest = found.newest
     if newest is not None:
         try:
-            catalogue.require_whole(newest)
+            with connect(platform.target(declared), work="archive standing") as connection:
+                catalogue.require_whole(newest, connection)
         except ArchiveDamaged as damage:
             raise ArchivedRowsDamaged(
                 rows=newest.deleted_rows,
@@ -135,7 +137,8 @@ def known(platform: Platform, declared: Declared) -> list[catalogue.ArchiveEntry
 
 def examine(platform: Platform, declared: Declared, archive_id: str) -> catalogue.ArchiveVerification:
     """Read an archive's file from end to end."""
-    return catalogue.verify_archive(platform.ledger, declared.name, archive_id)
+    with connect(platform.target(declared), work="archive verify") as connection:
+        return catalogue.verify_archive(platform.ledger, declared.name, archive_id, connection)
 
 
 def bring_back(
@@ -169,14 +172,18 @@ def archived_whole(
         return whole.archived_whole(session, platform.ledger, database=declared.name, table=of, partition=partition)
 
 
-def destination_of(platform: Platform, policy: ArchivePolicy) -> str:
-    """Where the files of an archive lie: an absolute folder, or ``s3://bucket/prefix``."""
+def destination_of(platform: Platform, policy: ArchivePolicy) -> str | TableDestination:
+    """Where an archive lies: a table, an absolute folder, or ``s3://bucket/prefix``."""
     return policy.destination(base=platform.project.root, default=platform.home.archives)
 
 
-def place_of(platform: Platform, policy: ArchivePolicy) -> Place:
-    """The same, to write there; files for a bucket are written first in a folder of ours."""
-    return place_at(destination_of(platform, policy), work=platform.home.archives / ".uploads")
+def place_of(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Place:
+    """The same, to write there; what does not go into a folder is written first in one of ours."""
+    to, work = destination_of(platform, policy), platform.home.archives / ".uploads"
+    if isinstance(to, str):
+        return place_at(to, work=work)
+    target = Target(to.url_env, url_of(to.url_env)) if to.url_env is not None else platform.target(declared)
+    return TablePlace(target=target, table=to.table, variable=to.url_env, work=work)
 
 
 def _proof(platform: Platform, declared: Declared, policy: ArchivePolicy) -> ProvenSnapshot | None:

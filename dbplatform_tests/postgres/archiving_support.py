@@ -16,7 +16,7 @@ import psycopg
 from dbplatform import progress
 from dbplatform.archiving import export
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
-from dbplatform.archiving.catalogue import ArchiveEntry, list_archives
+from dbplatform.archiving.catalogue import ArchiveEntry, ArchiveVerification, list_archives, verify_archive
 from dbplatform.archiving.pace import Throttle
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot
@@ -120,6 +120,11 @@ def only(ledger: Ledger) -> ArchiveEntry:
     """The one archive that there is."""
     (entry,) = list_archives(ledger, DATABASE)
     return entry
+
+
+def verify(target: Target, ledger: Ledger, archive_id: str | uuid.UUID) -> ArchiveVerification:
+    with connect(target, work="test") as connection:
+        return verify_archive(ledger, DATABASE, archive_id, connection)
 
 
 def flip(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dbplatform.archiving.catalogue import list_archives, rows_away, verify_archive
+from dbplatform.archiving.catalogue import list_archives, rows_away
 from dbplatform.archiving.records import deleted_rows
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres import catalog
@@ -23,6 +23,7 @@ from dbplatform_tests.postgres.archiving_support import (
     only,
     prove,
     restore,
+    verify,
 )
 
 
@@ -71,7 +72,7 @@ def test_an_archive_killed_here_is_finished_by_the_next_run(
     assert ask(database, "select count(*), min(id) from orders") == (300, 701)
     entry = only(ledger)
     assert (entry.status, entry.rows, entry.deleted_rows, entry.kept) == ("deleted", 700, 700, {})
-    assert verify_archive(ledger, DATABASE, entry.id).passed
+    assert verify(database, ledger, entry.id).passed
     assert [file.name for file in Path(entry.location).parent.iterdir()] == [f"{entry.id}.parquet"], "no debris"
     assert restore(database, ledger, entry.id).restored == 700
     assert content(database) == before

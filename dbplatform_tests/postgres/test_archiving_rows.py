@@ -15,7 +15,7 @@ import pytest
 from dbplatform import progress
 from dbplatform.archiving import errors, export, pace
 from dbplatform.archiving.apply import apply_archive
-from dbplatform.archiving.catalogue import list_archives, verify_archive
+from dbplatform.archiving.catalogue import get_archive, list_archives
 from dbplatform.archiving.pace import Throttle
 from dbplatform.archiving.plan import plan_archive
 from dbplatform.errors import LockNotAcquired
@@ -38,6 +38,7 @@ from dbplatform_tests.postgres.archiving_support import (
     policy,
     prove,
     restore,
+    verify,
 )
 
 
@@ -511,20 +512,20 @@ def test_verify_finds_a_truncated_a_missing_and_a_changed_file(
     entry = only(ledger)
     path = Path(entry.location)
     good = path.read_bytes()
-    assert verify_archive(ledger, DATABASE, entry.id).passed
+    assert verify(database, ledger, entry.id).passed
     path.write_bytes(good[:-100])
-    assert "SHA-256" in str(verify_archive(ledger, DATABASE, entry.id).problem)
+    assert "SHA-256" in str(verify(database, ledger, entry.id).problem)
     with pytest.raises(errors.ArchiveDamaged):
         restore(database, ledger, entry.id)
     path.write_bytes(good)
     flip(path)
-    assert not verify_archive(ledger, DATABASE, entry.id).passed
+    assert not verify(database, ledger, entry.id).passed
     path.unlink()
-    assert "cannot be read" in str(verify_archive(ledger, DATABASE, entry.id).problem)
+    assert "cannot be read" in str(verify(database, ledger, entry.id).problem)
     with pytest.raises(errors.UnknownArchive):
-        verify_archive(ledger, DATABASE, "none")
+        verify(database, ledger, "none")
     with pytest.raises(errors.ArchiveOfAnotherDatabase):
-        verify_archive(ledger, "other", entry.id)
+        get_archive(ledger, "other", entry.id)
 
 
 def test_a_changed_table_is_not_deleted_from_and_the_way_out_works(

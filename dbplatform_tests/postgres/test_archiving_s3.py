@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dbplatform.archiving import errors
-from dbplatform.archiving.catalogue import list_archives, verify_archive
+from dbplatform.archiving.catalogue import list_archives
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import Target, connect
@@ -30,6 +30,7 @@ from dbplatform_tests.postgres.archiving_support import (
     only,
     prove,
     restore,
+    verify,
 )
 from dbplatform_tests.s3 import Fate, s3_server, unreliable
 
@@ -86,7 +87,7 @@ def test_an_archive_in_a_bucket_and_its_restore_give_the_same_content_hash(
     assert entry.location == f"s3://{place.bucket}/cold/{DATABASE}/old/{entry.id}.parquet"
     assert keys(place) == [f"cold/{DATABASE}/old/{entry.id}.parquet"]
     assert [path for path in place.work.rglob("*") if path.is_file()] == [], "nothing is left on the local disk"
-    assert verify_archive(ledger, DATABASE, entry.id).passed
+    assert verify(database, ledger, entry.id).passed
     assert restore(database, ledger, entry.id).restored == 700
     assert content(database) == before
 
@@ -115,7 +116,7 @@ def test_an_object_that_was_changed_is_found_before_a_row_is_deleted(
     with pytest.raises(errors.ArchiveDamaged, match="SHA-256 differs"):
         archive(database, ledger, place)
     assert ask(database, "select count(*) from orders") == 1000
-    assert not verify_archive(ledger, DATABASE, only(ledger).id).passed
+    assert not verify(database, ledger, only(ledger).id).passed
 
 
 def test_an_object_that_is_gone_is_damage_and_an_export_without_it_begins_anew(
@@ -125,7 +126,7 @@ def test_an_object_that_is_gone_is_damage_and_an_export_without_it_begins_anew(
     with pytest.raises(errors.NotProven):
         archive(database, ledger, place, recheck=lambda: None)
     s3.client().delete_object(Bucket=place.bucket, Key=keys(place)[0])
-    assert "there is no object" in str(verify_archive(ledger, DATABASE, only(ledger).id).problem)
+    assert "there is no object" in str(verify(database, ledger, only(ledger).id).problem)
     assert archive(database, ledger, place).deleted == 700
     assert only(ledger).status == "deleted"
 
@@ -158,7 +159,7 @@ def test_a_storage_that_does_not_answer_is_no_damage(
     monkeypatch.setattr(s3, "TRIES", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     with pytest.raises(StorageFailed, match="Could not connect"):
-        verify_archive(ledger, DATABASE, only(ledger).id)
+        verify(database, ledger, only(ledger).id)
 
 
 @pytest.mark.parametrize("seed", cases(*range(6), sample=(0,)))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dbplatform.archiving.policy import ArchivePolicy
+from dbplatform.archiving.policy import ArchivePolicy, TableDestination
+from dbplatform.postgres.identifiers import Relation
 
 GOOD = {"name": "old_flights", "table": "public.flights", "column": "time_hour", "older_than": "6 months"}
 
@@ -24,6 +25,11 @@ def test_the_rule_is_said_in_words() -> None:
     assert ArchivePolicy(name="x", table="t", where=" not open ").rule == "not open"
 
 
+def test_a_bare_name_is_a_table_of_the_same_database() -> None:
+    to = ArchivePolicy(**{**GOOD, "to": "history.flights"}).to
+    assert to == TableDestination(table=Relation("history", "flights"))
+
+
 def test_every_field_is_described() -> None:
     assert all(field.description for field in ArchivePolicy.model_fields.values())
 
@@ -34,8 +40,9 @@ def test_every_field_is_described() -> None:
         ({"to": "s3://"}, "names no bucket"),
         ({"to": "s3://A/b"}, "names no bucket"),
         ({"to": "GS://bucket"}, "archiving to GS:// is not built yet"),
-        ({"to": "archive_flights"}, "archiving to a table is not built yet"),
-        ({"to": "history.flights"}, "archiving to a table is not built yet"),
+        ({"to": {"table": "a.b.c"}}, "a.b.c"),
+        ({"to": {"url_env": "X"}}, "Field required"),
+        ({"to": {"table": "a", "url_env": "postgresql://x"}}, "pattern"),
         ({"name": "Old"}, "pattern"),
         ({"name": "a/b"}, "pattern"),
         ({"older_than": "soon"}, "is not an interval"),

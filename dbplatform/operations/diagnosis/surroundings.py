@@ -138,6 +138,8 @@ def destinations(platform: Platform, declared: Declared) -> Iterator[Finding]:
         named["backup folder"] = backups.folder_of(platform, declared.database.backups)
     for archive in declared.database.archives:
         to = archives.destination_of(platform, archive)
+        if not isinstance(to, str):
+            continue
         if to.startswith(S3_SCHEME):
             yield _bucket(to, f"bucket of archive {archive.name}")
         else:
