@@ -107,8 +107,7 @@ def _check_key(connection: AnyConnection, policy: PartitionPolicy) -> str:
     if row is None:
         raise NotPartitioned(
             table=str(policy.table),
-            hint="Create it with PARTITION BY RANGE in a migration; converting a plain table (partition convert) "
-            "is not built yet.",
+            hint="Convert it: partition convert with --table; or create it with PARTITION BY RANGE in a migration.",
         )
     strategy, key_columns, definition, column, column_type = row
     if strategy != "r" or key_columns != 1 or column != policy.column:
