@@ -14,17 +14,19 @@ from dbplatform.cli.common import (
     database_argument,
     dry_run_option,
     json_option,
+    note,
     opened,
     say,
     show_json,
     show_table,
     yes_option,
 )
-from dbplatform.operations import partitions, retirement
+from dbplatform.operations import conversion, partitions, retirement
 from dbplatform.partitioning.retire import RetirementReport
+from dbplatform.postgres.identifiers import Relation
 
 
-@click.group("partition", cls=SubVerbs, not_built_yet=("convert",))
+@click.group("partition", cls=SubVerbs)
 def command() -> None:
     """Range partitions: history, ahead, and what becomes of old ones."""
 
@@ -102,6 +104,60 @@ def _show_retirement(report: RetirementReport) -> None:
         if document["retire"]:
             rows = [(p["name"], p["lower"], p["upper"], p["rows"], p["fate"], p["reason"]) for p in document["retire"]]
             show_table(None, ("partition", "from", "to", "rows", "fate", "because"), rows)
+
+
+@command.command()
+@database_argument
+@click.option("--table", required=True, help="The plain table: schema.table, as in partitioned_tables.")
+@click.option("--undo", "back", is_flag=True, help="Make the table plain again, with every row.")
+@dry_run_option
+@json_option
+@click.pass_context
+def convert(context: click.Context, database: str, table: str, back: bool, dry_run: bool, as_json: bool) -> None:
+    """Make a plain table partitioned, while it is read and written, or plain again.
+
+    Lock: ACCESS EXCLUSIVE twice for milliseconds, asked for in waits of 80 ms.
+    """
+    platform, declared = opened(context, database)
+    relation = _relation(table)
+    planned = conversion.plan(platform, declared, relation, back=back)
+    if dry_run:
+        show_json(planned) if as_json else _show_phases(planned, statements=True)
+        return
+    if not as_json:
+        _show_phases(planned, statements=False)
+    with bars():
+        report = conversion.apply(platform, declared, relation, back=back).as_json()
+    show_json(report) if as_json else _show_conversion(report)
+
+
+def _relation(text: str) -> Relation:
+    try:
+        return Relation.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--table") from error
+
+
+def _show_phases(document: dict[str, Any], *, statements: bool) -> None:
+    for phase in document["phases"]:
+        count = len(phase["statements"])
+        said = (
+            "done" if phase["done"] else f"{count} statement{'' if count == 1 else 's'}" if count else "nothing to do"
+        )
+        say(f"{bold(phase['phase'])}: {said}")
+        if statements and phase["statements"]:
+            for one in phase["statements"]:
+                say(f"  {one['sql']};\n    -- lock: {one['lock']}")
+    for sentence in document["notes"]:
+        note(f"note: {sentence}")
+
+
+def _show_conversion(report: dict[str, Any]) -> None:
+    if report["state"] == "plain":
+        say(f"{bold(report['table'])} is a plain table again.")
+    else:
+        what = "is partitioned" if report["phases"] else "was partitioned already"
+        say(f"{bold(report['table'])} {what}: {report['legacy']} holds everything below {report['bound']}")
 
 
 def _show(document: dict[str, Any], what: str) -> None:

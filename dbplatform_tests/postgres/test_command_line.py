@@ -273,7 +273,6 @@ def test_a_verb_that_is_not_built_yet_says_so(capsys: pytest.CaptureFixture[str]
     "words",
     [
         ("migrate", "drift", "shop"),
-        ("partition", "convert", "shop"),
         ("report", "review", "x"),
         ("check", "shop", "--suggest"),
         ("run", "--all"),
