@@ -75,6 +75,12 @@ def session(database: Target) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
+def counting(session: psycopg.Connection[Any]) -> None:
+    """Count statements; on a server that has seen thousands, a new one would be forgotten first."""
+    session.execute("create extension pg_stat_statements")
+    session.execute("select pg_stat_statements_reset()")
+
+
 def databases(connection: psycopg.Connection[Any]) -> set[str]:
     return {name for (name,) in connection.execute("select datname from pg_database").fetchall()}
 
@@ -132,7 +138,7 @@ def test_a_scratch_server_of_another_version_is_refused(
 def test_a_rehearsal_on_a_backup_measures_and_compares_plans(
     type_: Type, write: Write, session: psycopg.Connection[Any]
 ) -> None:
-    session.execute("create extension pg_stat_statements")
+    counting(session)
     session.execute("insert into item select g, 'n' || g, g from generate_series(1001, 20000) g")
     session.execute("select price from item where name = 'n7'")
     session.execute("select name from item where id = 7")
@@ -154,7 +160,7 @@ def test_a_rehearsal_on_a_backup_measures_and_compares_plans(
 def test_a_rehearsal_finds_the_statement_of_the_application_that_would_break(
     type_: Type, write: Write, session: psycopg.Connection[Any]
 ) -> None:
-    session.execute("create extension pg_stat_statements")
+    counting(session)
     session.execute("select price from item where id = 7")
     type_("backup", "create", "shop")
     write("V2__rename.sql", "alter table item rename column price to cents;")
@@ -319,7 +325,7 @@ def test_a_database_with_tables_and_no_history_needs_a_rehearsal(type_: Type, se
 def test_statements_behind_a_comment_and_of_other_schemas_are_found_and_those_that_cannot_be_planned_are_told(
     type_: Type, write: Write, session: psycopg.Connection[Any]
 ) -> None:
-    session.execute("create extension pg_stat_statements")
+    counting(session)
     session.execute("create schema app; create table app.orders (id int, note text)")
     session.execute("set search_path = app; ")
     session.execute("/* web */ select note from orders where id = 7")
