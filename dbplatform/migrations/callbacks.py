@@ -121,7 +121,7 @@ class _Events:
         """Run the callbacks of an event, each in a transaction of its own, or without one. Reports each by its name."""
         for callback in at_event(event, self.callbacks):
             progress.report(callback.script, done=0, total=1, unit="callbacks")
-            session = MigrationSession(self.connection)
+            session = MigrationSession(self.connection, observed=self.observer is not None)
             run_file(Running(session, callback, self.policy, self.observer), self.sleep, last=True)
             progress.report(callback.script, done=1, total=1, unit="callbacks")
 

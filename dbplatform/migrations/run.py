@@ -82,7 +82,7 @@ def run_files(
     ensure_history(connection, policy.history_table)
     total = len(files)
     progress.report(task, done=0, total=total, unit="migrations")
-    session = MigrationSession(connection)
+    session = MigrationSession(connection, observed=observer is not None)
     for done, migration in enumerate(files, start=1):
         yield run_file(Running(session, migration, policy, observer), sleep, last=done == total)
         progress.report(task, done=done, total=total, unit="migrations")

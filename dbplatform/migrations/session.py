@@ -25,7 +25,7 @@ _HALF_OF_DEADLOCK_TIMEOUT = "select (extract(epoch from current_setting('deadloc
 class MigrationSession:
     """A connection with the settings that it had when migrating began."""
 
-    def __init__(self, connection: AutocommitConnection) -> None:
+    def __init__(self, connection: AutocommitConnection, *, observed: bool) -> None:
         self.connection = connection
         settings = connection.execute("select name, setting from pg_settings where source = 'session'").fetchall()
         given = [
@@ -34,8 +34,9 @@ class MigrationSession:
         ]
         kept = sql.SQL("select ") + sql.SQL(", ").join(given) if given else sql.SQL("")
         # Otherwise what one file scanned would be counted with the next (see observe).
-        flush = "select pg_stat_force_next_flush(); " if connection.info.server_version >= 150000 else ""
-        self._restore = RESET_USER + sql.SQL("reset all; " + flush) + kept
+        flush = observed and connection.info.server_version >= 150000
+        flushed = sql.SQL("select pg_stat_force_next_flush(); " if flush else "")
+        self._restore = (RESET_USER + sql.SQL("reset all; ") + flushed + kept).as_bytes(connection)
 
     @cached_property
     def half_of_deadlock_timeout_ms(self) -> int:
@@ -60,7 +61,8 @@ class MigrationSession:
 
     def commit(self, row: sql.Composable) -> None:
         """Write the history row as the session's own user, commit, and restore the session."""
-        self.connection.execute(RESET_USER + row + sql.SQL("; commit; ") + self._restore)
+        done = RESET_USER + row + sql.SQL("; commit; ")
+        self.connection.execute(done.as_bytes(self.connection) + self._restore)
 
     def rollback(self) -> None:
         """End what is open, if the session can still be asked to, and restore it."""
