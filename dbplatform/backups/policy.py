@@ -86,9 +86,10 @@ class BackupPolicy(Policy):
         description="The folder of the backups; each database has a folder of its name in it. Left out: the folder "
         "backups in DBPLATFORM_HOME.",
     )
-    logical: LogicalPolicy = LogicalPolicy()
-    retain: RetainPolicy = RetainPolicy()
-    drill: DrillPolicy = DrillPolicy()
+    # Made when they are needed: a model is built at its first use, and a short command uses few.
+    logical: LogicalPolicy = Field(default_factory=LogicalPolicy)
+    retain: RetainPolicy = Field(default_factory=RetainPolicy)
+    drill: DrillPolicy = Field(default_factory=DrillPolicy)
 
     @model_validator(mode="before")
     @classmethod

@@ -88,7 +88,7 @@ class Database(Policy):
     )
     description: str | None = Field(default=None, description="What the database is for, shown in the Dagster UI.")
     owners: list[Owner] = Field(default=[], description="team:<name> or an e-mail address.")
-    connection: ConnectionPolicy = ConnectionPolicy()
+    connection: ConnectionPolicy = Field(default_factory=ConnectionPolicy)
     migrations: MigrationPolicy | None = Field(default=None, description="SQL files by Flyway's names.")
     seeds: list[SeedPolicy] = Field(
         default=[], description="Folders of data, one per profile; the first is the default."
@@ -101,7 +101,7 @@ class Database(Policy):
         default=[], description="Limits in place of those that experts use, a metric each."
     )
     notify: list[NotifyPolicy] = Field(default=[], description="Who is told of alerts.")
-    maintenance: MaintenancePolicy = MaintenancePolicy()
+    maintenance: MaintenancePolicy = Field(default_factory=MaintenancePolicy)
 
     @model_validator(mode="after")
     def _named_once(self) -> Database:
