@@ -125,6 +125,9 @@ class Effect:
         }
 
 
+#: Of a statement that changes the session alone.
+NO_EFFECT = Effect(locks=(), rewritten=(), scanned=())
+
 #: Nobody could look.
 UNSEEN: dict[str, Any] = dict.fromkeys(("lock", "locks", "rewrites", "rewritten", "scanned", "wal_bytes"))
 

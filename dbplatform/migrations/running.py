@@ -12,7 +12,7 @@ from psycopg.pq import TransactionStatus
 
 from dbplatform.migrations import classify, rewrites
 from dbplatform.migrations.history import insertion
-from dbplatform.migrations.observe import LOOK, UNSEEN, Effect, Observer
+from dbplatform.migrations.observe import LOOK, NO_EFFECT, UNSEEN, Effect, Observer
 from dbplatform.migrations.plan import PendingMigration
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.session import MigrationSession, begin, waiting
@@ -139,15 +139,19 @@ class Running:
 
     def _run(self, statement: Statement, head: sql.Composed | None) -> Effect | None:
         """Run the statement; its effect, where somebody looks."""
-        observer = self.observer if not classify.session_only(statement) else None
+        observer = self.observer
+        if observer is not None and classify.session_only(statement):
+            # A look would be a query, behind which SET TRANSACTION is refused.
+            self.session.execute(statement.sql, head)
+            return NO_EFFECT
         if observer is not None and head is None and self._outside_transaction:
             if classify.may_commit(statement):
                 # It gives back its locks at each of its commits, too fast to be looked at.
-                observer = None
-            else:
-                with observer.looking_on(statement) as seen:
-                    self.session.execute(statement.sql)
-                return seen[0] if seen else None
+                self.session.execute(statement.sql)
+                return None
+            with observer.looking_on(statement) as seen:
+                self.session.execute(statement.sql)
+            return seen[0] if seen else None
         look = LOOK if observer is not None else b""
         if statement.copy_data is None:
             rows = self.session.execute(statement.sql, head, look)

@@ -71,7 +71,7 @@ class ObservedPlan:
             run = self.trial.of(migration["script"]) if self.trial is not None else None
             if run is not None:
                 migration["statements"] = [{**s.as_json(), "seconds": None} for s in run.statements]
-            migration["observed"] = run is not None
+            migration["observed"] = run is not None and all(s.effect is not None for s in run.statements)
             migration["tables"] = [table.as_json() for table in tables]
         return {**document, "not_observed": self.not_observed}
 
@@ -162,7 +162,7 @@ def plan(platform: Platform, declared: Declared, *, target: str | None = None) -
                     trial = try_out(
                         scratch, files, policy, target=target, database=declared.name, server_wide=not space.own_server
                     )
-                reason = str(trial.failed) if trial.failed is not None else None
+                reason = _why_unseen(trial)
             except PlatformError as error:
                 reason = str(error)
         runs = [trial.of(pending.script) if trial is not None else None for pending in planned.pending]
@@ -240,6 +240,15 @@ def require(platform: Platform, declared: Declared, planned: MigrationPlan, conn
         reason=reason,
         hint=f"Run: {first}dbplatform migrate rehearse {declared.name}",
     )
+
+
+def _why_unseen(trial: TrialRun) -> str | None:
+    """Why the plan does not know what each statement does; None: it does."""
+    if trial.failed is not None:
+        return str(trial.failed)
+    if trial.unseen:
+        return f"what {len(trial.unseen)} statements did could not be seen; the first: {trial.unseen[0]}"
+    return None
 
 
 def _missing(platform: Platform, declared: Declared, planned: MigrationPlan) -> str | None:

@@ -29,6 +29,11 @@ class TrialRun:
     not_run: tuple[str, ...]
     """Scripts that did not, the failed one first."""
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Statements that ran, and of which nobody could see what they did."""
+        return tuple(s.sql for run in self.migrations for s in run.statements if s.effect is None)
+
     def of(self, script: str) -> AppliedMigration | None:
         """The run of a file."""
         return next((run for run in self.migrations if run.script == script), None)

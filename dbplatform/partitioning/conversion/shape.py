@@ -1,7 +1,8 @@
 """Everything that hangs on a table, as the catalog knows it. Only reads.
 
 Definitions are kept as PostgreSQL itself writes them, every name with its schema, so that they can be replayed on
-whatever table bears the name later: that is how triggers, foreign keys and views move to another table.
+whatever table bears the name later: that is how triggers, foreign keys and views move to another table. One module,
+because each query stands beside the shape that it fills.
 """
 
 from __future__ import annotations
