@@ -28,12 +28,14 @@ Type = Callable[..., Typed]
 
 
 def typist(project: Path, capsys: pytest.CaptureFixture[str]) -> Type:
-    """Types commands for the project in a folder."""
+    """Types commands for the project in a folder; none of them may answer with a traceback."""
 
     def typed(*arguments: str) -> Typed:
+        capsys.readouterr()
         with pytest.raises(SystemExit) as left:
             main(["-C", str(project), *arguments])
         captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
         return Typed(int(left.value.code or 0), captured.out, captured.err)
 
     return typed

@@ -37,6 +37,15 @@ def files(tmp_path: Path, database: Target, ledger: Ledger, monkeypatch: pytest.
     return folder
 
 
+@pytest.fixture
+def migrated(files: Path) -> Path:
+    """The same, with one migration, applied."""
+    (files / "V1__item.sql").write_text("create table item (id bigint primary key, price int default 0);\n")
+    platform = Platform(Project.at(files.parent.parent.parent))
+    schema.apply(platform, platform.declarations.get("shop"))
+    return files
+
+
 def checked(files: Path, name: str) -> dg.AssetCheckEvaluation:
     """What a check says, run alone."""
     platform = Platform(Project.at(files.parent.parent.parent))
@@ -120,3 +129,32 @@ def test_a_rehearsal_shows_what_each_statement_did_and_counts_for_apply(files: P
     assert (record.data["script"], record.data["lock"]) == ("V2__name.sql", "ACCESS EXCLUSIVE")
     with connect(database, work="test") as connection:
         rehearsal.require(platform, declared, schema.plan(platform, declared), connection)
+
+
+def test_a_schema_without_drift_passes(migrated: Path) -> None:
+    found = checked(migrated, "drift")
+    assert found.passed
+    assert found.description == "Differences between the schema and what its migrations make: none, at version 1."
+
+
+def test_differences_are_a_warning_with_their_sentences_and_sql(migrated: Path, database: Target) -> None:
+    with connect(database, work="test") as connection:
+        connection.execute("alter table item alter price drop default; alter table item add name text")
+    found = checked(migrated, "drift")
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert found.description == "Differences between the schema and what its migrations make: 2, at version 1."
+    told = [record.data for record in found.metadata["differences"].value.records]  # type: ignore[union-attr]
+    assert [(row["kind"], row["object"]) for row in told] == [
+        ("column", "public.item.name"),
+        ("column", "public.item.price"),
+    ]
+    assert told[1]["sentence"] == "column public.item.price has no default, the migrations give it 0"
+    assert told[1]["fix_sql"] == "alter table public.item alter column price set default 0;"
+
+
+def test_what_cannot_be_compared_has_not_passed(migrated: Path, database: Target) -> None:
+    with connect(database, work="test") as connection:
+        connection.execute("update flyway_schema_history set type = 'JDBC'")
+    found = checked(migrated, "drift")
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert (found.description or "").startswith("Could not run: The schema of shop could not be compared")

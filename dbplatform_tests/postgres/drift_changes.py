@@ -1,4 +1,7 @@
-"""Changes that somebody made by hand in the shop of ``drift_support``, and the differences that they are."""
+"""Changes that somebody made by hand in the shop of ``drift_support``, and the differences that they are.
+
+One module, because it is one table: a row for each kind of change.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rows leave their table by way of a file, exactly those that were exported, and come back as they were."""
+"""Rows leave their table by way of a file, exactly those that were exported, and come back as they were.
+
+One module, because every claim is about the same table before and after.
+"""
 
 from __future__ import annotations
 

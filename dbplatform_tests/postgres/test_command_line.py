@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.catalog import content_hash
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform_tests.typed import Type, typist
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -45,20 +44,6 @@ create table sale (at timestamptz not null, item_id int references item) partiti
 """
 
 
-class Typed:
-    """What a command printed and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Type = Callable[..., Typed]
-
-
 @pytest.fixture
 def project(tmp_path: Path, database: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project elsewhere with one database, on servers of its own."""
@@ -80,17 +65,7 @@ def declare(project: Path, text: str) -> None:
 
 @pytest.fixture
 def type_(project: Path, capsys: pytest.CaptureFixture[str]) -> Type:
-    """Type a command in the project."""
-
-    def run(*arguments: str) -> Typed:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(["-C", str(project), *arguments])
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.out + printed.err
-        return Typed(int(ended.value.code or 0), printed.out, printed.err)
-
-    return run
+    return typist(project, capsys)
 
 
 def test_a_database_is_built_filled_and_checked_without_dagster(type_: Type, project: Path) -> None:

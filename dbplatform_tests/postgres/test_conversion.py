@@ -1,4 +1,7 @@
-"""Online conversion on a real server: what is carried over, what is refused, and the way back."""
+"""Online conversion on a real server: what is carried over, what is refused, and the way back.
+
+One module, because what is carried over there is what must come back.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The embedded server as one process sees it: start, status, stop, secrets, ports, settings, users, places."""
+"""The embedded server as one process sees it: start, status, stop, secrets, ports, settings, users, places.
+
+One module, because all of it is the life of one server.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every metric is caused on a real server and then found; what cannot be measured is never called well."""
+"""Every metric is caused on a real server and then found; what cannot be measured is never called well.
+
+One module, because each metric is one short claim.
+"""
 
 from __future__ import annotations
 

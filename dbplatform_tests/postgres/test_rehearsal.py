@@ -354,3 +354,17 @@ def test_a_time_in_a_file_does_not_make_it_another_one(type_: Type, write: Write
     type_("backup", "create", "shop")
     type_("migrate", "rehearse", "shop")
     assert type_("migrate", "apply", "shop").code == 0
+
+
+def test_a_setting_is_seen_to_lock_nothing_and_what_nobody_saw_is_said(
+    type_: Type, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("V2__set.sql", "set local work_mem = '8MB';\nalter table item add note text;")
+    document = type_("migrate", "plan", "shop", "--json").json
+    [migration] = document["migrations"]
+    assert (migration["observed"], document["not_observed"]) == (True, None)
+    assert [s["locks"] == [] for s in migration["statements"]] == [True, False]
+    monkeypatch.setattr("dbplatform.migrations.observe.Observer.effect", lambda *_: None)
+    document = type_("migrate", "plan", "shop", "--json").json
+    assert document["migrations"][0]["observed"] is False
+    assert "what 1 statements did could not be seen; the first: alter table item" in document["not_observed"]
