@@ -155,7 +155,7 @@ def _keys_at(model: Any, where: Where) -> list[str]:
 def _model_in(annotation: Any) -> Any:
     if hasattr(annotation, "model_fields"):
         return annotation
-    for argument in getattr(annotation, "__args__", ()):
+    for argument in (*getattr(annotation, "__args__", ()), *getattr(annotation, "__metadata__", ())):
         found = _model_in(argument)
         if found is not None:
             return found

@@ -18,6 +18,7 @@ from dbplatform.cli.main import NOT_BUILT_YET as UNBUILT_VERBS
 from dbplatform.cli.main import VERBS, dbplatform
 from dbplatform.declaration.database import NOT_BUILT_YET as UNBUILT_KEYS
 from dbplatform.declaration.database import Database
+from dbplatform.declaration.later import Later
 from dbplatform.quality.policy import CHECK_TYPES
 
 FOLDER = Path(__file__).parent / "reference"
@@ -74,7 +75,9 @@ def _model(model: type[BaseModel], title: str) -> list[str]:
 def _inner(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if typing.get_origin(annotation) in (list, typing.Union, types.UnionType):
+    if isinstance(annotation, Later):
+        return annotation.model
+    if typing.get_origin(annotation) in (list, typing.Union, types.UnionType, typing.Annotated):
         for argument in typing.get_args(annotation):
             found = _inner(argument)
             if found is not None:

@@ -4,8 +4,9 @@
 
 Starts an embedded PostgreSQL of its own with the settings that a user gets (fsync on), and installs the other tools by
 ``requirements.lock`` into ``benchmarks/migrations/.tools``. Every tool runs the same SQL, one transaction per file, in
-a database that is made anew for each; their order changes with the round. The ledger of dbplatform and the bytecode of
-every tool exist before the first measured round. Prints a table, and writes ``results.json`` beside.
+a database that is made anew for each; their order changes with the round. The ledger of dbplatform exists before the
+first measured round, and so does the bytecode of every tool, whatever the environment says of writing it. Prints a
+table, and writes ``results.json`` beside.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def main() -> None:
         server.start()
         try:
             tools = _write(Path(folder), python, options.files)
+            os.environ["PYTHONPYCACHEPREFIX"] = str(Path(folder) / "bytecode")
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
             results = _measure(server, tools, options.rounds, options.files)
         finally:
             server.remove()

@@ -97,14 +97,15 @@ def rehearse(context: click.Context, database: str, target: str | None, as_json:
 def apply(context: click.Context, database: str, target: str | None, dry_run: bool, as_json: bool) -> None:
     """Apply what is pending; a no-op when nothing is."""
     platform, declared = opened(context, database)
-    planned = schema.plan(platform, declared, target=target)
+    files = schema.read(declared)
+    planned = schema.plan(platform, declared, target=target, files=files)
     if dry_run or not (planned.pending or planned.callbacks):
         show_json(planned.as_json()) if as_json else _show(planned.as_json())
         return
     if planned.pending and not as_json:
         _show(planned.as_json())
     with bars():
-        report = schema.apply(platform, declared, target=target).as_json()
+        report = schema.apply(platform, declared, target=target, files=files).as_json()
     if as_json:
         show_json(report)
         return

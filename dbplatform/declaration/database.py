@@ -7,19 +7,29 @@ loader refuses it by name (``NOT_BUILT_YET``), so that nothing is accepted in si
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dbplatform.alerting.policy import NotifyPolicy
-from dbplatform.archiving.policy import ArchivePolicy
-from dbplatform.backups.policy import BackupPolicy
+from dbplatform.declaration.later import Later
 from dbplatform.migrations.policy import MigrationPolicy
-from dbplatform.monitoring.thresholds import ThresholdPolicy
-from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.words import Cron, Policy
-from dbplatform.quality.policy import TablePolicy
 from dbplatform.seeding.policy import SeedPolicy
+
+if TYPE_CHECKING:
+    from dbplatform.alerting.policy import NotifyPolicy
+    from dbplatform.archiving.policy import ArchivePolicy
+    from dbplatform.backups.policy import BackupPolicy
+    from dbplatform.monitoring.thresholds import ThresholdPolicy
+    from dbplatform.partitioning.policy import PartitionPolicy
+    from dbplatform.quality.policy import TablePolicy
+else:
+    NotifyPolicy = Annotated[Any, Later("dbplatform.alerting.policy", "NotifyPolicy")]
+    ArchivePolicy = Annotated[Any, Later("dbplatform.archiving.policy", "ArchivePolicy")]
+    BackupPolicy = Annotated[Any, Later("dbplatform.backups.policy", "BackupPolicy")]
+    ThresholdPolicy = Annotated[Any, Later("dbplatform.monitoring.thresholds", "ThresholdPolicy")]
+    PartitionPolicy = Annotated[Any, Later("dbplatform.partitioning.policy", "PartitionPolicy")]
+    TablePolicy = Annotated[Any, Later("dbplatform.quality.policy", "TablePolicy")]
 
 #: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
 NOT_BUILT_YET: dict[tuple[str, ...], str] = {

@@ -11,7 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -126,12 +126,14 @@ class Verbatim(sql.Composable):
         return str(self._obj).encode()
 
 
+@lru_cache(maxsize=1024)
 def split(text: str, *, file: Path | str | None = None, backslashes: bool = False) -> Script:
     """The statements and ``--`` comments of a script; empty statements are left out.
 
     ``backslashes``: the session has ``standard_conforming_strings`` off, so that a backslash escapes in plain strings;
     a script that sets it is read accordingly from there on. Raises ``ScriptError``, with file and line, for what does
     not end (a string, a comment, COPY data) and for psql's backslash commands.
+    A script that is planned and then applied is read once.
     """
     return _Splitter(text, file, backslashes).split()
 

@@ -22,25 +22,38 @@ if TYPE_CHECKING:
     from dbplatform.migrations.apply import MigrationReport
 
 
-def plan(platform: Platform, declared: Declared, *, target: str | None = None) -> MigrationPlan:
-    """What would be applied; only reads."""
+def read(declared: Declared) -> Files:
+    """The files, read once: what is planned with them is what is applied with them. Raises ``MigrationFileError``."""
+    return Files.of(policy_of(declared)[1])
+
+
+def plan(
+    platform: Platform, declared: Declared, *, target: str | None = None, files: Files | None = None
+) -> MigrationPlan:
+    """What would be applied, of ``files`` or what the folders hold now; only reads."""
     policy, folders = policy_of(declared)
     with connect(platform.target(declared), work="migrate plan") as connection:
-        return plan_migrations(connection, folders, policy, target=target, database=declared.name)
+        return plan_migrations(connection, files or folders, policy, target=target, database=declared.name)
 
 
 def apply(
-    platform: Platform, declared: Declared, *, target: str | None = None, run_id: str | None = None
+    platform: Platform,
+    declared: Declared,
+    *,
+    target: str | None = None,
+    files: Files | None = None,
+    run_id: str | None = None,
 ) -> MigrationReport:
     """Apply what is pending, under the writer lock; recorded in the ledger when there was something to do.
 
-    Callbacks are something to do, on every run. Raises ``RehearsalNeeded`` where ``require_rehearsal`` is declared, and
-    ``SchemaDrifted`` where ``block_on_drift`` is and the schema is not what its migrations made.
+    ``files`` are those that were shown as a plan, by default what the folders hold now. Callbacks are something to do,
+    on every run. Raises ``RehearsalNeeded`` where ``require_rehearsal`` is declared, and ``SchemaDrifted`` where
+    ``block_on_drift`` is and the schema is not what its migrations made.
     """
     from dbplatform.migrations.apply import apply_migrations
 
     policy, folders = policy_of(declared)
-    files = Files.of(folders)
+    files = files or Files.of(folders)
     with platform.writer(declared, "migrate") as connection:
         callbacks = files.callbacks_of("Migrate")
         if not callbacks and not compare(connection, files, policy, target=target).pending:
