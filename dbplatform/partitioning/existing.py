@@ -43,7 +43,7 @@ _PARTITIONS = """
 
 _LIMIT = r"\((?:(MINVALUE|MAXVALUE)|'?([^')]*)'?)\)"
 _RANGE = re.compile(f"FOR VALUES FROM {_LIMIT} TO {_LIMIT}")
-_TIME_TYPES = ("timestamp with time zone", "timestamp without time zone", "date")
+TIME_TYPES = ("timestamp with time zone", "timestamp without time zone", "date")
 #: The lowest and the highest number of each type.
 NUMBER_TYPES = {
     "smallint": (-(2**15), 2**15 - 1),
@@ -117,7 +117,7 @@ def _check_key(connection: AnyConnection, policy: PartitionPolicy) -> str:
             column=policy.column,
             hint="Declare the column that the table is partitioned by.",
         )
-    if column_type not in (*_TIME_TYPES, *NUMBER_TYPES):
+    if column_type not in (*TIME_TYPES, *NUMBER_TYPES):
         raise UnsuitableColumn(
             column=column,
             table=str(policy.table),

@@ -118,6 +118,56 @@ def test_dates_and_timestamps_without_zone_convert(connection: AutocommitConnect
     assert connection.execute("select count(*) from event").fetchone() == (2,)
 
 
+@pytest.mark.parametrize("type_", ["smallint", "integer", "bigint"])
+def test_a_table_converts_by_its_numbers_and_comes_back(connection: AutocommitConnection, type_: str) -> None:
+    numbers = policy(column="id", interval=1000)
+    connection.execute(f"create table event (id {type_} primary key, body text)".encode())
+    connection.execute("insert into event select i, 'b' || i from generate_series(-500, 1500) i")
+    rows = contents(connection)
+
+    report = convert(connection, numbers, now=NOW)
+
+    plan = plan_partitions(connection, [numbers], now=NOW).tables[0]
+    assert report.bound == "4000"
+    assert [(one.relation.name, one.bounds.has_lower, one.bounds.upper) for one in plan.existing] == [
+        ("event_legacy", False, 4000),
+        ("event_p4000", True, 5000),
+        ("event_p5000", True, 6000),
+    ]
+    assert plan.create == ()
+    assert contents(connection) == rows
+    connection.execute("insert into event values (4001, 'new')")
+    undo(connection, numbers)
+    assert kind(connection) == "r"
+    assert connection.execute("select count(*), min(id), max(id) from event").fetchone() == (2002, -500, 4001)
+
+
+@pytest.mark.parametrize(
+    ("column", "interval", "reason"),
+    [("id", "1 month", "holds numbers"), ("at", 1000, "holds times"), ("id", 2**61, "beyond the numbers of its type")],
+)
+def test_an_interval_that_does_not_suit_the_column_is_refused(
+    connection: AutocommitConnection, column: str, interval: str | int, reason: str
+) -> None:
+    connection.execute(PLAIN)
+    with pytest.raises(CannotConvert) as refused:
+        convert(connection, policy(column=column, interval=interval), now=NOW)
+    assert reason in refused.value.message
+    assert kind(connection) == "r"
+
+
+def test_months_of_another_time_zone_begin_there(connection: AutocommitConnection) -> None:
+    berlin = policy(time_zone="Europe/Berlin")
+    connection.execute(PLAIN)
+    assert convert(connection, berlin, now=NOW).bound == "2026-05-31 22:00:00+00:00"
+    plan = plan_partitions(connection, [berlin], now=NOW).tables[0]
+    assert [str(one.bounds) for one in plan.existing[1:]] == [
+        "[2026-05-31T22:00:00+00:00, 2026-06-30T22:00:00+00:00)",
+        "[2026-06-30T22:00:00+00:00, 2026-07-31T22:00:00+00:00)",
+    ]
+    assert plan.create == ()
+
+
 def test_new_rows_reach_their_partition_with_the_next_values(connection: AutocommitConnection) -> None:
     connection.execute(RICH)
     forward(connection)

@@ -32,6 +32,7 @@ from dbplatform.partitioning.conversion.plan import (
     check_again,
     just_before,
     plan_conversion,
+    point_of,
 )
 from dbplatform.partitioning.conversion.shape import read_shape
 from dbplatform.partitioning.conversion.steps import Step
@@ -183,9 +184,14 @@ class _Forward:
         move(self.connection, self.plan.table, "references")
 
     def _partitions(self) -> None:
-        # From the last moment of the plain table on, as many as are declared to be kept ready.
+        # From the end of the plain table on, as many as are declared to be kept ready.
+        bound, now = point_of(self.plan.bound, self.policy), self.now
         policy = self.policy.model_copy(update={"start": "auto"})
-        now = max(self.now, just_before(self.plan.bound))
+        if isinstance(bound, datetime):
+            now = max(now, just_before(bound))
+        else:
+            # The plain table covers as many above the greatest number.
+            policy = policy.model_copy(update={"premake": 2 * policy.premake})
         apply_partitions(self.connection, [policy], now=now, sleep=self.patience.sleep)
         move(self.connection, self.plan.table, "partitions")
 

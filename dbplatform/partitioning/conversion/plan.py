@@ -10,8 +10,7 @@ from typing import Any
 
 from psycopg import sql
 
-from dbplatform.errors import NotBuiltYet
-from dbplatform.partitioning.bounds import LAST, Bounds, cell, cells, following
+from dbplatform.partitioning.bounds import FIRST, HIGHEST, LAST, Bounds, Point, cell, cells, following
 from dbplatform.partitioning.conversion.errors import (
     AlreadyPartitioned,
     CannotConvert,
@@ -34,8 +33,9 @@ from dbplatform.partitioning.conversion.names import Names
 from dbplatform.partitioning.conversion.refusals import refusals
 from dbplatform.partitioning.conversion.shape import Shape, read_shape
 from dbplatform.partitioning.conversion.steps import Step, alter
+from dbplatform.partitioning.existing import NUMBER_TYPES
 from dbplatform.partitioning.held import zone_of
-from dbplatform.partitioning.plan import literal, partition_name
+from dbplatform.partitioning.plan import head_of, literal, partition_name
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import require_table
 from dbplatform.postgres.connection import AutocommitConnection
@@ -112,7 +112,7 @@ def plan_conversion(connection: AutocommitConnection, policy: PartitionPolicy, *
     """What is left to do. Takes ACCESS SHARE on the table for one ``max()`` of its column.
 
     Raises ``TableMissing``, ``AlreadyPartitioned``, ``CannotConvert`` with everything that stands in the way,
-    ``UndoUnderWay``, ``DeclarationChanged``, ``TableReplaced``, and ``NotBuiltYet`` for whole numbers.
+    ``UndoUnderWay``, ``DeclarationChanged`` and ``TableReplaced``.
     """
     require_table(connection, policy.table)
     with connection.transaction():
@@ -133,11 +133,6 @@ def check_again(connection: AutocommitConnection, policy: PartitionPolicy, shape
 def _fresh(connection: AutocommitConnection, shape: Shape, policy: PartitionPolicy, now: datetime) -> ConversionPlan:
     if shape.kind == "p":
         raise AlreadyPartitioned(table=str(policy.table), hint="partition plan shows its partitions.")
-    if shape.column_type in ("smallint", "integer", "bigint"):
-        raise NotBuiltYet(
-            what=f"Partitioning by whole numbers ({policy.table}, column {policy.column}: {shape.column_type})",
-            hint="Take the table out of partitioned_tables.",
-        )
     key = shape.primary_key
     extended = key is not None and policy.column not in key.columns
     names = Names(table=policy.table, key=key.name if key is not None and extended else None)
@@ -219,9 +214,35 @@ def _planned(
     )
 
 
-def _bound(connection: AutocommitConnection, shape: Shape, policy: PartitionPolicy, now: datetime) -> datetime:
-    """``premake`` ranges after the one that covers now, or after the newest row: what the CHECK refuses, the
-    partitioned table would have refused, too, and a conversion that is left half-way refuses nothing sooner."""
+def _bound(connection: AutocommitConnection, shape: Shape, policy: PartitionPolicy, now: datetime) -> Point:
+    """``premake`` ranges after the one that covers now, or after the newest row, or the greatest number.
+
+    What the CHECK refuses, the partitioned table would have refused, too, and a conversion that is left half-way
+    refuses nothing sooner.
+    """
+    if shape.column_type in NUMBER_TYPES:
+        latest = head_of(connection, policy, shape.column_type, now=now)
+    else:
+        latest = max(now.astimezone(UTC), _newest(connection, policy))
+    zone = zone_of(policy, shape.column_type)
+    covering = cell(policy.interval, latest, zone)
+    last = following(policy.interval, covering, policy.premake, zone)
+    if shape.column_type in NUMBER_TYPES:
+        # The ranges that the plain table covers, and those that are made behind it.
+        behind = following(policy.interval, last, policy.premake).upper
+        if behind > NUMBER_TYPES[shape.column_type][1]:
+            raise _cannot_convert(
+                policy.table,
+                [
+                    f"{2 * policy.premake} ranges above {latest} reach beyond the numbers of its type "
+                    f"{shape.column_type} (write a smaller interval or premake, or widen the column)"
+                ],
+            )
+    return last.upper
+
+
+def _newest(connection: AutocommitConnection, policy: PartitionPolicy) -> datetime:
+    """The time of the newest row in UTC; ``FIRST`` in an empty table."""
     query = sql.SQL(_NEWEST).format(sql.Identifier(policy.column), policy.table.identifier)
     early, newest = connection.execute(query).fetchone() or (None, None)
     if early is False:
@@ -229,36 +250,34 @@ def _bound(connection: AutocommitConnection, shape: Shape, policy: PartitionPoli
             policy.table,
             [f"it has rows at infinity or after the year 9998 in {quoted(policy.column)} (give them another time)"],
         )
-    latest = now.astimezone(UTC)
-    if newest is not None:
-        if not isinstance(newest, datetime):
-            newest = datetime.combine(newest, time())
-        newest = newest.replace(tzinfo=UTC) if newest.tzinfo is None else newest.astimezone(UTC)
-        latest = max(latest, newest)
-    zone = zone_of(policy, shape.column_type)
-    last: datetime = following(policy.interval, cell(policy.interval, latest, zone), policy.premake, zone).upper
-    return last
+    if newest is None:
+        return FIRST
+    return _utc(newest if isinstance(newest, datetime) else datetime.combine(newest, time()))
 
 
-def next_cells(policy: PartitionPolicy, bound: datetime, column_type: str) -> list[Bounds]:
+def next_cells(policy: PartitionPolicy, bound: Point, column_type: str) -> list[Bounds]:
     """The ranges behind the plain table that get partitions at once."""
-    return list(islice(cells(policy.interval, Bounds(bound, LAST), zone_of(policy, column_type)), policy.premake))
+    behind = Bounds(bound, HIGHEST if isinstance(bound, int) else LAST)
+    return list(islice(cells(policy.interval, behind, zone_of(policy, column_type)), policy.premake))
 
 
-def moment(bound: str) -> datetime:
-    """A bound as the time that it stands for."""
-    value = datetime.fromisoformat(bound)
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+def point_of(bound: str, policy: PartitionPolicy) -> Point:
+    """A bound as the time or the number that it stands for."""
+    return int(bound) if isinstance(policy.interval, int) else _utc(datetime.fromisoformat(bound))
 
 
-def just_before(bound: str) -> datetime:
+def just_before(bound: datetime) -> datetime:
     """The last moment of the plain table."""
-    return moment(bound) - timedelta(microseconds=1)
+    return bound - timedelta(microseconds=1)
+
+
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _partition_steps(policy: PartitionPolicy, bound: str, column_type: str) -> Iterable[Step]:
     table = policy.table
-    for one in next_cells(policy, moment(bound), column_type):
+    for one in next_cells(policy, point_of(bound, policy), column_type):
         child = Relation(
             table.schema, partition_name(table.name, policy.interval, one.lower, zone_of(policy, column_type))
         )

@@ -10,11 +10,10 @@ from dataclasses import replace
 
 from dbplatform.partitioning.conversion.names import Names
 from dbplatform.partitioning.conversion.shape import Shape
+from dbplatform.partitioning.existing import NUMBER_TYPES, TIME_TYPES
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.identifiers import quoted
-
-_TIME_TYPES = ("timestamp with time zone", "timestamp without time zone", "date")
 
 # What depends on the table or on its row type, less what a conversion carries over.
 _DEPENDENTS = """
@@ -142,9 +141,12 @@ def carrying_refusals(connection: AnyConnection, shape: Shape) -> list[str]:
 
 def _of_the_table(shape: Shape, policy: PartitionPolicy) -> Iterator[str]:
     column = quoted(policy.column)
-    if shape.column_type not in _TIME_TYPES:
-        yield f"its column {column} has the type {shape.column_type} (partition by timestamptz, timestamp or date)"
-    if isinstance(policy.interval, int):
+    if shape.column_type in NUMBER_TYPES:
+        if not isinstance(policy.interval, int):
+            yield f"its column {column} holds numbers, and the declared interval is a time (write a number: 1000000)"
+    elif shape.column_type not in TIME_TYPES:
+        yield f"its column {column} has the type {shape.column_type} (partition by times or whole numbers)"
+    elif isinstance(policy.interval, int):
         yield f"its column {column} holds times, and the declared interval is a number (write months, days or hours)"
     elif shape.column_type == "date" and policy.interval.microseconds:
         yield f"its column {column} is a date, which {policy.interval} cannot divide (write days or months)"
