@@ -92,7 +92,8 @@ def _default(value: Any) -> str:
 
 
 def _help(command: click.Command, name: str) -> str:
-    return command.get_help(click.Context(command, info_name=name, max_content_width=110, terminal_width=110))
+    settings = dbplatform.context_settings
+    return command.get_help(click.Context(command, info_name=name, terminal_width=110, **settings))
 
 
 def _code(text: str) -> str:
