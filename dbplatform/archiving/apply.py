@@ -17,10 +17,11 @@ from datetime import datetime
 from typing import Any
 
 from dbplatform.archiving import catalogue, records
+from dbplatform.archiving.along import ChildFile
 from dbplatform.archiving.catalogue import ArchiveEntry
 from dbplatform.archiving.delete import delete_rows
 from dbplatform.archiving.errors import ArchiveMovedOn
-from dbplatform.archiving.export import export, file_name
+from dbplatform.archiving.export import export, file_name, place_for
 from dbplatform.archiving.kept import exists
 from dbplatform.archiving.pace import GENTLE, Throttle
 from dbplatform.archiving.plan import plan_archive
@@ -46,25 +47,36 @@ class ArchiveReport:
     table: str
     cutoff: datetime | None
     archives: tuple[ArchiveEntry, ...]
-    """None, one, or two: an interrupted one that was finished, and a new one."""
+    """None, one, or two: an interrupted one that was finished, and a new one; each before those that left along."""
     uncovered: int
     """Matching rows that were not exported, because the proven backup does not hold them."""
 
     @property
     def deleted(self) -> int:
         """How many rows have left the table by the archives of this report."""
-        return sum(archive.deleted_rows for archive in self.archives)
+        return sum(archive.deleted_rows for archive in self._own)
+
+    @property
+    def along(self) -> dict[str, int]:
+        """How many rows of other tables have left along with them."""
+        children = [archive for archive in self.archives if archive.parent_id is not None]
+        tables = sorted({archive.table for archive in children})
+        return {table: sum(one.deleted_rows for one in children if one.table == table) for table in tables}
 
     @property
     def kept(self) -> dict[str, int]:
         """How many exported rows stayed in the table, by reason."""
-        reasons = sorted({reason for archive in self.archives for reason in archive.kept})
-        return {reason: sum(archive.kept.get(reason, 0) for archive in self.archives) for reason in reasons}
+        reasons = sorted({reason for archive in self._own for reason in archive.kept})
+        return {reason: sum(archive.kept.get(reason, 0) for archive in self._own) for reason in reasons}
 
     @property
     def kept_changed(self) -> int:
-        """How many exported rows were changed or deleted by others before their turn came."""
-        return self.kept.get("changed", 0) + self.kept.get("gone", 0)
+        """How many exported rows stayed because they, or rows that leave along, were changed or deleted meanwhile."""
+        return self.kept.get("changed", 0) + self.kept.get("gone", 0) + self.kept.get("children", 0)
+
+    @property
+    def _own(self) -> list[ArchiveEntry]:
+        return [archive for archive in self.archives if archive.parent_id is None]
 
     def as_json(self) -> dict[str, Any]:
         """One policy of ``archive apply --json``; ``archives`` as in ``archive list``."""
@@ -73,6 +85,7 @@ class ArchiveReport:
             "table": self.table,
             "cutoff": self.cutoff.isoformat() if self.cutoff is not None else None,
             "deleted_rows": self.deleted,
+            "deleted_along": self.along,
             "kept": self.kept,
             "uncovered": self.uncovered,
             "archives": [archive.as_json() for archive in self.archives],
@@ -116,22 +129,24 @@ def apply_archive(
             sleep=sleep,
             clock=clock,
         )
-        archives = [_finish(work, entry) for entry in catalogue.unfinished(ledger, database, policy.name)]
+        archives = [
+            done for entry in catalogue.unfinished(ledger, database, policy.name) for done in _finish(work, entry)
+        ]
         plan = plan_archive(connection, policy, now=now, proof=proof)
         uncovered = plan.rows - (plan.covered_rows or 0)
         if plan.covered_rows:
-            archive_id = uuid.uuid4()
-            records.begin(connection, archive_id, policy.name, str(policy.table))
+            ids = {node.table: uuid.uuid4() for node in plan.tree.nodes}
+            for node in plan.tree.nodes:
+                parent_id = ids[plan.tree.nodes[node.parent].table] if node.parent is not None else None
+                records.begin(connection, ids[node.table], policy.name, str(node.table), parent_id)
             reached(policy.name, "begin", 0, plan.covered_rows)
-            exported = export(connection, plan, place, archive_id, database=database, proof=proof, now=now)
-            if isinstance(exported, int):
-                records.forget(connection, archive_id)
-                uncovered = exported
-            else:
-                uncovered = exported.uncovered
+            exported, uncovered = export(connection, plan, place, ids, database=database, proof=proof, now=now)
+            for table in ids.keys() - {one.table for one in exported}:
+                records.forget(connection, ids[table])
+            if exported:
                 entry = catalogue.record(ledger, database, plan, exported, backup_id=proof.backup_id, now=now)
                 reached(policy.name, "record", 0, entry.rows)
-                archives.append(_finish(work, entry))
+                archives += _finish(work, entry)
     return ArchiveReport(
         name=policy.name,
         table=str(policy.table),
@@ -152,37 +167,59 @@ class _Work:
     clock: Callable[[], float]
 
 
-def _finish(work: _Work, entry: ArchiveEntry) -> ArchiveEntry:
-    """Bring a listed file from where it stands to ``deleted``."""
+def _finish(work: _Work, entry: ArchiveEntry) -> list[ArchiveEntry]:
+    """Bring a listed file, and those whose rows leave along, from where they stand to ``deleted``."""
     connection, table = work.connection, Relation.parse(entry.table)
-    policy_name = entry.name
-    shape = read_shape(connection, table)
-    if entry.status == "exported":
-        read_back(
-            connection,
-            shape,
-            entry.location,
-            sha256=entry.sha256,
-            rows=entry.rows,
-            content_hash=entry.content_hash,
-        )
-        catalogue.mark_verified(work.ledger, entry.id)
-    reached(policy_name, "verify", entry.rows, entry.rows)
+    members = [entry, *catalogue.along(work.ledger, entry)]
+    shapes = {member.id: read_shape(connection, Relation.parse(member.table)) for member in members}
+    for member in members:
+        if member.status == "exported":
+            read_back(
+                connection,
+                shapes[member.id],
+                member.location,
+                sha256=member.sha256,
+                rows=member.rows,
+                content_hash=member.content_hash,
+            )
+            catalogue.mark_verified(work.ledger, member.id)
+    reached(entry.name, "verify", entry.rows, entry.rows)
     proof = require_proof(connection, work.recheck(), table=table, database=work.database)
     # A database that was set back to before the export has forgotten it: all of its rows are there again.
-    records.begin(connection, entry.id, entry.name, entry.table)
+    for member in members:
+        records.begin(connection, member.id, member.name, member.table, member.parent_id)
     delete_rows(
         connection,
-        shape,
+        shapes[entry.id],
         entry.id,
         entry.location,
         sha256=entry.sha256,
         proof=proof,
+        children=[
+            ChildFile(
+                archive_id=member.id,
+                parent_id=member.parent_id,
+                shape=shapes[member.id],
+                columns=member.parent_columns,
+                location=member.location,
+                sha256=member.sha256,
+            )
+            for member in members
+            if member.parent_id is not None
+        ],
         throttle=work.throttle,
         sleep=work.sleep,
         clock=work.clock,
     )
-    reached(policy_name, "finish", entry.rows, entry.rows)
+    reached(entry.name, "finish", entry.rows, entry.rows)
+    outcomes = {member.id: _outcome(connection, member) for member in members}
+    done = catalogue.mark_deleted(work.ledger, outcomes, backup_id=proof.backup_id)
+    reached(entry.name, "done", entry.rows, entry.rows)
+    return done
+
+
+def _outcome(connection: AutocommitConnection, entry: ArchiveEntry) -> tuple[int, dict[str, int]]:
+    """How many rows have left and why the others stayed, each of them accounted for."""
     stand, kept = records.read_progress(connection, entry.id), records.kept_counts(connection, entry.id)
     assert stand is not None
     if stand.position != entry.rows or stand.deleted + sum(kept.values()) != entry.rows:
@@ -192,18 +229,20 @@ def _finish(work: _Work, entry: ArchiveEntry) -> ArchiveEntry:
             actual=stand.position,
             hint=f"The database accounts for {stand.deleted + sum(kept.values())} rows: archive again.",
         )
-    done = catalogue.mark_deleted(work.ledger, entry.id, deleted=stand.deleted, kept=kept, backup_id=proof.backup_id)
-    reached(policy_name, "done", entry.rows, entry.rows)
-    return done
+    return stand.deleted, kept
 
 
 def _clean_up(connection: AutocommitConnection, ledger: Ledger, database: str, name: str, place: Place) -> None:
     """Forget archives by which no row has left: those that a killed export has begun, and those whose file is gone."""
     for entry in catalogue.unfinished(ledger, database, name):
         stand = records.read_progress(connection, entry.id)
-        if (stand is None or stand.position == 0) and not exists(entry.location, connection):
-            catalogue.forget(ledger, entry.id)
-    for archive_id in records.untouched(connection, name):
+        if stand is not None and stand.position > 0:
+            continue
+        members = [entry, *catalogue.along(ledger, entry)]
+        if not all(exists(member.location, connection) for member in members):
+            catalogue.forget(ledger, [member.id for member in members])
+    for archive_id, child in records.untouched(connection, name):
         if not catalogue.known(ledger, archive_id):
-            place.discard(file_name(database, name, archive_id))
+            at = place_for(place, Relation.parse(child) if child is not None else None)
+            at.discard(file_name(database, name, archive_id, child))
             records.forget(connection, archive_id)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveOfAnotherDatabase, UnknownArchive
 from dbplatform.archiving.export import Exported
@@ -43,6 +43,10 @@ class ArchiveEntry:
     kept: dict[str, int]
     created_at: datetime
     restored_at: datetime | None
+    parent_id: uuid.UUID | None
+    """The archive whose rows these refer to, and have left along with."""
+    parent_columns: tuple[tuple[str, str], ...]
+    """Pairs: the column here, the column there."""
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``archives`` of the contract."""
@@ -61,6 +65,7 @@ class ArchiveEntry:
             "cutoff": self.cutoff.isoformat() if self.cutoff else None,
             "where": self.where,
             "backup_id": self.backup_id,
+            "parent_id": str(self.parent_id) if self.parent_id else None,
             "created_at": self.created_at.isoformat(),
             "restored_at": self.restored_at.isoformat() if self.restored_at else None,
         }
@@ -143,43 +148,63 @@ def rows_away(ledger: Ledger, database: str, left: Iterable[tuple[uuid.UUID, str
 
 
 def record(
-    ledger: Ledger, database: str, plan: ArchivePlan, exported: Exported, *, backup_id: str, now: datetime
+    ledger: Ledger, database: str, plan: ArchivePlan, exported: Sequence[Exported], *, backup_id: str, now: datetime
 ) -> ArchiveEntry:
-    """List a complete file as ``exported``."""
+    """List complete files as ``exported``, in one transaction; the first, to whose rows those of the others lead."""
     with ledger.session() as session:
-        row = Archive(
-            id=exported.archive_id,
-            database=database,
-            name=plan.policy.name,
-            table_name=str(plan.policy.table),
-            column_name=plan.policy.column,
-            cutoff=plan.cutoff,
-            predicate=plan.policy.where,
-            rows=exported.sums.rows,
-            bytes=exported.bytes,
-            sha256=exported.sha256,
-            content_hash=exported.sums.hash,
-            location=exported.location,
-            backup_id=backup_id,
-            status="exported",
-            deleted_rows=0,
-            kept={},
-            created_at=now,
-        )
-        session.add(row)
+        rows = [
+            Archive(
+                id=one.archive_id,
+                parent_id=one.parent_id,
+                parent_columns=[list(pair) for pair in one.parent_columns],
+                database=database,
+                name=plan.policy.name,
+                table_name=str(one.table),
+                column_name=plan.policy.column if one.parent_id is None else None,
+                cutoff=plan.cutoff,
+                predicate=plan.policy.where,
+                rows=one.sums.rows,
+                bytes=one.bytes,
+                sha256=one.sha256,
+                content_hash=one.sums.hash,
+                location=one.location,
+                backup_id=backup_id,
+                status="exported",
+                deleted_rows=0,
+                kept={},
+                created_at=now,
+            )
+            for one in exported
+        ]
+        session.add_all(rows)
         session.flush()
-        return _entry(row)
+        return _entry(rows[0])
 
 
 def unfinished(ledger: Ledger, database: str, name: str) -> list[ArchiveEntry]:
-    """The archives of that name whose rows have not all been dealt with, the oldest first."""
+    """The archives of that name whose rows have not all been dealt with, the oldest first, without those along."""
     with ledger.session() as session:
         stored = session.scalars(
             select(Archive)
-            .where(Archive.database == database, Archive.name == name, Archive.status.in_(("exported", "verified")))
+            .where(
+                Archive.database == database,
+                Archive.name == name,
+                Archive.status.in_(("exported", "verified")),
+                Archive.parent_id.is_(None),
+            )
             .order_by(Archive.created_at, Archive.id)
         )
         return [_entry(row) for row in stored]
+
+
+def along(ledger: Ledger, entry: ArchiveEntry) -> list[ArchiveEntry]:
+    """The archives of rows that left along with those of ``entry``, parents before their children."""
+    found = [entry]
+    with ledger.session() as session:
+        for parent in found:  # grows while it is walked
+            stored = session.scalars(select(Archive).where(Archive.parent_id == parent.id).order_by(Archive.table_name))
+            found += [_entry(row) for row in stored]
+    return found[1:]
 
 
 def known(ledger: Ledger, archive_id: uuid.UUID) -> bool:
@@ -188,10 +213,10 @@ def known(ledger: Ledger, archive_id: uuid.UUID) -> bool:
         return session.get(Archive, archive_id) is not None
 
 
-def forget(ledger: Ledger, archive_id: uuid.UUID) -> None:
-    """Take an archive by which no row has left off the list."""
+def forget(ledger: Ledger, archive_ids: Sequence[uuid.UUID]) -> None:
+    """Take archives by which no row has left off the list."""
     with ledger.session() as session:
-        session.delete(session.get_one(Archive, archive_id))
+        session.execute(delete(Archive).where(Archive.id.in_(archive_ids)))
 
 
 def mark_verified(ledger: Ledger, archive_id: uuid.UUID) -> None:
@@ -202,21 +227,25 @@ def mark_verified(ledger: Ledger, archive_id: uuid.UUID) -> None:
 
 
 def mark_deleted(
-    ledger: Ledger, archive_id: uuid.UUID, *, deleted: int, kept: dict[str, int], backup_id: str
-) -> ArchiveEntry:
-    """All rows are dealt with: ``deleted`` have left behind the backup named, the others stayed."""
+    ledger: Ledger, outcomes: Mapping[uuid.UUID, tuple[int, dict[str, int]]], *, backup_id: str
+) -> list[ArchiveEntry]:
+    """All rows of these archives are dealt with: so many left behind the backup named, the others stayed; why."""
+    done = []
     with ledger.session() as session:
-        row = session.get_one(Archive, archive_id)
-        row.status, row.deleted_at, row.deleted_rows, row.kept = "deleted", func.now(), deleted, dict(kept)
-        row.backup_id = backup_id
-        return _entry(row)
+        for archive_id, (deleted, kept) in outcomes.items():
+            row = session.get_one(Archive, archive_id)
+            row.status, row.deleted_at, row.deleted_rows, row.kept = "deleted", func.now(), deleted, dict(kept)
+            row.backup_id = backup_id
+            done.append(_entry(row))
+    return done
 
 
-def mark_restored(ledger: Ledger, archive_id: uuid.UUID) -> None:
-    """The rows are back in the table that they came from."""
+def mark_restored(ledger: Ledger, archive_ids: Sequence[uuid.UUID]) -> None:
+    """The rows are back in the tables that they came from."""
     with ledger.session() as session:
-        row = session.get_one(Archive, archive_id)
-        row.status, row.restored_at = "restored", func.now()
+        for archive_id in archive_ids:
+            row = session.get_one(Archive, archive_id)
+            row.status, row.restored_at = "restored", func.now()
 
 
 def require_whole(entry: ArchiveEntry, near: AnyConnection) -> None:
@@ -250,4 +279,6 @@ def _entry(row: Archive) -> ArchiveEntry:
         kept=row.kept,
         created_at=row.created_at,
         restored_at=row.restored_at,
+        parent_id=row.parent_id,
+        parent_columns=tuple((own, its) for own, its in row.parent_columns),
     )

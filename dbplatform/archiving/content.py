@@ -67,9 +67,14 @@ def sums_of(text: sql.Composable, where: sql.Composable) -> sql.Composed:
 
 def same_key(key: Sequence[str], left: str, right: str) -> sql.Composed:
     """Whether two rows have the same key: a boolean expression."""
+    return same_columns([(name, name) for name in key], left, right)
+
+
+def same_columns(pairs: Iterable[tuple[str, str]], left: str, right: str) -> sql.Composed:
+    """Whether each first column of the row ``left`` equals the second one of ``right``: a boolean expression."""
     return sql.SQL(" and ").join(
         sql.SQL("{}.{} = {}.{}").format(
-            sql.Identifier(left), sql.Identifier(name), sql.Identifier(right), sql.Identifier(name)
+            sql.Identifier(left), sql.Identifier(own), sql.Identifier(right), sql.Identifier(its)
         )
-        for name in key
+        for own, its in pairs
     )

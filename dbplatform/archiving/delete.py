@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +23,8 @@ import psycopg
 from psycopg import sql
 
 from dbplatform.archiving import records
+from dbplatform.archiving.along import Batch, ChildFile, Member, family
+from dbplatform.archiving.children import any_of
 from dbplatform.archiving.content import be_durable, be_exact, row_text, same_key
 from dbplatform.archiving.errors import ArchiveTableChanged
 from dbplatform.archiving.kept import reading
@@ -50,6 +53,8 @@ class _Work:
     stage: Staging
     pace: Pace
     total: int
+    members: tuple[Member, ...]
+    """The table, and those whose rows leave along."""
 
 
 def delete_rows(
@@ -60,17 +65,17 @@ def delete_rows(
     *,
     sha256: str,
     proof: ProvenSnapshot,
+    children: Sequence[ChildFile] = (),
     throttle: Throttle = GENTLE,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Delete the exported rows that are still what they were, from where the last call stopped.
+    """Delete the exported rows that are still what they were, from where the last call stopped, with ``children``.
 
-    The file's SHA-256 is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, row locks)
+    The SHA-256 of every file is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, row locks)
     that also records what became of every row: ``records.read_progress`` and ``records.kept_counts`` tell. Triggers
-    fire. Raises ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn``, ``ReplicaBehind`` and
-    ``LockNotAcquired``; the batches
-    before stay.
+    fire. Raises ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn``, ``ReplicaBehind``, ``RowsHeldBack``
+    and ``LockNotAcquired``; the batches before stay.
     """
     stand = records.read_progress(connection, archive_id)
     assert stand is not None
@@ -80,7 +85,10 @@ def delete_rows(
         require_same_columns(shape, reader.metadata)
         name, total = reader.metadata.name, reader.rows
         reached(name, "delete", position, total)
-        with staging(connection, shape.table, shape.names) as stage:
+        with ExitStack() as stack:
+            stage = stack.enter_context(staging(connection, shape.table, shape.names))
+            root = Member(place=0, archive_id=archive_id, shape=shape, stage=stage, parent=None, columns=())
+            members = stack.enter_context(family(connection, root, children))
             work = _Work(
                 connection=connection,
                 shape=shape,
@@ -90,6 +98,7 @@ def delete_rows(
                 stage=stage,
                 pace=pace,
                 total=total,
+                members=members,
             )
             for block in reader.blocks(start=position):
                 stage.replace(block)
@@ -123,15 +132,35 @@ def _batch(work: _Work, first: int, block_end: int, clock: Callable[[], float]) 
 
 
 def _deal_with(work: _Work, first: int, end: int) -> None:
-    """One transaction: lock where others refer to the rows, delete, account for every row, advance."""
-    connection, shape, stage = work.connection, work.shape, work.stage
+    """One transaction: delete, account for every row, advance."""
+    connection = work.connection
     connection.execute("select set_config('lock_timeout', %s, true)", (str(work.pace.throttle.lock_timeout_ms),))
     be_exact(connection)
     be_durable(connection)
+    for member in work.members:
+        # No foreign key can be added, and the table not be swapped for another, until this transaction ends.
+        connection.execute(sql.SQL("lock table {} in row exclusive mode").format(member.shape.table.identifier))
+        _require_same_table(work, member.shape)
+    if len(work.members) > 1:
+        deleted = Batch(
+            connection=connection,
+            members=work.members,
+            proof=work.proof,
+            first=first,
+            end=end,
+            name=work.name,
+            total=work.total,
+        ).leave()
+    else:
+        deleted = _leave(work, first, end)
+    reached(work.name, "batch", end, work.total)
+    records.advance(connection, work.archive_id, first, end, deleted)
+
+
+def _leave(work: _Work, first: int, end: int) -> int:
+    """Lock where others refer to the rows, delete, account for every row that stayed; how many left."""
+    connection, shape, stage = work.connection, work.shape, work.stage
     table = shape.table.identifier
-    # No foreign key can be added, and the table not be swapped for another, until this transaction ends.
-    connection.execute(sql.SQL("lock table {} in row exclusive mode").format(table))
-    _require_same_table(work)
     for setting in _BY_KEY:
         connection.execute("select set_config(%s, 'off', true)", (setting,))
     match = same_key(shape.key, "t", "x")
@@ -144,10 +173,8 @@ def _deal_with(work: _Work, first: int, end: int) -> None:
             )
         )
     same = sql.SQL("{} = {}").format(row_text(shape.names, "t"), row_text(shape.names, "x"))
-    held = covered(work.proof, "t")
-    referred = sql.SQL("({})").format(
-        sql.SQL(" or ").join([sql.SQL("false"), *(reference.refers_to("t") for reference in references)])
-    )
+    held = covered(work.proof, "t", shape.table)
+    referred = any_of([reference.refers_to("t") for reference in references])
     deleted = connection.execute(
         sql.SQL(
             "delete from {table} as t using {stage} as x"
@@ -182,8 +209,7 @@ def _deal_with(work: _Work, first: int, end: int) -> None:
                 among=among,
             ),
         )
-    reached(work.name, "batch", end, work.total)
-    records.advance(connection, work.archive_id, first, end, len(deleted))
+    return len(deleted)
 
 
 def _account_for_the_rest(work: _Work, deleted: list[int], statement: sql.Composed) -> None:
@@ -204,13 +230,13 @@ def _reason(same: bool | None, held: bool | None, referred: bool | None) -> Reas
     return "referenced" if referred else "held"
 
 
-def _require_same_table(work: _Work) -> None:
+def _require_same_table(work: _Work, shape: TableShape) -> None:
     row = work.connection.execute(
-        "select to_regclass(%s)::oid::bigint", (work.shape.table.identifier.as_string(work.connection),)
+        "select to_regclass(%s)::oid::bigint", (shape.table.identifier.as_string(work.connection),)
     ).fetchone()
-    if cast("tuple[int | None]", row)[0] != work.shape.oid:
+    if cast("tuple[int | None]", row)[0] != shape.oid:
         raise ArchiveTableChanged(
-            table=str(work.shape.table),
+            table=str(shape.table),
             archive=str(work.archive_id),
             reason="another table has its name now",
             hint="Archive again; what has left so far stays archived.",

@@ -61,6 +61,10 @@ class ArchiveMovedOn(WorkError):
     """Another process works on the archive {archive}: row {expected} was next, but it stands at row {actual}."""
 
 
+class RowsHeldBack(WorkError):
+    """{rows} rows of {table} were not deleted though nothing had changed, so that none of their batch was."""
+
+
 class ReplicaBehind(WorkError):
     """The replica {replica} still has {mb} MB of WAL to replay, so no more rows of {table} are deleted."""
 
@@ -75,6 +79,10 @@ class ArchiveOfAnotherDatabase(UsageError):
 
 class RestoreConflict(WorkError):
     """{rows} of the archived rows are in {table} with other contents, such as {keys}; nothing was written."""
+
+
+class RestoredWithParents(UsageError):
+    """The rows of the archive {archive} refer to those of {parent} and come back along with them."""
 
 
 class RestorePartitionMissing(WorkError):

@@ -7,22 +7,26 @@ memory needed does not grow with the table: a block of ``BLOCK_BYTES`` becomes a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from psycopg import sql
 
+from dbplatform.archiving.children import Node
 from dbplatform.archiving.content import RowSums, be_exact, row_text, sums_of
 from dbplatform.archiving.errors import ArchiveNotWritten
 from dbplatform.archiving.parquet import ArchiveWriter, Metadata, sha256_of, written
 from dbplatform.archiving.plan import ArchivePlan
 from dbplatform.archiving.points import reached
-from dbplatform.archiving.proof import ProvenSnapshot, covered
+from dbplatform.archiving.proof import ProvenSnapshot
 from dbplatform.archiving.shape import Column, with_storage
 from dbplatform.archiving.storage import TIMES
 from dbplatform.archiving.tables import TablePlace, table_reader
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
+from dbplatform.postgres.identifiers import Relation
 from dbplatform.storage.place import Place, StorageFailed
 
 #: Of CSV; a block ends with the row that reaches one of the two.
@@ -32,144 +36,210 @@ BLOCK_ROWS = 50_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A complete file in its place; what the snapshot held; how many matching rows no backup holds."""
+    """A complete file in its place, and what the snapshot held; ``parent_id``: its rows refer to that archive's."""
 
     archive_id: uuid.UUID
+    table: Relation
+    parent_id: uuid.UUID | None
+    parent_columns: tuple[tuple[str, str], ...]
     location: str
     sums: RowSums
     bytes: int
     sha256: str
-    uncovered: int
 
 
-def file_name(database: str, name: str, archive_id: uuid.UUID) -> str:
-    """The name of an archive's file in the place of the archives."""
-    return f"{database}/{name}/{archive_id}.parquet"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """A file that is complete and has not got its name yet."""
+
+    node: Node
+    metadata: Metadata
+    sums: RowSums
+
+
+def file_name(database: str, name: str, archive_id: uuid.UUID, child: str | None = None) -> str:
+    """The name of an archive's file in the place of the archives; those of a ``child`` table lie in a folder below."""
+    folder = f"{name}/{child}" if child is not None else name
+    return f"{database}/{folder}/{archive_id}.parquet"
+
+
+def place_for(place: Place, child: Relation | None) -> Place:
+    """The place for rows that leave along: where archives are kept in a table, another one for each child."""
+    if child is None or not isinstance(place, TablePlace):
+        return place
+    return place.beside(child)
 
 
 def export(
     connection: AutocommitConnection,
     plan: ArchivePlan,
     place: Place,
-    archive_id: uuid.UUID,
+    ids: Mapping[Relation, uuid.UUID],
     *,
     database: str,
     proof: ProvenSnapshot,
     now: datetime,
-) -> Exported | int:
-    """Write the rows that match and that the proven backup holds; a number alone: there are none.
+) -> tuple[list[Exported], int]:
+    """Write the rows that match and that the proven backup holds with all that leaves along, parents before children.
 
-    The number is that of the matching rows that the backup does not hold: they are left out. One read-only REPEATABLE
-    READ transaction, ACCESS SHARE on the table. The file is in its place under its name when this returns. Raises
-    ``ArchiveNotWritten``.
+    A table without such rows gets no file. The number is that of the matching rows that the backup does not hold: they
+    are left out. One read-only REPEATABLE READ transaction, ACCESS SHARE on the tables. Every file is in its place
+    under its name when this returns. Raises ``ArchiveNotWritten``.
     """
-    name = plan.policy.name
-    file_at = file_name(database, name, archive_id)
-    partial, location = place.partial(file_at), place.location(file_at)
-    with snapshot(connection) as reading:
-        be_exact(reading)
-        wanted = sql.SQL("{} and {}").format(plan.matches, covered(proof, "t"))
-        sums, uncovered, columns = _measured(reading, plan, proof)
-        if sums.rows == 0:
-            return uncovered
-        metadata = Metadata(
-            archive_id=str(archive_id),
-            name=name,
-            database=database,
-            table=str(plan.policy.table),
-            column=plan.policy.column,
-            cutoff=plan.cutoff,
-            where=plan.policy.where,
-            key=plan.shape.key,
-            columns=columns,
-            rows=sums.rows,
-            content_hash=sums.hash,
-            snapshot=_snapshot_text(reading),
-            exported_at=now,
-            backup_id=proof.backup_id,
-        )
-        with written(partial) as file:
-            writer = ArchiveWriter(file, metadata)
-            rows = 0
-            reached(name, "export", 0, sums.rows)
-            for lines in _blocks(reading, plan, wanted):
-                writer.write(lines)
-                rows += len(lines)
-                reached(name, "export", rows, sums.rows)
-            writer.close()
-            if rows != sums.rows:
-                raise ArchiveNotWritten(
-                    path=str(partial),
-                    reason=f"COPY gave {rows} rows where the same snapshot counts {sums.rows}",
-                    hint="Look for row-level security or a foreign table behind it. Nothing was deleted.",
+    tree = plan.tree
+    held = tree.complete(tree.root, proof)
+    wanted = sql.SQL("{} and {}").format(plan.matches, held)
+    written_: list[_Written] = []
+    try:
+        with snapshot(connection) as reading:
+            be_exact(reading)
+            uncovered = 0
+            for node in tree.nodes:
+                leaves = tree.leaves(node, wanted)
+                if node is tree.root:
+                    sums, uncovered, columns = _measured(reading, node, plan.matches, held)
+                else:
+                    sums, _, columns = _measured(reading, node, leaves, sql.SQL("true"))
+                if sums.rows == 0:
+                    continue
+                metadata = Metadata(
+                    archive_id=str(ids[node.table]),
+                    name=plan.policy.name,
+                    database=database,
+                    table=str(node.table),
+                    column=plan.policy.column if node is tree.root else None,
+                    cutoff=plan.cutoff,
+                    where=plan.policy.where,
+                    key=node.shape.key,
+                    columns=columns,
+                    rows=sums.rows,
+                    content_hash=sums.hash,
+                    snapshot=_snapshot_text(reading),
+                    exported_at=now,
+                    backup_id=proof.backup_id,
+                    parent_id=str(ids[tree.nodes[node.parent].table]) if node.parent is not None else None,
+                    parent_columns=node.reference.columns if node.reference is not None else (),
                 )
-    reached(name, "write", sums.rows, sums.rows)
+                written_.append(_Written(node=node, metadata=metadata, sums=sums))
+                _write(reading, written_[-1], leaves, _aside(place, written_[-1]))
+        return [_complete(connection, place, one) for one in written_], uncovered
+    except BaseException:
+        for one in written_:
+            with suppress(OSError):
+                _aside(place, one).unlink(missing_ok=True)
+        raise
+
+
+def _write(connection: SnapshotConnection, one: _Written, leaves: sql.Composable, partial: Path) -> None:
+    task, sums = one.metadata.task, one.sums
+    with written(partial) as file:
+        writer = ArchiveWriter(file, one.metadata)
+        rows = 0
+        reached(task, "export", 0, sums.rows)
+        for lines in _blocks(connection, one.node, leaves):
+            writer.write(lines)
+            rows += len(lines)
+            reached(task, "export", rows, sums.rows)
+        writer.close()
+        if rows != sums.rows:
+            raise ArchiveNotWritten(
+                path=str(partial),
+                reason=f"COPY gave {rows} rows where the same snapshot counts {sums.rows}",
+                hint="Look for row-level security or a foreign table behind it. Nothing was deleted.",
+            )
+    reached(task, "write", sums.rows, sums.rows)
+
+
+def _complete(connection: AutocommitConnection, place: Place, one: _Written) -> Exported:
+    """Give the file its name."""
+    metadata, file_at, at = one.metadata, _named(one), place_for(place, _child(one))
+    partial, location = at.partial(file_at), at.location(file_at)
     bytes_ = partial.stat().st_size
     with partial.open("rb") as whole:
         sha256 = sha256_of(whole)
     try:
-        place.complete(file_at)
+        at.complete(file_at)
     except StorageFailed as error:
         raise ArchiveNotWritten(
             path=location, reason=error.fields["reason"], hint=f"{error.hint} Nothing was deleted."
         ) from error
-    if isinstance(place, TablePlace):
+    if isinstance(at, TablePlace):
         # It keeps rows, not the file.
         with table_reader(location, connection) as held:
             bytes_, sha256 = held.digest()
-    reached(name, "rename", sums.rows, sums.rows)
+    reached(metadata.task, "rename", one.sums.rows, one.sums.rows)
     return Exported(
-        archive_id=archive_id,
+        archive_id=uuid.UUID(metadata.archive_id),
+        table=one.node.table,
+        parent_id=uuid.UUID(metadata.parent_id) if metadata.parent_id is not None else None,
+        parent_columns=metadata.parent_columns,
         location=location,
-        sums=sums,
+        sums=one.sums,
         bytes=bytes_,
         sha256=sha256,
-        uncovered=uncovered,
     )
 
 
+def _child(one: _Written) -> Relation | None:
+    return one.node.table if one.node.parent is not None else None
+
+
+def _named(one: _Written) -> str:
+    metadata, child = one.metadata, _child(one)
+    return file_name(
+        metadata.database, metadata.name, uuid.UUID(metadata.archive_id), str(child) if child is not None else None
+    )
+
+
+def _aside(place: Place, one: _Written) -> Path:
+    return place_for(place, _child(one)).partial(_named(one))
+
+
 def _measured(
-    connection: SnapshotConnection, plan: ArchivePlan, proof: ProvenSnapshot
+    connection: SnapshotConnection, node: Node, chosen: sql.Composable, held: sql.Composable
 ) -> tuple[RowSums, int, tuple[Column, ...]]:
-    """The sums of the proven rows, the number of the others, and the columns with their forms in this file."""
-    times = [column for column in plan.shape.columns if column.storage in TIMES]
+    """The sums of the chosen rows that are held, the number of the others, and the columns with their forms here."""
+    times = [column for column in node.shape.columns if column.storage in TIMES]
+    row = sql.Identifier(node.alias)
     fields = [
-        sql.SQL("{} as held").format(covered(proof, "t")),
-        sql.SQL("{} as text").format(row_text(sorted(plan.shape.names), "t")),
+        sql.SQL("{} as held").format(held),
+        sql.SQL("{} as text").format(row_text(sorted(node.shape.names), node.alias)),
     ]
     beyond = []
     for place, column in enumerate(times):
         first, last = TIMES[column.storage]
         alias = sql.Identifier(f"beyond_{place}")
         fields.append(
-            sql.SQL("coalesce(t.{} not between {} and {}, false) as {}").format(
-                sql.Identifier(column.name), sql.Literal(first), sql.Literal(last), alias
+            sql.SQL("coalesce({}.{} not between {} and {}, false) as {}").format(
+                row, sql.Identifier(column.name), sql.Literal(first), sql.Literal(last), alias
             )
         )
         beyond.append(sql.SQL(", coalesce(bool_or({}) filter (where held), false)").format(alias))
     statement = sql.SQL(
         "select {sums}, count(*) filter (where not held){beyond}"
-        " from (select {fields} from {table} as t where {matches}) as rows"
+        " from (select {fields} from {table} as {row} where {chosen}) as rows"
     ).format(
         sums=sums_of(sql.SQL("text"), sql.SQL("held")),
         beyond=sql.SQL("").join(beyond),
         fields=sql.SQL(", ").join(fields),
-        table=plan.policy.table.identifier,
-        matches=plan.matches,
+        table=node.table.identifier,
+        row=row,
+        chosen=chosen,
     )
-    row = connection.execute(statement).fetchone()
-    assert row is not None
-    rows, first_sum, second_sum, uncovered, *out_of_range = row
+    found = connection.execute(statement).fetchone()
+    assert found is not None
+    rows, first_sum, second_sum, others, *out_of_range = found
     as_text = [column.name for column, is_out in zip(times, out_of_range, strict=True) if is_out]
-    columns = with_storage(plan.shape.columns, as_text, "string")
-    return RowSums(rows=rows, first=first_sum, second=second_sum), int(uncovered), columns
+    columns = with_storage(node.shape.columns, as_text, "string")
+    return RowSums(rows=rows, first=first_sum, second=second_sum), int(others), columns
 
 
-def _blocks(connection: SnapshotConnection, plan: ArchivePlan, wanted: sql.Composable) -> Iterator[list[bytes]]:
+def _blocks(connection: SnapshotConnection, node: Node, leaves: sql.Composable) -> Iterator[list[bytes]]:
     """The rows as COPY writes them, one record each: the server sends one row per message."""
-    names = sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in plan.shape.names)
-    statement = sql.SQL("copy (select {} from {} as t where {}) to stdout (format csv, force_quote *)").format(
-        names, plan.policy.table.identifier, wanted
+    row = sql.Identifier(node.alias)
+    names = sql.SQL(", ").join(sql.SQL("{}.{}").format(row, sql.Identifier(name)) for name in node.shape.names)
+    statement = sql.SQL("copy (select {} from {} as {} where {}) to stdout (format csv, force_quote *)").format(
+        names, node.table.identifier, row, leaves
     )
     lines: list[bytes] = []
     size = 0

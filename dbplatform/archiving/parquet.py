@@ -63,6 +63,15 @@ class Metadata:
     exported_at: datetime
     backup_id: str
     where: str | None = None
+    parent_id: str | None = None
+    """The archive whose rows these refer to, and have left along with."""
+    parent_columns: tuple[tuple[str, str], ...] = ()
+    """Pairs: the column here, the column there."""
+
+    @property
+    def task(self) -> str:
+        """What progress calls it: the name of the archive, with the table where its rows leave along with others."""
+        return task_of(self.name, self.table if self.parent_id is not None else None)
 
     def as_bytes(self) -> bytes:
         document = {
@@ -82,6 +91,8 @@ class Metadata:
             "exported_at": self.exported_at.isoformat(),
             "backup_id": self.backup_id,
         }
+        if self.parent_id is not None:
+            document |= {"parent_id": self.parent_id, "parent_columns": self.parent_columns}
         return json.dumps(document, ensure_ascii=False).encode()
 
     @classmethod
@@ -97,8 +108,14 @@ class Metadata:
                 "exported_at": datetime.fromisoformat(document["exported_at"]),
                 "key": tuple(document["key"]),
                 "columns": tuple(Column(**column) for column in document["columns"]),
+                "parent_columns": tuple((own, its) for own, its in document.get("parent_columns", ())),
             }
         )
+
+
+def task_of(name: str, child: str | None) -> str:
+    """What progress calls the archive ``name``, or its rows of the table ``child``."""
+    return name if child is None else f"{name}/{child}"
 
 
 class ArchiveWriter:

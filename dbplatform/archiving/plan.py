@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from dbplatform.archiving.children import Node, Tree, read_tree
 from dbplatform.archiving.content import be_exact
 from dbplatform.archiving.errors import (
     ArchiveColumnMissing,
@@ -19,8 +20,8 @@ from dbplatform.archiving.errors import (
 )
 from dbplatform.archiving.parquet import first_line
 from dbplatform.archiving.policy import ArchivePolicy
-from dbplatform.archiving.proof import ProvenSnapshot, covered
-from dbplatform.archiving.shape import Column, TableShape, read_shape
+from dbplatform.archiving.proof import ProvenSnapshot
+from dbplatform.archiving.shape import Column, Reference, TableShape, read_shape
 from dbplatform.archiving.storage import TIMES
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
 from dbplatform.postgres.identifiers import Relation
@@ -28,17 +29,42 @@ from dbplatform.postgres.words import Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildPlan:
+    """The rows of a table that refer to those of the archive and leave along."""
+
+    node: Node
+    rows: int
+    bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        assert self.node.reference is not None
+        return {
+            "table": str(self.node.table),
+            "constraint": self.node.reference.constraint,
+            "rows": self.rows,
+            "bytes": self.bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArchivePlan:
     """The rows that match: how many, about how many bytes in the table, and how they would be stored."""
 
     policy: ArchivePolicy
-    shape: TableShape
+    tree: Tree
     cutoff: datetime | None
     """Rows before it are old enough; None: their age does not matter."""
     rows: int
     bytes: int
     covered_rows: int | None
-    """How many of them a proven backup holds, where the plan was made with one; only these can leave."""
+    """How many of them a proven backup holds with all that leaves along, where the plan was made with one; only these
+    can leave."""
+    children: tuple[ChildPlan, ...] = ()
+
+    @property
+    def shape(self) -> TableShape:
+        """The archive's own table."""
+        return self.tree.root.shape
 
     @property
     def matches(self) -> sql.Composed:
@@ -65,6 +91,7 @@ class ArchivePlan:
             "covered_rows": self.covered_rows,
             "key": list(self.shape.key),
             "columns": [column.as_json() for column in self.shape.columns],
+            "children": [child.as_json() for child in self.children],
         }
 
 
@@ -79,14 +106,15 @@ def plan_archive(
 
     Reads the matching rows in one snapshot, under ACCESS SHARE. Raises what ``read_shape`` raises,
     ``ArchiveColumnMissing``, ``UnsuitableArchiveColumn``, ``UnsuitablePredicate``, ``CutoffOutOfCalendar``, and
-    ``RowsReferenced`` when another row refers to one of them by a foreign key.
+    ``RowsReferenced`` when a row that does not leave along refers to one that leaves by a foreign key.
     """
     cutoff = _cutoff(policy.older_than, now) if policy.older_than is not None else None
     with snapshot(connection) as reading:
         be_exact(reading)
         shape = read_shape(reading, policy.table)
         _require_predicate(reading, policy, shape, cutoff)
-        return _counted(reading, policy, shape, cutoff, proof)
+        tree = read_tree(reading, shape, follow=policy.children == "archive")
+        return _counted(reading, policy, tree, cutoff, proof)
 
 
 def matches(policy: ArchivePolicy, shape: TableShape, cutoff: datetime | None) -> sql.Composed:
@@ -162,38 +190,67 @@ def _time_column(table: Relation, name: str, shape: TableShape) -> Column:
 def _counted(
     connection: SnapshotConnection,
     policy: ArchivePolicy,
-    shape: TableShape,
+    tree: Tree,
     cutoff: datetime | None,
     proof: ProvenSnapshot | None,
 ) -> ArchivePlan:
+    chosen = matches(policy, tree.root.shape, cutoff)
+    held = tree.complete(tree.root, proof) if proof is not None else sql.SQL("false")
+    rows, bytes_, covered_rows = _count(connection, policy, tree, tree.root, chosen, held)
+    children = []
+    for child in tree.children:
+        child_rows, child_bytes, _ = _count(connection, policy, tree, child, chosen, sql.SQL("false"))
+        children.append(ChildPlan(node=child, rows=child_rows, bytes=child_bytes))
+    return ArchivePlan(
+        policy=policy,
+        tree=tree,
+        cutoff=cutoff,
+        rows=rows,
+        bytes=bytes_,
+        covered_rows=covered_rows if proof is not None else None,
+        children=tuple(children),
+    )
+
+
+def _count(
+    connection: SnapshotConnection,
+    policy: ArchivePolicy,
+    tree: Tree,
+    node: Node,
+    chosen: sql.Composable,
+    held: sql.Composable,
+) -> tuple[int, int, int]:
+    """Rows of the node that would leave, their bytes, and how many fulfil ``held``. Raises ``RowsReferenced``."""
+    outside = tree.outside(node)
     statement = sql.SQL(
-        "select count(*), coalesce(sum(pg_column_size(t.*)), 0), count(*) filter (where {held}){referred}"
-        " from {table} as t where {matches}"
+        "select count(*), coalesce(sum(pg_column_size({alias}.*)), 0), count(*) filter (where {held}){referred}"
+        " from {table} as {alias} where {leaves}"
     ).format(
-        held=covered(proof, "t") if proof is not None else sql.SQL("false"),
+        held=held,
         referred=sql.SQL("").join(
-            sql.SQL(", count(*) filter (where {})").format(reference.refers_to("t")) for reference in shape.references
+            sql.SQL(", count(*) filter (where {})").format(reference.refers_to(node.alias)) for reference in outside
         ),
-        table=policy.table.identifier,
-        matches=matches(policy, shape, cutoff),
+        table=node.table.identifier,
+        alias=sql.Identifier(node.alias),
+        leaves=tree.leaves(node, chosen),
     )
     row = connection.execute(statement).fetchone()
     assert row is not None
-    rows, bytes_, held, *referred = row
-    for reference, count in zip(shape.references, referred, strict=True):
+    rows, bytes_, held_rows, *referred = row
+    for reference, count in zip(outside, referred, strict=True):
         if count:
             raise RowsReferenced(
                 rows=count,
-                table=str(policy.table),
+                table=str(node.table),
                 child=str(reference.child),
                 constraint=reference.constraint,
-                hint=f"Archive or delete the rows of {reference.child} first.",
+                hint=_ways_out(policy, reference),
             )
-    return ArchivePlan(
-        policy=policy,
-        shape=shape,
-        cutoff=cutoff,
-        rows=int(rows),
-        bytes=int(bytes_),
-        covered_rows=int(held) if proof is not None else None,
-    )
+    return int(rows), int(bytes_), int(held_rows)
+
+
+def _ways_out(policy: ArchivePolicy, reference: Reference) -> str:
+    first = f"Archive or delete the rows of {reference.child} first"
+    if policy.children == "refuse":
+        return f"{first}, or let them leave along: children: archive."
+    return f"{first}: they lead here by more than one foreign key or in a circle, so they cannot leave along."

@@ -2,10 +2,11 @@
 
 ``archive <name> <point>``: ``begin`` (nothing is written yet), ``export`` (rows that are in the partial file),
 ``write`` (the partial file is complete), ``rename`` (the file has its name, the ledger does not know it), ``record``
-(the ledger lists it), ``read back`` (rows), ``verify`` (it was equal), ``batch`` (rows of a batch are deleted, not yet
-committed), ``delete`` (rows dealt with, committed), ``finish`` (all of them, the ledger does not know), ``done``.
-``restore`` (rows loaded), ``insert`` (rows are in the table, not yet committed), ``return`` (committed, the ledger does
-not know), ``restored``.
+(the ledger lists it), ``read back`` (rows), ``verify`` (it was equal), ``children`` (what refers to a batch is deleted,
+its own rows are not), ``batch`` (rows of a batch are deleted, not yet committed), ``delete`` (rows dealt with,
+committed), ``finish`` (all of them, the ledger does not know), ``done``. ``restore`` (rows loaded), ``insert`` (rows
+are in the table, not yet committed), ``return`` (committed, the ledger does not know), ``restored``. What concerns one
+file of rows that leave along is told of ``archive <name>/<table>``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Point = Literal[
     "record",
     "read back",
     "verify",
+    "children",
     "batch",
     "delete",
     "finish",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
@@ -64,7 +64,11 @@ class ArchivePolicy(Policy):
         description="Where the rows go: a folder or s3://bucket/prefix, as files; or a table, schema.table, in another "
         "database {table: schema.table, url_env: VARIABLE}. Left out: the folder archives below DBPLATFORM_HOME.",
     )
-
+    children: Literal["archive", "refuse"] = Field(
+        default="refuse",
+        description="Rows of other tables that refer to these by a foreign key: refuse names them before anything "
+        "changes; archive lets them leave along, each table's rows in a file of their own, and theirs in turn.",
+    )
     max_replica_lag_mb: int = Field(
         default=50, ge=1, description="No batch is deleted while a replica has more MB of WAL than this to replay."
     )

@@ -50,6 +50,8 @@ class ProvenSnapshot:
     database_oid: int
     taken_at: datetime
     timeline_id: int | None = None
+    tables: frozenset[str] | None = None
+    """The tables that the backup holds; None: all of them."""
 
     @property
     def oldest_open(self) -> int:
@@ -98,8 +100,10 @@ def require_proof(
     return proof
 
 
-def covered(proof: ProvenSnapshot, alias: str) -> sql.Composed:
-    """Whether the backup holds the version of the row ``alias``: a boolean expression, never null."""
+def covered(proof: ProvenSnapshot, alias: str, table: Relation) -> sql.Composed:
+    """Whether the backup holds the version of the row ``alias`` of ``table``: a boolean expression, never null."""
+    if proof.tables is not None and str(table) not in proof.tables:
+        return sql.Composed([sql.SQL("false")])
     xmin = sql.SQL("{}.xmin::text::bigint").format(sql.Identifier(alias))
     next_id = sql.SQL("(select pg_snapshot_xmax(pg_current_snapshot())::text::bigint)")
     return sql.SQL("({} < {})").format(widened(xmin, next_id), sql.Literal(proof.oldest_open))

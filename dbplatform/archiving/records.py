@@ -24,6 +24,7 @@ _PROGRESS_DDL = """
         table_name text not null,
         position bigint not null default 0,
         deleted bigint not null default 0,
+        parent_id uuid,
         started_at timestamptz not null default now(),
         updated_at timestamptz not null default now()
     )
@@ -32,14 +33,24 @@ _KEPT_DDL = """
     create table dbplatform.archive_kept (
         archive_id uuid not null references dbplatform.archive_progress on delete cascade,
         place bigint not null,
-        reason text not null check (reason in ('changed', 'gone', 'referenced', 'uncovered', 'held')),
+        reason text not null,
         primary key (archive_id, place)
     )
 """
+#: Tables of an earlier version.
+_MENDED = """
+    alter table dbplatform.archive_progress add column if not exists parent_id uuid;
+    alter table dbplatform.archive_kept drop constraint if exists archive_kept_reason_check;
+"""
+_TO_MEND = """
+    select not exists (select from pg_attribute where attrelid = 'dbplatform.archive_progress'::regclass
+                       and attname = 'parent_id' and not attisdropped)
+"""
 
 #: Why an exported row was not deleted: its contents changed, it was deleted by somebody else, another row refers to
-#: it by now, the proven backup does not hold this version, or a trigger held it back.
-Reason = Literal["changed", "gone", "referenced", "uncovered", "held"]
+#: it by now, the proven backup does not hold this version, or a trigger held it back. Of rows that leave together: a
+#: row that refers to it is no longer as it was exported, or the row that it refers to has stayed.
+Reason = Literal["changed", "gone", "referenced", "uncovered", "held", "children", "parent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +65,33 @@ def ensure_records(connection: AutocommitConnection) -> None:
     """Create both tables where they are missing."""
     ensure_state(connection, "archive_progress", _PROGRESS_DDL)
     ensure_state(connection, "archive_kept", _KEPT_DDL)
+    to_mend = connection.execute(_TO_MEND).fetchone()
+    if to_mend is not None and to_mend[0]:
+        with connection.transaction():
+            connection.execute(_MENDED)
 
 
-def begin(connection: AutocommitConnection, archive_id: uuid.UUID, name: str, table: str) -> None:
-    """Remember that rows of an archive are about to be written or to leave; a no-op when it is remembered."""
+def begin(
+    connection: AutocommitConnection, archive_id: uuid.UUID, name: str, table: str, parent_id: uuid.UUID | None = None
+) -> None:
+    """Remember that rows of an archive are about to be written or to leave; a no-op when it is remembered.
+
+    ``parent_id``: they refer to the rows of that archive, and leave along with them.
+    """
     connection.execute(
-        "insert into dbplatform.archive_progress (archive_id, name, table_name) values (%s, %s, %s)"
+        "insert into dbplatform.archive_progress (archive_id, name, table_name, parent_id) values (%s, %s, %s, %s)"
         " on conflict do nothing",
-        (archive_id, name, table),
+        (archive_id, name, table, parent_id),
     )
 
 
-def untouched(connection: AutocommitConnection, name: str) -> list[uuid.UUID]:
-    """The archives of that name that were begun and have not dealt with any row."""
-    rows = connection.execute(
-        "select archive_id from dbplatform.archive_progress where name = %s and position = 0", (name,)
+def untouched(connection: AutocommitConnection, name: str) -> list[tuple[uuid.UUID, str | None]]:
+    """The archives of that name that were begun and have not dealt with any row; the table of those with a parent."""
+    return connection.execute(
+        "select archive_id, case when parent_id is not null then table_name end from dbplatform.archive_progress"
+        " where name = %s and position = 0",
+        (name,),
     ).fetchall()
-    return [row[0] for row in rows]
 
 
 def forget(connection: AutocommitConnection, archive_id: uuid.UUID) -> None:

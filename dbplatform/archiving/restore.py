@@ -7,8 +7,9 @@ changed or deleted by others meanwhile, is not brought back over them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -21,10 +22,11 @@ from dbplatform.archiving.content import be_durable, be_exact, row_text, same_ke
 from dbplatform.archiving.errors import (
     ArchiveTableChanged,
     RestoreConflict,
+    RestoredWithParents,
     RestoreFailed,
     RestorePartitionMissing,
 )
-from dbplatform.archiving.kept import Reader, reading
+from dbplatform.archiving.kept import reading
 from dbplatform.archiving.parquet import Metadata, first_line
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.shape import read_columns
@@ -50,6 +52,8 @@ class RestoreReport:
     already_there: int
     left_out: int
     """Exported rows that had never left the table."""
+    along: tuple[RestoreReport, ...] = ()
+    """The same of the rows that had left along with these."""
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``archive restore --json``."""
@@ -59,6 +63,7 @@ class RestoreReport:
             "restored": self.restored,
             "already_there": self.already_there,
             "left_out": self.left_out,
+            "along": [one.as_json() for one in self.along],
         }
 
 
@@ -67,6 +72,8 @@ class _Work:
     connection: AutocommitConnection
     entry: ArchiveEntry
     metadata: Metadata
+    like: Relation
+    """The table that has the columns: the target, or the one that it is made like."""
     target: Relation
     stage: Staging
     wanted: sql.Composed
@@ -86,67 +93,99 @@ def restore_archive(
 ) -> RestoreReport:
     """Put the archived rows back into their table, or into the table ``into``, made like it where it is missing.
 
-    Under the advisory lock ``archive``. The file's SHA-256 is read first. Rows whose key is absent are inserted, with
+    Under the advisory lock ``archive``. Rows that had left along come back along, behind those that they refer to;
+    aside, the rows come alone. The SHA-256 of every file is read first. Rows whose key is absent are inserted, with
     the values of identity columns (generated columns are computed again); rows that are there and equal are counted.
     Afterwards every row is compared with the file, still in the transaction. The ledger says ``restored`` once
     the rows are back in their own table; ``into`` leaves it as it is. Can be run again. Triggers fire.
 
-    Raises ``UnknownArchive``, ``ArchiveDamaged``, ``ArchiveTableChanged``, ``RestoreConflict`` when a key is there with
-    other contents, ``RestorePartitionMissing`` and ``RestoreFailed``: in every case nothing was written.
+    Raises ``UnknownArchive``, ``RestoredWithParents``, ``ArchiveDamaged``, ``ArchiveTableChanged``, ``RestoreConflict``
+    when a key is there with other contents, ``RestorePartitionMissing`` and ``RestoreFailed``: in every case nothing
+    was written.
     """
     entry = catalogue.get_archive(ledger, database, archive_id)
     with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
         source = Relation.parse(entry.table)
         target = source if into is None else into
-        with reading(entry.location, entry.sha256, connection) as reader:
-            try:
-                report = _restore(connection, entry, reader, source, target)
-            except (psycopg.IntegrityError, psycopg.DataError) as error:
-                raise _failed(entry, target, error) from error
-        if target == source:
+        back = target == source
+        if back and entry.parent_id is not None:
+            raise RestoredWithParents(
+                archive=archive_id,
+                parent=str(entry.parent_id),
+                hint=f"Bring both back: dbplatform archive restore {database} {_eldest(ledger, entry).id}; "
+                "or these alone, aside: --into NAME.",
+            )
+        entries = [entry, *(catalogue.along(ledger, entry) if back else ())]
+        try:
+            report, *along = _restore(connection, entries, into)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            raise _failed(entry, target, error) from error
+        if back:
             reached(entry.name, "return", report.restored, entry.rows)
-            catalogue.mark_restored(ledger, entry.id)
+            catalogue.mark_restored(ledger, [one.id for one in entries])
         reached(entry.name, "restored", report.restored, entry.rows)
-    return report
+    return replace(report, along=tuple(along))
+
+
+def _eldest(ledger: Ledger, entry: ArchiveEntry) -> ArchiveEntry:
+    while entry.parent_id is not None:
+        entry = catalogue.get_archive(ledger, entry.database, entry.parent_id)
+    return entry
 
 
 def _restore(
-    connection: AutocommitConnection, entry: ArchiveEntry, reader: Reader, source: Relation, target: Relation
-) -> RestoreReport:
-    metadata = reader.metadata
-    names = tuple(column.name for column in metadata.columns)
-    like = target if table_exists(connection, target) else source
-    require_table(connection, like)
-    inserted = _insertable(connection, entry, metadata, like)
-    with staging(connection, like, names) as stage:
+    connection: AutocommitConnection, entries: Sequence[ArchiveEntry], into: Relation | None
+) -> list[RestoreReport]:
+    """All of the archives or none of them, in their order."""
+    with ExitStack() as stack:
+        works = [
+            _loaded(connection, stack, entry, into if place == 0 else None, place)
+            for place, entry in enumerate(entries)
+        ]
+        with connection.transaction():
+            be_exact(connection)
+            be_durable(connection)
+            return [_put_back(work) for work in works]
+
+
+def _loaded(
+    connection: AutocommitConnection, stack: ExitStack, entry: ArchiveEntry, into: Relation | None, number: int
+) -> _Work:
+    """The rows of the file in a temporary table."""
+    source = Relation.parse(entry.table)
+    target = into or source
+    with reading(entry.location, entry.sha256, connection) as reader:
+        metadata = reader.metadata
+        names = tuple(column.name for column in metadata.columns)
+        like = target if table_exists(connection, target) else source
+        require_table(connection, like)
+        inserted = _insertable(connection, entry, metadata, like)
+        stage = stack.enter_context(staging(connection, like, names, number=number))
         done = 0
         for block in reader.blocks():
             stage.add(block)
             done += block.rows
-            reached(entry.name, "restore", done, entry.rows)
-        stage.analyze()
-        work = _Work(
-            connection=connection,
-            entry=entry,
-            metadata=metadata,
-            target=target,
-            stage=stage,
-            wanted=records.not_kept(connection, entry.id, stage.ordinal),
-            inserted=inserted,
-        )
-        with connection.transaction():
-            be_exact(connection)
-            be_durable(connection)
-            if like != target:
-                connection.execute(
-                    sql.SQL("create table {} (like {} including all)").format(target.identifier, source.identifier)
-                )
-            return _put_back(work)
+            reached(metadata.task, "restore", done, entry.rows)
+    stage.analyze()
+    return _Work(
+        connection=connection,
+        entry=entry,
+        metadata=metadata,
+        like=like,
+        target=target,
+        stage=stage,
+        wanted=records.not_kept(connection, entry.id, stage.ordinal),
+        inserted=inserted,
+    )
 
 
 def _put_back(work: _Work) -> RestoreReport:
-    """In one transaction: refuse conflicts, insert what is absent, compare every row."""
+    """Refuse conflicts, insert what is absent, compare every row; the transaction is the caller's."""
     connection, target = work.connection, work.target
+    if work.like != target:
+        connection.execute(
+            sql.SQL("create table {} (like {} including all)").format(target.identifier, work.like.identifier)
+        )
     wanted = _count(work, work.wanted)
     _refuse_conflicts(work)
     if is_partitioned(connection, target):
@@ -173,7 +212,7 @@ def _put_back(work: _Work) -> RestoreReport:
             reason=f"{wanted - equal} rows came back with other contents or not at all",
             hint="Look for triggers, rules or generated columns that change rows on INSERT.",
         )
-    reached(work.entry.name, "insert", inserted, work.entry.rows)
+    reached(work.metadata.task, "insert", inserted, work.entry.rows)
     return RestoreReport(
         archive_id=str(work.entry.id),
         table=str(target),

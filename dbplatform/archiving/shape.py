@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
+from dbplatform.archiving.content import same_columns
 from dbplatform.archiving.errors import CannotKeepType, NoKey, UnsuitableTable
 from dbplatform.archiving.storage import REFUSED, Storage, storage_of
 from dbplatform.postgres.catalog import require_table
@@ -125,14 +126,14 @@ class Reference:
     columns: tuple[tuple[str, str], ...]
     """Pairs: the column of the child, the column that it refers to."""
 
+    def joins(self, child: str, parent: str) -> sql.Composed:
+        """Whether the row ``child`` refers to the row ``parent``: a boolean expression."""
+        return same_columns(self.columns, child, parent)
+
     def refers_to(self, alias: str) -> sql.Composed:
         """Whether any row of the child refers to the row ``alias``: a boolean expression."""
-        pairs = [
-            sql.SQL("referring.{} = {}.{}").format(sql.Identifier(own), sql.Identifier(alias), sql.Identifier(its))
-            for own, its in self.columns
-        ]
         return sql.SQL("exists (select from {} as referring where {})").format(
-            self.child.identifier, sql.SQL(" and ").join(pairs)
+            self.child.identifier, self.joins("referring", alias)
         )
 
 

@@ -16,36 +16,41 @@ from dbplatform.archiving.parquet import Block
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 
-_TABLE = sql.Identifier("pg_temp", "dbplatform_archived")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staging:
     """Rows of a file, by their place in it. In statements the table is ``table``, its rows are called ``x``."""
 
     connection: AutocommitConnection
+    table: sql.Identifier
     names: tuple[str, ...]
     place: sql.Identifier
 
     @property
-    def table(self) -> sql.Identifier:
-        return _TABLE
-
-    @property
     def ordinal(self) -> sql.Composed:
         """The place of the row ``x``."""
-        return sql.SQL("x.{}").format(self.place)
+        return self.ordinal_of("x")
 
-    def between(self, first: int, end: int) -> sql.Composed:
-        """Whether the row ``x`` has a place in ``[first, end)``."""
+    def ordinal_of(self, alias: str) -> sql.Composed:
+        """The place of a row of the table."""
+        return sql.SQL("{}.{}").format(sql.Identifier(alias), self.place)
+
+    def between(self, first: int, end: int, alias: str = "x") -> sql.Composed:
+        """Whether the row has a place in ``[first, end)``."""
         return sql.SQL("{place} >= {first} and {place} < {end}").format(
-            place=self.ordinal, first=sql.Literal(first), end=sql.Literal(end)
+            place=self.ordinal_of(alias), first=sql.Literal(first), end=sql.Literal(end)
+        )
+
+    def index(self, columns: Sequence[str]) -> None:
+        """Let rows be found by these columns."""
+        self.connection.execute(
+            sql.SQL("create index on {} ({})").format(self.table, sql.SQL(", ").join(map(sql.Identifier, columns)))
         )
 
     def add(self, block: Block) -> None:
         """Load the rows of a block, beside those that are there."""
         columns = sql.SQL(", ").join([self.place, *map(sql.Identifier, self.names)])
-        statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(_TABLE, columns)
+        statement = sql.SQL("copy {} ({}) from stdin (format csv)").format(self.table, columns)
         with self.connection.transaction():
             be_exact(self.connection)
             with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -53,18 +58,18 @@ class Staging:
 
     def replace(self, block: Block) -> None:
         """Load the rows of a block in place of those that are there."""
-        self.connection.execute(sql.SQL("truncate {}").format(_TABLE))
+        self.connection.execute(sql.SQL("truncate {}").format(self.table))
         self.add(block)
 
     def analyze(self) -> None:
         """Let the planner know how few rows a batch of it is."""
-        self.connection.execute(sql.SQL("analyze {}").format(_TABLE))
+        self.connection.execute(sql.SQL("analyze {}").format(self.table))
 
     def sums(self) -> RowSums:
         """The sums over the rows that are there, computed by the server from the table's own types."""
         text = row_text(sorted(self.names), "x")
         statement = sql.SQL("select {} from (select {} from {} as x) as rows (text)").format(
-            sums_of(sql.SQL("text"), sql.SQL("true")), text, _TABLE
+            sums_of(sql.SQL("text"), sql.SQL("true")), text, self.table
         )
         with self.connection.transaction():
             be_exact(self.connection)
@@ -75,28 +80,29 @@ class Staging:
 
 @contextmanager
 def staging(
-    connection: AutocommitConnection, like: Relation, names: Sequence[str], *, by_place: bool = True
+    connection: AutocommitConnection, like: Relation, names: Sequence[str], *, by_place: bool = True, number: int = 0
 ) -> Iterator[Staging]:
     """An empty temporary table with the columns ``names`` of ``like`` and without its constraints.
 
-    ``by_place``: rows will be looked for by their place.
+    ``by_place``: rows will be looked for by their place. Tables that are there at once have a ``number`` each.
     """
+    table = sql.Identifier("pg_temp", f"dbplatform_archived_{number}")
     place = "place"
     while place in names:
         place += "_"
     columns = [sql.SQL("0::bigint as {}").format(sql.Identifier(place))]
     columns += [sql.SQL("t.{}").format(sql.Identifier(name)) for name in names]
-    drop = sql.SQL("drop table if exists {}").format(_TABLE)
+    drop = sql.SQL("drop table if exists {}").format(table)
     connection.execute(drop)
     connection.execute(
         sql.SQL("create temporary table {} as select {} from {} as t with no data").format(
-            _TABLE, sql.SQL(", ").join(columns), like.identifier
+            table, sql.SQL(", ").join(columns), like.identifier
         )
     )
     try:
         if by_place:
-            connection.execute(sql.SQL("create unique index on {} ({})").format(_TABLE, sql.Identifier(place)))
-        yield Staging(connection=connection, names=tuple(names), place=sql.Identifier(place))
+            connection.execute(sql.SQL("create unique index on {} ({})").format(table, sql.Identifier(place)))
+        yield Staging(connection=connection, table=table, names=tuple(names), place=sql.Identifier(place))
     finally:
         if not connection.closed:
             connection.execute(drop)

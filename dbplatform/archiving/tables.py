@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -30,6 +30,8 @@ from dbplatform.postgres.state import ensure_state
 from dbplatform.storage.place import StorageFailed
 
 BLOCK_ROWS = 50_000
+#: In bytes: PostgreSQL cuts what is longer.
+_LONGEST_NAME = 63
 _ID, _PLACE = "archive_id", "archive_place"
 _HELD_DDL = """
     create table dbplatform.archive_held (
@@ -50,6 +52,17 @@ class TablePlace:
     table: Relation
     variable: str | None
     work: Path
+
+    def beside(self, child: Relation) -> TablePlace:
+        """The table for the rows of ``child``: this one's name with that of the child. Raises ``StorageFailed``."""
+        name = f"{self.table.name}_{child.name}"
+        if len(name.encode()) > _LONGEST_NAME:
+            raise StorageFailed(
+                location=f"table:{self.table}",
+                reason=f"the table for the rows of {child} would be called {name}, which is longer than a name can be",
+                hint="Name a shorter table in to, or a folder.",
+            )
+        return replace(self, table=Relation(self.table.schema, name))
 
     def location(self, name: str) -> str:
         elsewhere = f"@{self.variable}" if self.variable else ""

@@ -25,7 +25,7 @@ def read_back(
     sums = RowSums()
     with reading(location, sha256, connection) as reader:
         require_same_columns(shape, reader.metadata)
-        name = reader.metadata.name
+        name = reader.metadata.task
         with staging(connection, shape.table, shape.names, by_place=False) as stage:
             for block in reader.blocks():
                 try:

@@ -69,7 +69,8 @@ def apply(context: click.Context, database: str, name: str | None, dry_run: bool
         return
     for report in reports:
         stayed = f"{report.kept_changed:,} changed meanwhile and {report.uncovered:,} not proven stayed"
-        say(f"{bold(report.name)}: {report.deleted:,} rows archived; {stayed}")
+        along = "".join(f", {rows:,} of {table} along" for table, rows in report.along.items())
+        say(f"{bold(report.name)}: {report.deleted:,} rows archived{along}; {stayed}")
 
 
 @command.command("list")
@@ -139,3 +140,5 @@ def _show_plan(found: list[ArchivePlan]) -> None:
     for one in found:
         proven = "no proven backup holds them" if one.covered_rows is None else f"{one.covered_rows:,} of them proven"
         say(f"{bold(one.policy.name)}: {one.rows:,} rows of {one.policy.table} {one.rule}, {proven}")
+        for child in one.children:
+            say(f"  along with them: {child.rows:,} rows of {child.node.table}")

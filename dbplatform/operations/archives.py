@@ -100,7 +100,7 @@ def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_
 
 
 def standing(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Standing:
-    """Where the rows of an archive are now; its newest file is read from end to end.
+    """Where the rows of an archive are now; its newest file is read from end to end, with those of rows along.
 
     Older files are read by ``archive verify`` alone, so that the work does not grow with the years. Raises
     ``ArchivedRowsDamaged``.
@@ -111,14 +111,15 @@ def standing(platform: Platform, declared: Declared, policy: ArchivePolicy) -> S
         archives=tuple(
             entry
             for entry in known(platform, declared)
-            if entry.name == policy.name and entry.status == "deleted" and entry.id in left
+            if entry.name == policy.name and entry.parent_id is None and entry.status == "deleted" and entry.id in left
         )
     )
     newest = found.newest
     if newest is not None:
         try:
             with connect(platform.target(declared), work="archive standing") as connection:
-                catalogue.require_whole(newest, connection)
+                for entry in (newest, *catalogue.along(platform.ledger, newest)):
+                    catalogue.require_whole(entry, connection)
         except ArchiveDamaged as damage:
             raise ArchivedRowsDamaged(
                 rows=newest.deleted_rows,
@@ -201,4 +202,5 @@ def _proof(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Pro
         database_oid=proof.database_oid,
         taken_at=proof.taken_at,
         timeline_id=proof.timeline_id,
+        tables=frozenset(proof.tables),
     )

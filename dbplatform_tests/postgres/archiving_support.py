@@ -134,12 +134,12 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def at(point: str, action: Any, done: int = 0) -> Any:
+def at(point: str, action: Any, done: int = 0, task: str = "old") -> Any:
     """A listener that calls ``action`` the first time that the archive ``old`` comes to the point."""
     called: list[bool] = []
 
     def listen(fact: progress.Progress) -> None:
-        if fact.task == f"archive old {point}" and fact.done >= done and not called:
+        if fact.task == f"archive {task} {point}" and fact.done >= done and not called:
             called.append(True)
             action()
 
@@ -155,13 +155,14 @@ def killed(
     point: str,
     done: int,
     archive_id: str = "",
+    declared: ArchivePolicy | None = None,
 ) -> None:
-    """Run the work in a process of its own that dies by SIGKILL at the point."""
+    """Run the work in a process of its own that dies by SIGKILL at the point, ``<table> <point>`` for rows along."""
     processes = get_context("forkserver")
     processes.set_forkserver_preload([__name__])  # the imports are paid for once
     # The server of forks keeps the environment that it began with.
     storage = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    arguments = (verb, target.url, ledger.target.url, place, proof, point, done, archive_id, storage)
+    arguments = (verb, target.url, ledger.target.url, place, proof, point, done, archive_id, declared, storage)
     process = processes.Process(target=_die_at, args=arguments)
     process.start()
     process.join()
@@ -188,6 +189,7 @@ def _die_at(
     point: str,
     done: int,
     archive_id: str,
+    declared: ArchivePolicy | None,
     storage: dict[str, str],
 ) -> None:
     os.environ.update(storage)
@@ -197,8 +199,9 @@ def _die_at(
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with at(point, die, done):
+    child, _, point = point.rpartition(" ") if point.startswith("public.") else ("", "", point)
+    with at(point, die, done, task=f"old/{child}" if child else "old"):
         if verb == "archive":
-            archive(target, ledger, place, proof=proof)
+            archive(target, ledger, place, declared, proof=proof)
         else:
             restore(target, ledger, archive_id)

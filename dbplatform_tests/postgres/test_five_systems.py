@@ -18,11 +18,12 @@ import pytest
 
 from dbplatform.declaration.loading import Declared, load_file
 from dbplatform.declaration.project import Project
+from dbplatform.ledger.ledger import Ledger
 from dbplatform.migrations.engine import Folders, MigrationPolicy, apply_migrations
 from dbplatform.migrations.trials.round_trip import round_trip
 from dbplatform.migrations.undo import apply_undo
 from dbplatform.partitioning.apply import apply_partitions
-from dbplatform.postgres.catalog import row_count
+from dbplatform.postgres.catalog import content_hash, row_count
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.engine import run_table
@@ -30,6 +31,7 @@ from dbplatform.seeding.apply import apply_seed
 from dbplatform.seeding.verify import verify_seed
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.installation import REPOSITORY
+from dbplatform_tests.postgres.archiving_support import archive, restore
 
 DEFS = REPOSITORY / "dbplatform" / "defs"
 SYSTEMS = ("ap_intake", "n8n_scraper", "restoreassist", "scribemed", "scriptsensei")
@@ -287,6 +289,27 @@ def test_archive_old_workflows_loses_no_row_that_referred_to_one(database: Targe
         for table, count in zip(children, archived, strict=True):
             assert rows(connection, table) + count == before[table]
         assert one(connection, "select archive_old_workflows()") == 0
+
+
+def test_workflows_of_more_than_a_year_leave_with_all_that_refers_to_them_and_come_back(
+    database: Target, ledger: Ledger, tmp_path: Path
+) -> None:
+    tables = ("workflows", "workflow_node_contexts", "workflow_standalone_docs", "workflow_extraction_snapshots")
+    now = datetime.now(UTC)
+    old = "select count(*) from workflows where created_at < %s::timestamptz - interval '12 months'"
+    successes = f"{old} and unified_extraction_success"
+    [policy] = [one for one in declared("n8n_scraper").database.archives if one.name == "old_workflows"]
+    with filled(database, "n8n_scraper", "dev") as connection:
+        before = {table: content_hash(connection, Relation("public", table)) for table in tables}
+        expected, failed = one(connection, successes, now), one(connection, old, now) - one(connection, successes, now)
+        assert expected > 0
+        report = archive(database, ledger, tmp_path, policy, now=now)
+        assert (report.deleted, report.kept, report.uncovered) == (expected, {}, 0)
+        assert sorted(report.along) == sorted(f"public.{table}" for table in tables[1:])
+        assert all(report.along.values())
+        assert one(connection, old, now) == failed, "those that were not extracted stay"
+        restore(database, ledger, report.archives[0].id)
+        assert {table: content_hash(connection, Relation("public", table)) for table in tables} == before
 
 
 def test_the_workflows_summary_does_not_multiply_its_children(database: Target) -> None:
