@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-#: What becomes of a request: it is answered; or refused with 503; or the connection ends before or amid the answer.
-Fate = Literal["answered", "refused", "cut", "truncated"]
+#: What becomes of a request: it is answered; or refused with 503; or the connection ends before or amid the answer; or
+#: no answer comes; or one with other bytes.
+Fate = Literal["answered", "refused", "cut", "truncated", "stalled", "altered"]
 
 
 @contextmanager
@@ -36,8 +37,13 @@ def s3_server() -> Iterator[str]:
 
 
 @contextmanager
-def unreliable(endpoint: str, fate: Callable[[str, str], Fate]) -> Iterator[str]:
-    """The endpoint of a proxy before a server, that asks for the fate of each request: method and path."""
+def unreliable(
+    endpoint: str, fate: Callable[[str, str], Fate], *, over: threading.Event | None = None
+) -> Iterator[str]:
+    """The endpoint of a proxy before a server, that asks for the fate of each request: method and path.
+
+    What is stalled stays so until ``over``.
+    """
     host = endpoint.removeprefix("http://")
 
     class Proxy(BaseHTTPRequestHandler):
@@ -54,10 +60,17 @@ def unreliable(endpoint: str, fate: Callable[[str, str], Fate]) -> Iterator[str]
             if chosen == "cut":
                 self.close_connection = True
                 return
+            if chosen == "stalled":
+                assert over is not None
+                over.wait()
+                self.close_connection = True
+                return
             upstream = http.client.HTTPConnection(host)
             upstream.request(self.command, self.path, body, dict(self.headers.items()))
             answer = upstream.getresponse()
             content = answer.read()
+            if chosen == "altered" and content:
+                content = content[:-1] + bytes([content[-1] ^ 1])
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):

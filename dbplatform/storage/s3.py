@@ -2,51 +2,220 @@
 
 A large file goes up in parts, and an object appears only when all of them are there (Amazon S3 User Guide: "Uploading
 and copying objects using multipart upload"). Each request is tried again by botocore when the network, a time-out, a
-5xx or throttling was in the way; what fails then is one clean error, and the parts are aborted. Servers differ in which
-checksums they know and whether they look at them, so that none is relied on: the owner compares its own SHA-256.
+5xx or throttling was in the way; what fails then is one clean error. The parts stay, and the next try of the same file
+goes on behind them.
+
+Each request is signed with the SHA-256 of what it sends, which every server compares. Servers differ in which other
+checksums they know and whether they look at them, and an ETag is no proof: after an upload the whole object is read
+back, and its SHA-256 compared with that of the file.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import boto3
 from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.utils import ReadFileChunk
+from urllib3.exceptions import HTTPError
 
 from dbplatform.storage.place import S3_SCHEME, StorageFailed
+from dbplatform.storage.store import ServerSideEncryption, StoredFile, ignore
 
-#: Of a part; S3 takes at most 10,000 of them: 160 GB.
+#: Of a part, at least; a file of more than 10,000 of them, the most that S3 takes, has larger ones.
 PART_BYTES = 16 * 1024 * 1024
+_MOST_PARTS = 10_000
 _THREADS = 4
 #: Of one request, the first included.
 TRIES = 5
+CONNECT_TIMEOUT_S = 10
+#: Without a byte; a server that stalls is asked again, and given up after ``TRIES``.
+READ_TIMEOUT_S = 60
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
+_REMOVED_AT_ONCE = 1000
+_PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class S3Place:
-    """The objects below ``s3://bucket/prefix``; a file is written first below the local folder ``work``."""
+@dataclass(frozen=True, kw_only=True)
+class S3Store:
+    """The objects below ``s3://bucket/prefix``. Variables are read when it is first used: make one for each work."""
 
     bucket: str
     prefix: str
+    encryption: ServerSideEncryption | None = None
+
+    @classmethod
+    def below(cls, url: str, *, encryption: ServerSideEncryption | None = None) -> S3Store:
+        bucket, prefix = _split(url)
+        return cls(bucket=bucket, prefix=prefix.strip("/"), encryption=encryption)
+
+    @cached_property
+    def _client(self) -> Any:
+        """One for all threads."""
+        return client()
+
+    def location(self, name: str = "") -> str:
+        return f"{S3_SCHEME}{self.bucket}/{self._key(name)}"
+
+    def put(self, name: str, source: Path, *, sha256: str | None = None, heard: Callable[[int], None] = ignore) -> None:
+        with source.open("rb") as file:
+            wanted = sha256 or hashlib.file_digest(file, "sha256").hexdigest()
+        resumed = self._put(name, source, heard)
+        if self._sha256(name) == wanted:
+            return
+        # The parts that were there may have been of another file.
+        if resumed:
+            self._put(name, source, ignore)
+            if self._sha256(name) == wanted:
+                return
+        self.remove(name)
+        raise _failed(self.location(name), "it gave back other bytes than it was sent")
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[BinaryIO]:
+        with _Object(self._client, self.bucket, self._key(name)) as raw:
+            yield cast("BinaryIO", io.BufferedReader(raw, _PIECE))
+
+    def files(self, below: str = "") -> Iterator[StoredFile]:
+        start = self._folder("")
+        with _talking(self.location(below)):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self._folder(below)
+            )
+            found = [one for page in pages for one in page.get("Contents", [])]
+        for one in found:
+            yield StoredFile(name=one["Key"].removeprefix(start), bytes=one["Size"])
+
+    def remove(self, name: str) -> None:
+        key = self._key(name)
+        with _talking(self.location(name)):
+            self._abort(key, exactly=True)
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    def clear(self) -> None:
+        with _talking(self.location()):
+            self._abort(self._folder(""), exactly=False)
+            names = [{"Key": self._key(file.name)} for file in self.files()]
+            for start in range(0, len(names), _REMOVED_AT_ONCE):
+                some = names[start : start + _REMOVED_AT_ONCE]
+                answer = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": some, "Quiet": True})
+                for refused in answer.get("Errors", []):
+                    raise _failed(f"{S3_SCHEME}{self.bucket}/{refused['Key']}", str(refused.get("Message")))
+
+    def _put(self, name: str, source: Path, heard: Callable[[int], None]) -> bool:
+        """Upload; whether parts of an earlier try were taken for granted."""
+        key, size = self._key(name), source.stat().st_size
+        with _talking(self.location(name)):
+            if size > PART_BYTES:
+                return self._put_parts(key, source, size, heard)
+            with source.open("rb") as body:
+                answer = self._client.put_object(Bucket=self.bucket, Key=key, Body=body, **self._encrypted())
+            self._require_encrypted(key, answer)
+            heard(size)
+        return False
+
+    def _put_parts(self, key: str, source: Path, size: int, heard: Callable[[int], None]) -> bool:
+        part = max(PART_BYTES, -(-size // _MOST_PARTS))
+        starts = {number + 1: start for number, start in enumerate(range(0, size, part))}
+        lengths = {number: min(part, size - start) for number, start in starts.items()}
+        upload, tags = self._begun(key, lengths)
+        resumed = bool(tags)
+        if upload is None:
+            answer = self._client.create_multipart_upload(Bucket=self.bucket, Key=key, **self._encrypted())
+            self._require_encrypted(key, answer)
+            upload = answer["UploadId"]
+        heard(sum(lengths[number] for number in tags))
+
+        def send(number: int) -> str:
+            with ReadFileChunk.from_filename(str(source), starts[number], lengths[number]) as body:
+                answer = self._client.upload_part(
+                    Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body
+                )
+            return str(answer["ETag"])
+
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="s3-upload") as pool:
+            sent = {pool.submit(send, number): number for number in starts if number not in tags}
+            try:
+                for future in as_completed(sent):
+                    tags[sent[future]] = future.result()
+                    heard(lengths[sent[future]])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
+        self._client.complete_multipart_upload(
+            Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+        )
+        return resumed
+
+    def _begun(self, key: str, lengths: dict[int, int]) -> tuple[str | None, dict[int, str]]:
+        """An upload of that key that did not end, and its parts of the right length; others are of no use."""
+        for upload in self._uploads(key, exactly=True):
+            pages = self._client.get_paginator("list_parts").paginate(
+                Bucket=self.bucket, Key=key, UploadId=upload["UploadId"]
+            )
+            found = {one["PartNumber"]: one for page in pages for one in page.get("Parts", [])}
+            if all(lengths.get(number) == one["Size"] for number, one in found.items()):
+                return upload["UploadId"], {number: one["ETag"] for number, one in found.items()}
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload["UploadId"])
+        return None, {}
+
+    def _uploads(self, key: str, *, exactly: bool) -> list[dict[str, Any]]:
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=key)
+        uploads = [one for page in pages for one in page.get("Uploads", [])]
+        return [one for one in uploads if not exactly or one["Key"] == key]
+
+    def _abort(self, key: str, *, exactly: bool) -> None:
+        for upload in self._uploads(key, exactly=exactly):
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+    def _sha256(self, name: str) -> str:
+        with self.reading(name) as file:
+            return hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
+
+    def _encrypted(self) -> dict[str, str]:
+        if self.encryption is None:
+            return {}
+        key = {"SSEKMSKeyId": self.encryption.kms_key_id} if self.encryption.kms_key_id else {}
+        return {"ServerSideEncryption": self.encryption.method, **key}
+
+    def _require_encrypted(self, key: str, answer: dict[str, Any]) -> None:
+        """A server that does not know the header ignores it."""
+        if self.encryption is not None and answer.get("ServerSideEncryption") != self.encryption.method:
+            raise _failed(
+                f"{S3_SCHEME}{self.bucket}/{key}", f"the server did not encrypt it by {self.encryption.method}"
+            )
+
+    def _key(self, name: str) -> str:
+        return "/".join(part for part in (self.prefix, name) if part)
+
+    def _folder(self, name: str) -> str:
+        key = self._key(name)
+        return f"{key}/" if key else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Place(S3Store):
+    """The same as a place: a file is written first below the local folder ``work``."""
+
     work: Path
 
     @classmethod
     def at(cls, url: str, *, work: Path) -> S3Place:
         bucket, prefix = _split(url)
         return cls(bucket=bucket, prefix=prefix.strip("/"), work=work)
-
-    def location(self, name: str) -> str:
-        return f"{S3_SCHEME}{self.bucket}/{self._key(name)}"
 
     def partial(self, name: str) -> Path:
         final = self.work / name
@@ -55,22 +224,75 @@ class S3Place:
     def complete(self, name: str) -> None:
         partial = self.partial(name)
         try:
-            with _talking(self.location(name)):
-                client().upload_file(str(partial), self.bucket, self._key(name), Config=_transfer())
+            self.put(name, partial)
+        except (StorageFailed, OSError) as error:
+            # Its local file goes, so that nobody can go on with the parts.
+            with suppress(StorageFailed):
+                self.remove(name)
+            raise error if isinstance(error, StorageFailed) else _failed(self.location(name), error) from error
         finally:
             partial.unlink(missing_ok=True)
 
     def discard(self, name: str) -> None:
         self.partial(name).unlink(missing_ok=True)
-        key = self._key(name)
-        with _talking(self.location(name)):
-            found = client().list_multipart_uploads(Bucket=self.bucket, Prefix=key)
-            for upload in found.get("Uploads", []):
-                client().abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-            client().delete_object(Bucket=self.bucket, Key=key)
+        self.remove(name)
 
-    def _key(self, name: str) -> str:
-        return f"{self.prefix}/{name}" if self.prefix else name
+
+class _Object(io.RawIOBase):
+    """An object as a stream. Where the connection ends amid it, the rest is asked for, of the same version."""
+
+    def __init__(self, client: Any, bucket: str, key: str) -> None:
+        self._client, self._bucket, self._key = client, bucket, key
+        self._at = self._size = self._failures = 0
+        self._version: dict[str, str] = {}
+        self._body: Any = None
+        self._talk(self._open)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data: bytes = self._talk(lambda: self._read(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        super().close()
+
+    def _open(self) -> None:
+        rest = {"Range": f"bytes={self._at}-"} if self._at else {}
+        answer = self._client.get_object(Bucket=self._bucket, Key=self._key, **rest, **self._version)
+        if not self._at:
+            self._size = answer["ContentLength"]
+            self._version = {"IfMatch": answer["ETag"]}
+        self._body = answer["Body"]
+
+    def _read(self, length: int) -> bytes:
+        while self._at < self._size:
+            try:
+                if self._body is None:
+                    self._open()
+                data: bytes = self._body.read(length)
+            except (BotoCoreError, HTTPError, OSError):
+                self._failures += 1
+                if self._failures >= TRIES:
+                    raise
+            else:
+                if data:
+                    self._at += len(data)
+                    self._failures = 0
+                    return data
+                self._failures += 1
+                if self._failures >= TRIES:
+                    raise OSError("the object ends too early")
+            self._body = None
+        return b""
+
+    def _talk(self, ask: Callable[[], Any]) -> Any:
+        with _talking(f"{S3_SCHEME}{self._bucket}/{self._key}"):
+            return ask()
 
 
 @contextmanager
@@ -78,8 +300,9 @@ def fetched(location: str) -> Iterator[BinaryIO]:
     """A local copy of the object that vanishes with the block, or with the process."""
     bucket, key = _split(location)
     with tempfile.TemporaryFile() as file:
-        with _talking(location):
-            client().download_fileobj(bucket, key, file, Config=_transfer())
+        with S3Store(bucket=bucket, prefix="").reading(key) as source:
+            while piece := source.read(_PIECE):
+                file.write(piece)
         file.seek(0)
         yield cast("BinaryIO", file)
 
@@ -108,28 +331,22 @@ def require_bucket(location: str) -> None:
 
 
 def client() -> Any:
-    """A client of the moment: variables are read when work begins, and a client is not shared between threads."""
+    """A client of the moment: variables are read when work begins."""
     own_endpoint = "AWS_ENDPOINT_URL_S3" in os.environ or "AWS_ENDPOINT_URL" in os.environ
     return boto3.client(
         "s3",
         config=Config(
             retries={"mode": "standard", "total_max_attempts": TRIES},
-            connect_timeout=10,
-            read_timeout=60,
-            # Other servers than Amazon's seldom have a name for each bucket, or know its newer checksums.
-            s3={"addressing_style": "path" if own_endpoint else "auto"},
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            s3={
+                # Other servers than Amazon's seldom have a name for each bucket, or know its newer checksums.
+                "addressing_style": "path" if own_endpoint else "auto",
+                "payload_signing_enabled": True,
+            },
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
-    )
-
-
-def _transfer() -> TransferConfig:
-    return TransferConfig(
-        multipart_threshold=PART_BYTES,
-        multipart_chunksize=PART_BYTES,
-        max_concurrency=_THREADS,
-        num_download_attempts=TRIES,
     )
 
 
@@ -142,14 +359,11 @@ def _talking(location: str) -> Iterator[None]:
         if error.response.get("Error", {}).get("Code") in _NOT_FOUND:
             raise FileNotFoundError(f"there is no object {location}") from error
         raise _failed(location, error) from error
-    except Boto3Error as error:
-        # It only says which file went where, which is known.
-        raise _failed(location, error.__context__ or error) from error
-    except (BotoCoreError, OSError) as error:
+    except (Boto3Error, BotoCoreError, HTTPError, OSError) as error:
         raise _failed(location, error) from error
 
 
-def _failed(location: str, error: BaseException) -> StorageFailed:
+def _failed(location: str, error: BaseException | str) -> StorageFailed:
     return StorageFailed(
         location=location,
         reason=(str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."),
