@@ -16,9 +16,13 @@ from sqlalchemy import func, select
 
 from dbplatform.backups.errors import BackupDamaged, BackupInUse, BackupUnreadable, NotRestorable, UnknownBackup
 from dbplatform.backups.holding import held
-from dbplatform.backups.manifest import DUMP, MANIFEST, Manifest
+from dbplatform.backups.manifest import DUMP, MANIFEST, Manifest, Scope
 from dbplatform.ledger.backups import BackupRecord
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.storage.place import S3_SCHEME
+from dbplatform.storage.store import Store, store_at
+
+EVERYTHING = Scope()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +34,10 @@ class Backup:
     kind: str
     status: str
     """``running``, ``complete``, ``failed`` or ``pruned``."""
-    location: Path
+    scope: str
+    """``everything``, or what alone is in it."""
+    location: str
+    """An absolute folder, or ``s3://bucket/key``."""
     started_at: datetime
     taken_at: datetime | None
     finished_at: datetime | None
@@ -42,14 +49,33 @@ class Backup:
     error: str | None
 
     @property
+    def whole(self) -> bool:
+        """Whether the database can be made again from it; only then does it prove anything."""
+        return self.scope == "everything"
+
+    @property
+    def in_bucket(self) -> bool:
+        return self.location.startswith(S3_SCHEME)
+
+    @property
+    def store(self) -> Store:
+        """Its files, for one piece of work."""
+        return store_at(self.location)
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, when that is a folder."""
+        return Path(self.location)
+
+    @property
     def dump(self) -> Path:
-        """What pg_restore reads."""
-        return self.location / DUMP
+        """What pg_restore reads of one that lies plain in a folder."""
+        return self.folder / DUMP
 
     @property
     def partial(self) -> Path:
-        """Where it is made: a hidden name, so that nothing half-made looks like a backup."""
-        return self.location.with_name(f".{self.id}.partial")
+        """Beside its folder, a hidden name: nothing half-made looks like a backup."""
+        return self.folder.with_name(f".{self.id}.partial")
 
     @property
     def lock(self) -> str:
@@ -62,10 +88,11 @@ class Backup:
             "id": self.id,
             "kind": self.kind,
             "status": self.status,
+            "scope": self.scope,
             "proven_at": _text(self.proven_at),
             "bytes": self.bytes,
             "sha256": self.sha256,
-            "location": str(self.location),
+            "location": self.location,
             "started_at": _text(self.started_at),
             "taken_at": _text(self.taken_at),
             "finished_at": _text(self.finished_at),
@@ -74,21 +101,29 @@ class Backup:
         }
 
 
-def list_backups(ledger: Ledger, database: str, *, pruned: bool = False) -> tuple[Backup, ...]:
-    """Every attempt, the newest first; those that were pruned only when asked for."""
+def list_backups(ledger: Ledger, database: str, *, pruned: bool = False, left: bool = False) -> tuple[Backup, ...]:
+    """Every attempt, the newest first; those that were pruned only when asked for.
+
+    ``left``: only those of which something may be left to clear up.
+    """
     query = select(BackupRecord).where(BackupRecord.database == database)
     if not pruned:
         query = query.where(BackupRecord.status != "pruned")
+    if left:
+        query = query.where(BackupRecord.status != "complete", BackupRecord.removed_at.is_(None))
     with ledger.session() as session:
         return tuple(map(_backup, session.scalars(query.order_by(BackupRecord.started_at.desc(), BackupRecord.id))))
 
 
 def find_backup(ledger: Ledger, database: str, id: str | None = None) -> Backup:
-    """The backup of that id, or the newest complete one; raises ``UnknownBackup`` or ``NotRestorable``."""
+    """The backup of that id, or the newest complete one of everything.
+
+    Raises ``UnknownBackup`` or ``NotRestorable``.
+    """
     backups = list_backups(ledger, database, pruned=True)
     if id is None:
         for backup in backups:
-            if backup.status == "complete":
+            if backup.status == "complete" and backup.whole and backup.kind == "logical":
                 return backup
         raise UnknownBackup(
             database=database, id="that is complete", hint=f"Make one: dbplatform backup create {database}"
@@ -114,9 +149,9 @@ def load_manifest(backup: Backup) -> Manifest:
 
     Raises ``BackupDamaged`` when it is another or gone, ``BackupUnreadable`` when it cannot be read.
     """
-    path = backup.location / MANIFEST
     try:
-        data = path.read_bytes()
+        with backup.store.reading(MANIFEST) as file:
+            data = file.read()
     except FileNotFoundError:
         raise damaged(backup, f"{MANIFEST} is missing in {backup.location}") from None
     except OSError as error:
@@ -141,7 +176,7 @@ def damaged(backup: Backup, problems: str) -> BackupDamaged:
 def unreadable(backup: Backup, name: str, error: OSError) -> BackupUnreadable:
     """The error for files of which nothing is known."""
     return BackupUnreadable(
-        path=str(backup.location / name),
+        path=f"{backup.location}/{name}",
         id=backup.id,
         reason=error.strerror or str(error),
         hint="Mend the rights or the disk, then verify again.",
@@ -167,7 +202,8 @@ def register(ledger: Ledger, backup: Backup, *, run_id: str | None) -> None:
                 kind=backup.kind,
                 status=backup.status,
                 run_id=run_id,
-                location=str(backup.location),
+                scope=backup.scope,
+                location=backup.location,
                 started_at=backup.started_at,
             )
         )
@@ -203,14 +239,20 @@ def mark_damaged(ledger: Ledger, id: str, problems: Sequence[str]) -> None:
         record.proven_at, record.damage = None, "; ".join(problems)
 
 
+def mark_removed(ledger: Ledger, id: str) -> None:
+    """Nothing is left of a failed or pruned one."""
+    with ledger.session() as session:
+        session.get_one(BackupRecord, id).removed_at = func.now()
+
+
 def mark_pruned(ledger: Ledger, id: str) -> None:
     """It is not listed any more; its files go next."""
     with ledger.session() as session:
         session.get_one(BackupRecord, id).status = "pruned"
 
 
-def new_attempt(database: str, folder: Path, *, now: datetime | None = None) -> Backup:
-    """A backup that is about to begin, with an id of its own: the time and four random bytes."""
+def new_attempt(database: str, root: str, *, scope: Scope = EVERYTHING, now: datetime | None = None) -> Backup:
+    """A backup that is about to begin below ``root``, with an id of its own: the time and four random bytes."""
     started_at = now or datetime.now(UTC)
     id = f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     return Backup(
@@ -218,7 +260,8 @@ def new_attempt(database: str, folder: Path, *, now: datetime | None = None) -> 
         database=database,
         kind="logical",
         status="running",
-        location=folder.absolute() / database / id,
+        scope=str(scope),
+        location=f"{root.rstrip('/')}/{database}/{id}",
         started_at=started_at,
         taken_at=None,
         finished_at=None,
@@ -236,7 +279,8 @@ def _backup(record: BackupRecord) -> Backup:
         database=record.database,
         kind=record.kind,
         status=record.status,
-        location=Path(record.location),
+        scope=record.scope,
+        location=record.location,
         started_at=record.started_at,
         taken_at=record.taken_at,
         finished_at=record.finished_at,

@@ -73,6 +73,8 @@ _SOURCE = """
     from pg_database d where d.datname = current_database()
 """
 
+_EXTENSIONS = "select extname, extversion from pg_extension where extname <> 'plpgsql' order by 1"
+
 _SETTINGS = """
     select split_part(s, '=', 1), substr(s, strpos(s, '=') + 1)
     from pg_db_role_setting r, unnest(r.setconfig) s
@@ -110,6 +112,7 @@ def read_source(connection: SnapshotConnection) -> Source:
     row = connection.execute(_SOURCE).fetchone()
     assert row is not None
     name, oid, system, version, major, xids, lsn, timeline, taken_at, size, owner, encoding, catalog_row = row
+    extensions: dict[str, str] = dict(connection.execute(_EXTENSIONS).fetchall())
     return Source(
         database=name,
         database_oid=oid,
@@ -124,7 +127,8 @@ def read_source(connection: SnapshotConnection) -> Source:
         owner=owner,
         locale=_locale(encoding, catalog_row),
         settings=dict(connection.execute(_SETTINGS).fetchall()),
-        extensions=_names(connection, "select extname from pg_extension where extname <> 'plpgsql' order by 1"),
+        extensions=tuple(extensions),
+        extension_versions=extensions,
         roles=_names(connection, _ROLES),
     )
 

@@ -4,7 +4,7 @@ The snapshot is exported by a session of ours that stays in its transaction unti
 manifest says of each table is what the dump holds of it. The work takes ACCESS SHARE on every table and holds back
 vacuum while it lasts; a waiting ALTER TABLE or TRUNCATE makes pg_dump give up (manual: "pg_dump", option --jobs).
 
-A backup is made under a hidden name and renamed when its manifest is on disk.
+A backup is made under a hidden name, or in a folder on this host, and published when its manifest is on disk.
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform import progress
 from dbplatform.backups import catalogue
-from dbplatform.backups.catalogue import Backup, find_backup, list_backups, new_attempt
-from dbplatform.backups.contents import everything, list_tables, lock_tables, read_content, read_source, ready_to_read
+from dbplatform.backups.catalogue import EVERYTHING, Backup, find_backup, list_backups, new_attempt
+from dbplatform.backups.contents import lock_tables, read_content, read_source, ready_to_read
+from dbplatform.backups.destination import Destination
 from dbplatform.backups.errors import BackupFailed
-from dbplatform.backups.files import describe_files, remove_backup, require_room, size_of
+from dbplatform.backups.files import describe_files, require_room, size_of
 from dbplatform.backups.holding import held
-from dbplatform.backups.leftovers import application, clear_leftovers
-from dbplatform.backups.manifest import DUMP, Manifest, TableContent, sync_folder, write_manifest
+from dbplatform.backups.leftovers import application, clear_leftovers, remove_attempt
+from dbplatform.backups.manifest import DUMP, GLOBALS, Manifest, Scope, TableContent, write_manifest
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.backups.programs import ProgramFailed, compression_for, dump_program, login, run
+from dbplatform.backups.publishing import publish
+from dbplatform.backups.roles import dump_globals
+from dbplatform.backups.scope import in_scope
+from dbplatform.backups.sealing import seal_files
 from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, Target, connect, snapshot
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import Programs
+from dbplatform.storage.place import StorageFailed
 
 LOCK_WAIT_S = 300
 #: A dump holds no indexes and is packed; a table's text form is at times longer than the table.
@@ -49,34 +55,46 @@ _DATA_BYTES = """
 
 def create_backup(
     target: Target,
-    folder: Path,
+    destination: Destination,
     policy: BackupPolicy,
     ledger: Ledger,
     *,
     database: str,
     programs: Programs,
+    scope: Scope = EVERYTHING,
     run_id: str | None = None,
 ) -> Backup:
-    """Back up ``target`` into ``folder/<database>/<id>``; the complete backup as the ledger has it.
+    """Back up ``target`` into ``destination``; the complete backup as the ledger has it.
 
-    First clears what killed attempts on this database left. The ledger says ``running`` from the first moment, then
-    ``complete`` or ``failed``; a failed attempt leaves no file. Two at once do not disturb each other.
+    First clears what killed attempts on this database left, and goes on with an upload that failed. The ledger says
+    ``running`` from the first moment, then ``complete`` or ``failed``; a failed attempt leaves no file, but where the
+    storage failed: then the finished files wait on this host. Two at once do not disturb each other.
 
-    Reports ``backup <database>`` in bytes written, and the facts ``backup <database>: started, exported, dumping,
-    dumped, counted, summed, described, renamed, recorded``. Raises ``BackupFailed`` with pg_dump's own words,
-    ``NoFittingProgram``, ``NoRoom``, and what a connection raises.
+    Reports ``backup <database>`` in bytes written, ``upload <database>`` in bytes, and the facts ``backup <database>:
+    started, exported, dumping, dumped, counted, summed, described, published, recorded``. Raises ``BackupFailed`` with
+    pg_dump's own words, ``StorageFailed``, ``NoFittingProgram``, ``NoRoom``, ``TableMissing``, and what a connection
+    raises.
     """
-    backup = new_attempt(database, folder)
+    backup = new_attempt(database, destination.root, scope=scope)
+    made = destination.made(backup, sealed=bool(policy.encrypt_to))
+    finished = False
     with held(ledger, backup.lock):
         catalogue.register(ledger, backup, run_id=run_id)
         _step(database, "started")
         try:
-            manifest, sha256 = _make(backup, target, policy, ledger, programs)
+            manifest, sha256 = _make(backup, made, target, destination, policy, ledger, programs, scope)
+            finished = True
+            publish(made, backup, destination, manifest.files)
+            _step(database, "published")
         except BaseException as error:
-            with suppress(OSError):
-                remove_backup(backup)
+            waits = finished and isinstance(error, StorageFailed)
+            if not waits:
+                with suppress(OSError, StorageFailed):
+                    remove_attempt(backup, destination)
             with suppress(SQLAlchemyError):
                 catalogue.fail(ledger, backup.id, str(error) or type(error).__name__)
+            if waits:
+                raise _not_stored(database, made, error) from error
             if isinstance(error, OSError):
                 raise _failed(database, f"{error.strerror or error}: {error.filename}") from error
             raise
@@ -86,41 +104,53 @@ def create_backup(
 
 
 def _make(
-    backup: Backup, target: Target, policy: BackupPolicy, ledger: Ledger, programs: Programs
+    backup: Backup,
+    made: Path,
+    target: Target,
+    destination: Destination,
+    policy: BackupPolicy,
+    ledger: Ledger,
+    programs: Programs,
+    scope: Scope,
 ) -> tuple[Manifest, str]:
-    """The folder under its final name; its manifest and that one's SHA-256."""
+    """The finished files in the folder ``made``; their manifest and that one's SHA-256."""
     database = backup.database
     with connect(target, work=f"reads for backup {backup.id}", lock_timeout_ms=LOCK_WAIT_S * 1000) as connection:
         ready_to_read(connection)
-        clear_leftovers(connection, ledger, database)
+        clear_leftovers(connection, ledger, database, destination)
         program = dump_program(programs, server_major=connection.info.server_version // 10000)
         told, compression = compression_for(program, policy.logical.compression)
-        backup.location.parent.mkdir(parents=True, exist_ok=True)
-        require_room(backup.location.parent, _room(connection, ledger, database), work=f"a backup of {database}")
-        backup.partial.mkdir(mode=0o700)
+        made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_room(made.parent, _room(connection, ledger, database), work=f"a backup of {database}")
+        made.mkdir(mode=0o700)
         with snapshot(connection) as exporter:
             name = _exported(exporter)
             source = read_source(exporter)
-            lock_tables(exporter, list_tables(exporter))
-            relations = everything(exporter)
+            tables = in_scope(exporter, scope)
+            lock_tables(exporter, tables.locked)
             _step(database, "exported")
             command: list[str | Path] = [
                 program.path("pg_dump"),
                 "--format=directory",
-                f"--file={backup.partial / DUMP}",
+                f"--file={made / DUMP}",
                 f"--jobs={policy.logical.jobs}",
                 f"--compress={told}",
                 f"--snapshot={name}",
                 f"--lock-wait-timeout={LOCK_WAIT_S}s",
                 "--no-password",
+                *tables.options,
             ]
-            contents, warnings = _dump_and_count(backup, target, exporter, command, name, relations)
+            contents, warnings = _dump_and_count(backup, made, target, exporter, command, name, tables.counted)
+            if scope.whole:
+                warnings += dump_globals(program, target, exporter, made / GLOBALS, passwords=bool(policy.encrypt_to))
     _step(database, "counted")
-    files = describe_files(backup.partial, task=f"sum backup {database}")
+    task = f"sum backup {database}"
+    files = seal_files(made, policy.encrypt_to, task=task) if policy.encrypt_to else describe_files(made, task=task)
     _step(database, "summed")
     manifest = Manifest(
         id=backup.id,
         database=database,
+        scope=scope,
         started_at=backup.started_at,
         finished_at=datetime.now(UTC),
         source=source,
@@ -128,19 +158,18 @@ def _make(
         program_major=program.major,
         compression=compression,
         warnings=warnings,
-        tables=contents,
+        encrypted_to=tuple(policy.encrypt_to),
+        tables=(*contents, *tables.empty),
         files=files,
     )
-    sha256 = write_manifest(manifest, backup.partial)
+    sha256 = write_manifest(manifest, made)
     _step(database, "described")
-    backup.partial.rename(backup.location)
-    sync_folder(backup.location.parent)
-    _step(database, "renamed")
     return manifest, sha256
 
 
 def _dump_and_count(
     backup: Backup,
+    made: Path,
     target: Target,
     exporter: SnapshotConnection,
     command: Sequence[str | Path],
@@ -156,7 +185,7 @@ def _dump_and_count(
     ):
 
         def poll() -> None:
-            progress.report(f"backup {database}", done=size_of(backup.partial), unit="bytes")
+            progress.report(f"backup {database}", done=size_of(made), unit="bytes")
             if counting.done() and counting.exception() is not None:
                 counting.result()
 
@@ -165,7 +194,7 @@ def _dump_and_count(
             warnings = run([*command, f"--dbname={access.dbname}"], login=access, poll=poll)
         except ProgramFailed as error:
             raise _failed(database, str(error)) from error
-        written = size_of(backup.partial)
+        written = size_of(made)
         progress.report(f"backup {database}", done=written, total=written, unit="bytes")
         _step(database, "dumped")
         return counting.result(), warnings
@@ -221,6 +250,15 @@ def _room(connection: AutocommitConnection, ledger: Ledger, database: str) -> in
 def _failed(database: str, reason: str) -> WorkError:
     return BackupFailed(
         database=database, reason=reason.rstrip("."), hint="Nothing was kept of it. Mend the cause and run it again."
+    )
+
+
+def _not_stored(database: str, made: Path, error: BaseException) -> WorkError:
+    reason = error.message if isinstance(error, StorageFailed) else str(error)
+    return BackupFailed(
+        database=database,
+        reason=reason.rstrip("."),
+        hint=f"Its files wait in {made}; the next backup of {database} goes on with their upload first.",
     )
 
 

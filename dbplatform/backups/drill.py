@@ -15,12 +15,15 @@ from typing import Any
 from sqlalchemy import func, select
 
 from dbplatform import progress
-from dbplatform.backups.catalogue import Backup, load_manifest, mark_damaged, mark_proven, reading
+from dbplatform.backups.catalogue import Backup, find_backup, load_manifest, mark_damaged, mark_proven, reading
 from dbplatform.backups.compare import TableProof, compare
+from dbplatform.backups.destination import default_work
 from dbplatform.backups.errors import BackupDamaged, RestoreFailed
-from dbplatform.backups.files import check_files
+from dbplatform.backups.files import unpacked
 from dbplatform.backups.holding import held
+from dbplatform.backups.kept import drop_proof, keep_proof
 from dbplatform.backups.loading import check_server, load
+from dbplatform.backups.manifest import DUMP
 from dbplatform.backups.scratch import maintained, scratch_database
 from dbplatform.ledger.backups import DrillRecord
 from dbplatform.ledger.ledger import Ledger
@@ -76,6 +79,7 @@ def drill(
     programs: Programs,
     jobs: int = 2,
     room: Path | None = None,
+    work: Path | None = None,
     run_id: str | None = None,
     now: datetime | None = None,
 ) -> DrillReport:
@@ -84,8 +88,9 @@ def drill(
     ``scratch_server`` is any database of a server that is at least as new as the source. Owners, grants and policies
     are left out, because a scratch server lacks the roles. A mismatch, a damaged file, or a dump that pg_restore
     refuses gives ``proven`` false, and takes away an earlier proof. What keeps the drill from being carried out
-    (``ServerTooOld``, ``ServerLacks``, ``NoRoom``, ``BackupUnreadable``, a lost connection) is raised and recorded as
-    ``errored``; the earlier proof stays.
+    (``ServerTooOld``, ``ServerLacks``, ``NoRoom``, ``BackupUnreadable``, ``StorageFailed``, a missing or wrong key, a
+    lost connection) is raised and recorded as ``errored``; the earlier proof stays. What does not lie plain in a folder
+    is unpacked below ``work`` meanwhile. A proof is kept beside the backup, too, where that can be written.
 
     Reports ``restore <database>`` in bytes and the facts ``drill <database>: started, read, created, loaded, compared,
     dropped, recorded``.
@@ -106,14 +111,16 @@ def drill(
             session.add(record)
         _step(backup, "started")
         try:
-            report = _carry_out(backup, record, ledger, scratch_server, programs, jobs, room)
+            report = _carry_out(backup, record, scratch_server, programs, jobs, room, work or default_work())
         except BaseException as error:
             _finish(ledger, record, status="errored", errors=(str(error) or type(error).__name__,))
             raise
         if report.proven:
             mark_proven(ledger, backup.id)
+            keep_proof(find_backup(ledger, backup.database, backup.id))
         else:
             mark_damaged(ledger, backup.id, report.errors)
+            drop_proof(backup)
         _finish(
             ledger,
             record,
@@ -128,11 +135,11 @@ def drill(
 def _carry_out(
     backup: Backup,
     record: DrillRecord,
-    ledger: Ledger,
     server: Target,
     programs: Programs,
     jobs: int,
     room: Path | None,
+    work: Path,
 ) -> DrillReport:
     started = time.monotonic()
     rto_seconds: float | None = None
@@ -141,21 +148,21 @@ def _carry_out(
     try:
         manifest = load_manifest(backup)
         rpo_seconds = (record.started_at - manifest.source.taken_at).total_seconds()
-        errors = [str(problem) for problem in check_files(backup, manifest)]
-        _step(backup, "read")
-        if not errors:
+        with unpacked(backup, manifest, work=work) as folder:
+            _step(backup, "read")
             with maintained(server) as (connection, token):
                 check_server(connection, server, backup, manifest, roles=False, room=room)
                 with scratch_database(connection, token, server, manifest.source.locale, purpose="drill") as scratch:
                     _step(backup, "created")
                     task = f"restore {backup.database}"
-                    load(backup, manifest, scratch, programs=programs, jobs=jobs, roles=False, task=task)
+                    dump = folder / DUMP
+                    load(backup, manifest, dump, scratch, programs=programs, jobs=jobs, roles=False, task=task)
                     _step(backup, "loaded")
                     tables = compare(scratch.target, manifest, task=f"compare {backup.database}")
                     rto_seconds = time.monotonic() - started
                     _step(backup, "compared")
                 _step(backup, "dropped")
-            errors = [table.difference for table in tables if table.difference is not None]
+        errors = [table.difference for table in tables if table.difference is not None]
     except BackupDamaged as error:
         errors = [str(error.fields["problems"])]
     except RestoreFailed as error:

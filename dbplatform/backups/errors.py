@@ -3,10 +3,16 @@
 UsageError
 +-- UnknownBackup
 +-- NotRestorable           a backup that is not complete
++-- NotWhole                a backup of rows or tables alone
 +-- DatabaseExists          a restore would go over a database
 +-- ReplaceMismatch
 +-- ServerTooOld
 +-- ServerLacks             extensions or roles that the backup needs
++-- KeyMissing              the backup is encrypted, and no key is given
++-- KeyUnreadable           what is given is no key
++-- WrongKey
++-- TableNotInBackup
++-- TableExists             a restored table would go over one
 `-- SecretOnCommandLine     a secret of the URL that PostgreSQL's programs take in no safe way
 WorkError
 +-- NoFittingProgram
@@ -31,6 +37,10 @@ class NotRestorable(UsageError):
     """The backup {id} is {status}, not complete."""
 
 
+class NotWhole(UsageError):
+    """The backup {id} holds {scope} alone: no database can be made from it."""
+
+
 class DatabaseExists(UsageError):
     """The database {name} exists on {server}."""
 
@@ -45,6 +55,26 @@ class ServerTooOld(UsageError):
 
 class ServerLacks(UsageError):
     """The backup {id} needs {what}, which {server} does not have."""
+
+
+class KeyMissing(UsageError):
+    """The backup {id} is encrypted, and no key is given."""
+
+
+class KeyUnreadable(UsageError):
+    """The age key in {source} cannot be used: {reason}."""
+
+
+class WrongKey(UsageError):
+    """The backup {id} is encrypted to {recipients}, and none of the {count} keys in {source} opens it."""
+
+
+class TableNotInBackup(UsageError):
+    """The backup {id} holds no table {table}."""
+
+
+class TableExists(UsageError):
+    """{what} exists in the database {database}."""
 
 
 class SecretOnCommandLine(UsageError):

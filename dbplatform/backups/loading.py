@@ -76,6 +76,7 @@ def check_server(
 def load(
     backup: Backup,
     manifest: Manifest,
+    dump: Path,
     scratch: Scratch,
     *,
     programs: Programs,
@@ -84,7 +85,7 @@ def load(
     policies: bool = False,
     task: str,
 ) -> None:
-    """Run pg_restore into the empty database, without subscriptions.
+    """Run pg_restore of the folder ``dump`` into the empty database, without subscriptions.
 
     Without ``roles``, what belongs to roles (owners, grants, row security policies, user mappings) is left out;
     ``policies`` keeps the policies even then, for a server that has the roles.
@@ -115,9 +116,9 @@ def load(
             progress.report(task, done=min(int(row[0]), total) if row else 0, total=total, unit="bytes")
 
     try:
-        with listed(command, backup.dump, policies=roles or policies, user_mappings=roles) as complete_command:
+        with listed(command, dump, policies=roles or policies, user_mappings=roles) as complete_command:
             run(
-                [*complete_command, backup.dump],
+                [*complete_command, dump],
                 login=access,
                 poll=poll,
                 tolerated=unknown_timeout(program, server_major=major),

@@ -1,6 +1,8 @@
 """The manifest: what was in the database at the snapshot, and which files hold it.
 
-``manifest.json`` is written last, beside the folder ``dump`` that pg_dump made. Its own SHA-256 lies in the ledger.
+``manifest.json`` is written last, beside the folder ``dump`` that pg_dump made and the roles in ``globals.sql``. Its
+own SHA-256 lies in the ledger. It is never encrypted: a backup can be found and its files compared without a key, and
+so it tells the names and row counts of the tables to whoever may read it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from pydantic import BaseModel, ConfigDict
 
 MANIFEST = "manifest.json"
 DUMP = "dump"
+GLOBALS = "globals.sql"
+#: Behind the name of a file that is encrypted.
+SEALED = ".age"
+PROOF = "proof.json"
 
 
 class _Part(BaseModel):
@@ -31,11 +37,27 @@ class TableContent(_Part):
 
 
 class FileEntry(_Part):
-    """One file, by its path relative to the manifest."""
+    """One file as it is stored, by its path relative to the manifest."""
 
     name: str
     bytes: int
     sha256: str
+
+
+class Scope(_Part):
+    """How much of the database is in a backup."""
+
+    what: Literal["everything", "schema", "data", "tables"] = "everything"
+    tables: tuple[str, ...] = ()
+    """Those that alone are in it."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the database can be made again from it."""
+        return self.what == "everything"
+
+    def __str__(self) -> str:
+        return f"tables: {', '.join(self.tables)}" if self.what == "tables" else self.what
 
 
 class Locale(_Part):
@@ -72,6 +94,7 @@ class Source(_Part):
     settings: dict[str, str]
     """``ALTER DATABASE ... SET``."""
     extensions: tuple[str, ...]
+    extension_versions: dict[str, str] = {}
     roles: tuple[str, ...]
     """Those that own, or are named by, what is in it."""
 
@@ -84,6 +107,7 @@ class Manifest(_Part):
     database: str
     """Its name in the declaration."""
     kind: Literal["logical"] = "logical"
+    scope: Scope = Scope()
     started_at: datetime
     finished_at: datetime
     source: Source
@@ -92,9 +116,16 @@ class Manifest(_Part):
     program_major: int
     compression: str
     warnings: tuple[str, ...]
-    """What pg_dump said without failing."""
+    """What pg_dump said without failing, and what could not be had beside the dump."""
+    encrypted_to: tuple[str, ...] = ()
+    """The age recipients, any of whom can read the files; none: they are not encrypted."""
     tables: tuple[TableContent, ...]
     files: tuple[FileEntry, ...]
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a key is needed to read more than this manifest."""
+        return bool(self.encrypted_to)
 
     @property
     def bytes(self) -> int:

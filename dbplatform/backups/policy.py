@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from dbplatform.backups.keys import recipients
 from dbplatform.postgres.words import Cron, DurationWords, Interval, Policy
+from dbplatform.storage.place import S3_SCHEME
 
 #: The levels that pg_dump takes, by method.
 _LEVELS = {"none": (0, 0), "gzip": (1, 9), "lz4": (1, 12), "zstd": (1, 22)}
 _NOT_BUILT_YET = {
     "physical": "physical backups are not built yet; leave physical out",
-    "encrypt_to": "encrypting backups is not built yet; leave encrypt_to out",
 }
 
 
@@ -28,10 +29,17 @@ def _compression(value: str) -> str:
 
 
 def _destination(value: str) -> str:
-    if value.startswith("s3://"):
-        raise ValueError("backups on S3 are not built yet; name a folder")
+    if value.startswith(S3_SCHEME):
+        if not value.removeprefix(S3_SCHEME).partition("/")[0]:
+            raise ValueError(f"{value!r} names no bucket; write s3://bucket/prefix")
+        return value
     if "://" in value:
-        raise ValueError(f"{value!r} is no destination; name a folder")
+        raise ValueError(f"{value!r} is no destination; name a folder, or s3://bucket/prefix")
+    return value
+
+
+def _recipient(value: str) -> str:
+    recipients([value])
     return value
 
 
@@ -83,13 +91,34 @@ class BackupPolicy(Policy):
 
     destination: Annotated[str, AfterValidator(_destination), Field(min_length=1)] | None = Field(
         default=None,
-        description="The folder of the backups; each database has a folder of its name in it. Left out: the folder "
-        "backups in DBPLATFORM_HOME.",
+        description="A folder, or s3://bucket/prefix, whose endpoint and credentials come by the standard AWS "
+        "variables; each database has a folder of its name in it. Left out: the folder backups in DBPLATFORM_HOME.",
+    )
+    server_side_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        default=None, description="How the bucket is asked to encrypt what it keeps; left out: as it is set up."
+    )
+    kms_key_id: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The key of aws:kms or aws:kms:dsse; left out: the account's own."
+    )
+    encrypt_to: list[Annotated[str, AfterValidator(_recipient)]] = Field(
+        default=[],
+        description="age recipients (age1...): the files are encrypted to them before they leave this host, which "
+        "cannot read them again. Restores and drills take the key from the file that DBPLATFORM_AGE_IDENTITY_FILE "
+        "names, or from DBPLATFORM_AGE_IDENTITY.",
     )
     # Made when they are needed: a model is built at its first use, and a short command uses few.
     logical: LogicalPolicy = Field(default_factory=LogicalPolicy)
     retain: RetainPolicy = Field(default_factory=RetainPolicy)
     drill: DrillPolicy = Field(default_factory=DrillPolicy)
+
+    @model_validator(mode="after")
+    def _of_a_bucket(self) -> BackupPolicy:
+        in_bucket = self.destination is not None and self.destination.startswith(S3_SCHEME)
+        if self.server_side_encryption is not None and not in_bucket:
+            raise ValueError("server_side_encryption is for a bucket; for a folder, encrypt the files by encrypt_to")
+        if self.kms_key_id is not None and self.server_side_encryption in (None, "AES256"):
+            raise ValueError("kms_key_id needs server_side_encryption: aws:kms")
+        return self
 
     @model_validator(mode="before")
     @classmethod

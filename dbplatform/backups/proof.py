@@ -33,7 +33,8 @@ class ProvenSnapshot:
 def proven_snapshot(ledger: Ledger, database: str) -> ProvenSnapshot | None:
     """The newest proven backup's, when all of its files are still what was written; none otherwise.
 
-    Reads every file of that backup and changes nothing. Raises ``BackupUnreadable`` where it cannot look.
+    Reads every file of that backup, as it is stored, and changes nothing. Raises ``BackupUnreadable`` or
+    ``StorageFailed`` where it cannot look.
     """
     backup = newest_proven(ledger, database)
     if backup is None or backup.proven_at is None:
@@ -57,8 +58,12 @@ def proven_snapshot(ledger: Ledger, database: str) -> ProvenSnapshot | None:
 
 
 def newest_proven(ledger: Ledger, database: str) -> Backup | None:
-    """The backup with the newest data among those that the ledger calls proven; its files are not read."""
-    proven = [b for b in list_backups(ledger, database) if b.status == "complete" and b.proven_at and b.taken_at]
+    """The backup of everything with the newest data among those that the ledger calls proven; reads no file."""
+    proven = [
+        b
+        for b in list_backups(ledger, database)
+        if b.status == "complete" and b.whole and b.kind == "logical" and b.proven_at and b.taken_at
+    ]
     return max(proven, key=lambda b: (b.taken_at, b.id), default=None)
 
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dbplatform import progress
-from dbplatform.backups.catalogue import Backup, list_backups, mark_pruned, status_of
-from dbplatform.backups.files import remains, remove_backup
+from dbplatform.backups.catalogue import Backup, list_backups, mark_pruned, mark_removed, status_of
+from dbplatform.backups.files import remove_backup
 from dbplatform.backups.holding import held
 from dbplatform.backups.policy import BackupPolicy, RetainPolicy
 from dbplatform.backups.proof import is_fresh, newest_proven, proven_snapshot
@@ -72,15 +72,16 @@ def plan_prune(ledger: Ledger, database: str, policy: BackupPolicy, *, now: date
 
     Refuses while the newest attempt is not complete, when nothing is proven, when the files of the newest proven
     backup are not what was written, and when its proof is older than ``drill.max_age``. Attempts that failed or still
-    run count for nothing.
+    run count for nothing. A backup of a part stays as long as an older one of everything, and stands for no day.
     """
-    backups = list_backups(ledger, database)
+    backups = [backup for backup in list_backups(ledger, database) if backup.kind == "logical"]
     complete = [backup for backup in backups if backup.status == "complete"]
-    reasons = _reasons([backup for backup in complete if backup.damage is None], policy.retain)
+    reasons = _reasons([backup for backup in complete if backup.whole and backup.damage is None], policy.retain)
     reasons |= {backup.id: ["damaged, for a closer look"] for backup in complete if backup.damage is not None}
     proven = newest_proven(ledger, database)
     if proven is not None:
         reasons.setdefault(proven.id, []).append("newest proven")
+    reasons |= _partial(complete, set(reasons))
     refusal = _refusal(ledger, database, backups, policy, now)
     return PrunePlan(
         database=database,
@@ -101,9 +102,10 @@ def apply_prune(ledger: Ledger, plan: PrunePlan, policy: BackupPolicy, *, now: d
     run twice.
     """
     database = plan.database
-    for backup in list_backups(ledger, database, pruned=True):
-        if backup.status == "pruned" and remains(backup):
+    for backup in list_backups(ledger, database, pruned=True, left=True):
+        if backup.status == "pruned" and backup.kind == "logical":
             remove_backup(backup)
+            mark_removed(ledger, backup.id)
     current = plan_prune(ledger, database, policy, now=now)
     wanted = {backup.id for backup in plan.prune}
     pruned: list[str] = []
@@ -123,6 +125,7 @@ def _prune(ledger: Ledger, backup: Backup) -> bool:
         mark_pruned(ledger, backup.id)
         _step(backup.database, "marked")
         remove_backup(backup)
+        mark_removed(ledger, backup.id)
         _step(backup.database, "removed")
     return True
 
@@ -172,6 +175,17 @@ def _reasons(complete: Sequence[Backup], retain: RetainPolicy) -> dict[str, list
             seen.add(period)
             reasons.setdefault(id, []).append(f"{word} {period}")
     return reasons
+
+
+def _partial(complete: Sequence[Backup], kept: set[str]) -> dict[str, list[str]]:
+    """Backups of a part stand for no day: each stays as long as an older one of everything does."""
+    times = [b.taken_at for b in complete if b.whole and b.id in kept and b.taken_at is not None]
+    oldest = min(times, default=None)
+    return {
+        b.id: [f"{b.scope} alone; a backup of everything that is older stays"]
+        for b in complete
+        if not b.whole and (oldest is None or (b.taken_at is not None and b.taken_at >= oldest))
+    }
 
 
 def _step(database: str, fact: str) -> None:

@@ -7,7 +7,8 @@ subscriptions. A killed restore leaves a database of our own naming, which the n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from psycopg import sql
 from dbplatform import progress
 from dbplatform.backups.catalogue import Backup, load_manifest, mark_damaged, reading
 from dbplatform.backups.compare import TableProof, compare
-from dbplatform.backups.errors import BackupDamaged, DatabaseExists, ReplaceMismatch, RestoreFailed
-from dbplatform.backups.files import require_files
+from dbplatform.backups.destination import default_work
+from dbplatform.backups.errors import BackupDamaged, DatabaseExists, NotWhole, ReplaceMismatch, RestoreFailed
+from dbplatform.backups.files import require_files, require_key, unpacked
+from dbplatform.backups.kept import drop_proof
 from dbplatform.backups.loading import check_server, load
-from dbplatform.backups.manifest import Manifest
+from dbplatform.backups.manifest import DUMP, Manifest
 from dbplatform.backups.scratch import Scratch, drop, maintained, scratch_database
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
@@ -60,15 +63,28 @@ def check_restore(
     replace: str | None = None,
     owners: bool = True,
     room: Path | None = None,
+    compare_files: bool = True,
 ) -> Manifest:
     """All that is looked at before a restore; what it is about to restore. Only reads, all files of the backup too.
 
-    Raises ``DatabaseExists``, ``ReplaceMismatch``, ``ServerTooOld``, ``ServerLacks``, ``NoRoom``, ``BackupDamaged``
-    (then the ledger marks the backup) or ``BackupUnreadable``.
+    Without ``compare_files`` only its manifest and its key: for whoever compares them next. Raises ``DatabaseExists``,
+    ``ReplaceMismatch``, ``NotWhole``, ``ServerTooOld``, ``ServerLacks``, ``NoRoom``, ``KeyMissing``, ``WrongKey``,
+    ``BackupDamaged`` (then the ledger marks the backup), ``BackupUnreadable`` or ``StorageFailed``.
     """
     with connect(server, work="restore plan") as connection:
         _may_become(connection, server, name, replace)
-        manifest = _intact(backup, ledger)
+        with marking(ledger, backup):
+            manifest = load_manifest(backup)
+            require_key(backup, manifest)
+            if compare_files:
+                require_files(backup, manifest)
+        if manifest.scope.what in ("data", "tables"):
+            raise NotWhole(
+                id=backup.id,
+                scope=manifest.scope,
+                hint="Bring tables of it back into a database that has their types: dbplatform restore "
+                f"{backup.database} --backup {backup.id} --table NAME",
+            )
         check_server(connection, server, backup, manifest, roles=owners, room=room)
     return manifest
 
@@ -84,6 +100,7 @@ def restore_backup(
     replace: str | None = None,
     owners: bool = True,
     room: Path | None = None,
+    work: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RestoreReport:
     """Restore a complete backup into the new database ``name`` on the server that ``server`` connects to.
@@ -91,7 +108,7 @@ def restore_backup(
     ``server`` is any database there but ``name``. Restores under a name of ours, compares every table with the
     manifest, and renames it then. A database ``name`` that exists is refused unless ``replace`` repeats its name: then
     its sessions are ended and it is dropped, after the new one has its name. Without ``owners`` everything belongs to
-    the user of ``server``, and nothing is granted.
+    the user of ``server``, and nothing is granted. What does not lie plain in a folder is unpacked below ``work``.
 
     Reports ``restore <name>`` in bytes and the facts ``restore <name>: started, created, loaded, compared, ready,
     renamed, done``. Raises what ``check_restore`` raises, before anything is changed, and ``RestoreFailed``.
@@ -99,13 +116,18 @@ def restore_backup(
     started = time.monotonic()
     _step(name, "started")
     with reading(ledger, backup):
-        manifest = check_restore(backup, server, name, ledger, replace=replace, owners=owners, room=room)
+        manifest = check_restore(
+            backup, server, name, ledger, replace=replace, owners=owners, room=room, compare_files=False
+        )
         with (
+            marking(ledger, backup),
+            unpacked(backup, manifest, work=work or default_work()) as folder,
             maintained(server) as (connection, token),
             scratch_database(connection, token, server, manifest.source.locale, purpose="restore") as scratch,
         ):
             _step(name, "created")
-            load(backup, manifest, scratch, programs=programs, jobs=jobs, roles=owners, task=f"restore {name}")
+            dump = folder / DUMP
+            load(backup, manifest, dump, scratch, programs=programs, jobs=jobs, roles=owners, task=f"restore {name}")
             _step(name, "loaded")
             tables = compare(scratch.target, manifest, task=f"compare {name}")
             if differences := [table.difference for table in tables if table.difference]:
@@ -129,14 +151,15 @@ def restore_backup(
     )
 
 
-def _intact(backup: Backup, ledger: Ledger) -> Manifest:
+@contextmanager
+def marking(ledger: Ledger, backup: Backup) -> Iterator[None]:
+    """Let the ledger know of damage that is found in the block."""
     try:
-        manifest = load_manifest(backup)
-        require_files(backup, manifest)
+        yield
     except BackupDamaged as error:
         mark_damaged(ledger, backup.id, [str(error.fields["problems"])])
+        drop_proof(backup)
         raise
-    return manifest
 
 
 def _may_become(connection: AutocommitConnection, server: Target, name: str, replace: str | None) -> bool:

@@ -40,9 +40,9 @@ def create(context: click.Context, database: str, kind: str, only: str | None, d
     if kind == "physical" or only:
         raise NotBuiltYet(what="backup create --only" if only else "A physical backup", hint="Leave the option out.")
     platform, declared = opened(context, database)
-    folder = backups.folder_of(platform, backups.policy_of(declared)) / database
+    folder = backups.destination_of(platform, declared).location(database)
     if dry_run:
-        show_json({"database": database, "kind": kind, "folder": str(folder)}) if as_json else say(
+        show_json({"database": database, "kind": kind, "folder": folder}) if as_json else say(
             f"would dump {database} into a new folder of {folder}"
         )
         return

@@ -1,6 +1,6 @@
 """The tables of the ledger for backups: each attempt, and each drill that was to prove one.
 
-Their schema is ``schema/V2__backups.sql``.
+Their schema is ``schema/V2__backups.sql`` and ``V10__backup_scopes.sql``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class BackupRecord(Base):
     """``logical`` or ``physical``."""
     status: Mapped[str]
     """``running``, ``complete``, ``failed`` or ``pruned``; a ``running`` one whose advisory lock is free was killed."""
+    scope: Mapped[str] = mapped_column(server_default="everything")
+    """``everything``, or what alone is in it: then it proves nothing of the database."""
     run_id: Mapped[str | None]
     location: Mapped[str]
-    """The folder of its manifest and data."""
+    """Where its manifest and data lie: an absolute folder, or ``s3://bucket/key``."""
     started_at: Mapped[datetime]
     taken_at: Mapped[datetime | None]
     """What was committed before this moment is in it."""
@@ -42,6 +44,8 @@ class BackupRecord(Base):
     damage: Mapped[str | None]
     """What the last verification or drill found wrong."""
     error: Mapped[str | None]
+    removed_at: Mapped[datetime | None]
+    """When nothing was left of a failed or pruned one."""
 
 
 class DrillRecord(Base):

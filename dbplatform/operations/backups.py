@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,53 +10,86 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dbplatform.backups import catalogue, create, proof, prune, restore, verify
 from dbplatform.backups import drill as drills
+from dbplatform.backups import rebuild as rebuilding
 from dbplatform.backups.catalogue import Backup
+from dbplatform.backups.destination import Destination
 from dbplatform.backups.drill import DrillReport
+from dbplatform.backups.errors import UnknownBackup
 from dbplatform.backups.policy import BackupPolicy
+from dbplatform.backups.scope import scope_of
 from dbplatform.declaration.loading import Declared
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.scratch import drill_server
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.programs import find_programs
+from dbplatform.storage.place import S3_SCHEME
+from dbplatform.storage.store import ServerSideEncryption
 
 __all__ = ["Backup", "DrillReport"]
 
 
-def take(platform: Platform, declared: Declared, *, run_id: str | None = None) -> Backup:
-    """Back the database up: one snapshot, dumped, counted and hashed; listed as complete when all of it is there."""
+def take(platform: Platform, declared: Declared, *, only: Sequence[str] = (), run_id: str | None = None) -> Backup:
+    """Back the database up: one snapshot, dumped, counted and hashed; listed as complete when all of it is there.
+
+    ``only``: ``schema``, ``data``, or tables; such a backup proves nothing of the database.
+    """
     policy = policy_of(declared)
     return create.create_backup(
         platform.target(declared),
-        folder_of(platform, policy),
+        destination_of(platform, declared),
         policy,
         platform.ledger,
         database=declared.name,
         programs=find_programs(),
+        scope=scope_of(only),
         run_id=run_id,
     )
 
 
 def newest(platform: Platform, declared: Declared) -> Backup:
     """The newest complete backup; raises ``UnknownBackup``."""
-    return catalogue.find_backup(platform.ledger, declared.name)
+    return found(platform, declared)
+
+
+def found(platform: Platform, declared: Declared, backup_id: str | None = None) -> Backup:
+    """The backup of that id, by default the newest complete one of everything.
+
+    What the ledger does not know is looked for at the destination: it may be younger than its backups. Raises
+    ``UnknownBackup``, ``NotRestorable`` or ``StorageFailed``.
+    """
+    try:
+        return catalogue.find_backup(platform.ledger, declared.name, backup_id)
+    except UnknownBackup:
+        if declared.database.backups is None or not rebuild(platform, declared):
+            raise
+        return catalogue.find_backup(platform.ledger, declared.name, backup_id)
 
 
 def known(platform: Platform, declared: Declared) -> tuple[Backup, ...]:
-    """Every attempt that was not pruned, the newest first."""
+    """Every attempt that was not pruned, the newest first; with an empty ledger, what lies at the destination."""
+    if declared.database.backups is not None and not catalogue.list_backups(
+        platform.ledger, declared.name, pruned=True
+    ):
+        rebuild(platform, declared)
     return catalogue.list_backups(platform.ledger, declared.name)
+
+
+def rebuild(platform: Platform, declared: Declared) -> tuple[str, ...]:
+    """Take up every backup at the destination that the ledger does not know; their ids."""
+    return rebuilding.rebuild(platform.ledger, destination_of(platform, declared), declared.name)
 
 
 def examine(platform: Platform, declared: Declared, backup_id: str | None) -> verify.Verification:
     """Read a backup from end to end; by default the newest complete one."""
-    backup = catalogue.find_backup(platform.ledger, declared.name, backup_id)
-    return verify.verify_backup(backup, platform.ledger, programs=find_programs())
+    backup = found(platform, declared, backup_id)
+    return verify.verify_backup(backup, platform.ledger, programs=find_programs(), work=work_of(platform))
 
 
 def prove(platform: Platform, declared: Declared, *, run_id: str | None = None) -> DrillReport:
     """Restore the newest complete backup on a scratch server, compare it with what was dumped, drop it again."""
     policy = policy_of(declared)
-    backup = catalogue.find_backup(platform.ledger, declared.name)
+    backup = found(platform, declared)
     server, room = drill_server(platform, declared)
     return drills.drill(
         backup,
@@ -64,6 +98,7 @@ def prove(platform: Platform, declared: Declared, *, run_id: str | None = None) 
         programs=find_programs(),
         jobs=policy.logical.jobs,
         room=room,
+        work=work_of(platform),
         run_id=run_id,
     )
 
@@ -72,7 +107,7 @@ def plan_restore(
     platform: Platform, declared: Declared, *, backup_id: str | None, into: str, replace: str | None
 ) -> Backup:
     """Look at all that a restore needs; the backup that it would restore. Only reads."""
-    backup = catalogue.find_backup(platform.ledger, declared.name, backup_id)
+    backup = found(platform, declared, backup_id)
     server = _beside(platform.target(declared), into)
     restore.check_restore(backup, server, into, platform.ledger, replace=replace)
     return backup
@@ -93,6 +128,7 @@ def bring_back(
             programs=find_programs(),
             jobs=policy.logical.jobs,
             replace=replace,
+            work=work_of(platform),
         )
         summary.update(report.as_json())
         return report
@@ -111,9 +147,31 @@ def apply_prune(platform: Platform, declared: Declared, planned: prune.PrunePlan
         return report
 
 
-def folder_of(platform: Platform, policy: BackupPolicy) -> Path:
-    """Where the backups lie: the declared folder, seen from the project; by default ``backups`` in its home."""
-    return platform.project.root / policy.destination if policy.destination else platform.home.backups
+def destination_of(platform: Platform, declared: Declared) -> Destination:
+    """Where the backups lie: the declared bucket, or folder as seen from the project; by default one in its home."""
+    policy = policy_of(declared)
+    root = policy.destination or str(platform.home.backups)
+    if not root.startswith(S3_SCHEME):
+        root = str((platform.project.root / root).absolute())
+    method = policy.server_side_encryption
+    return Destination(
+        root=root,
+        work=work_of(platform),
+        encryption=ServerSideEncryption(method=method, kms_key_id=policy.kms_key_id) if method else None,
+    )
+
+
+def made_in(platform: Platform, declared: Declared) -> Path:
+    """The folder on this host in which its backups are made: the disk that has to have room."""
+    destination = destination_of(platform, declared)
+    if destination.in_bucket or policy_of(declared).encrypt_to:
+        return destination.work
+    return Path(destination.location())
+
+
+def work_of(platform: Platform) -> Path:
+    """The folder for what is on its way to a destination, or back."""
+    return platform.home.backups / ".work"
 
 
 def newest_proof(platform: Platform, declared: Declared) -> proof.ProvenSnapshot | None:

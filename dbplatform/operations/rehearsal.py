@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from dbplatform.backups import catalogue, clone, loading
+from dbplatform.backups import catalogue, clone, files, loading
 from dbplatform.backups.catalogue import Backup
 from dbplatform.backups.errors import UnknownBackup
+from dbplatform.backups.manifest import DUMP
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError, WorkError
@@ -28,7 +29,7 @@ from dbplatform.migrations.trials import query_plans
 from dbplatform.migrations.trials.live import LiveTable, live_tables
 from dbplatform.migrations.trials.query_plans import PlanChange
 from dbplatform.migrations.trials.try_out import TrialRun, try_out
-from dbplatform.operations import trials
+from dbplatform.operations import backups, trials
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of
 from dbplatform.operations.scratch import ScratchSpace, scratch_space
@@ -306,16 +307,18 @@ def _restored(
     with scratch_space(platform, declared) as space, catalogue.reading(platform.ledger, backup):
         manifest = catalogue.load_manifest(backup)
         loading.check_server(space.scratch.maintenance, space.target, backup, manifest, roles=False, room=space.room)
-        loading.load(
-            backup,
-            manifest,
-            space.scratch,
-            programs=find_programs(),
-            jobs=policy.logical.jobs,
-            roles=False,
-            policies=_knows(space),
-            task=f"restore {declared.name}",
-        )
+        with files.unpacked(backup, manifest, work=backups.work_of(platform)) as folder:
+            loading.load(
+                backup,
+                manifest,
+                folder / DUMP,
+                space.scratch,
+                programs=find_programs(),
+                jobs=policy.logical.jobs,
+                roles=False,
+                policies=_knows(space),
+                task=f"restore {declared.name}",
+            )
         with connect(space.target, work="migrate trial") as connection:
             connection.execute("analyze")
             yield space, connection

@@ -46,8 +46,8 @@ def _backup(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKe
     )
     def backup(context: dg.AssetExecutionContext, options: dg.ResourceParam[Options]) -> dg.MaterializeResult[Any]:
         if options.dry_run:
-            folder = backups.folder_of(platform, backups.policy_of(declared)) / declared.name
-            return dg.MaterializeResult(metadata={"dry run": True, "plan": f"A dump into a new folder of {folder}."})
+            place = backups.destination_of(platform, declared).location(declared.name)
+            return dg.MaterializeResult(metadata={"dry run": True, "plan": f"A dump into a new folder of {place}."})
         with step(context, f"{declared.name}/backup"):
             taken = backups.take(platform, declared, run_id=context.run.run_id)
         return dg.MaterializeResult(
@@ -55,7 +55,7 @@ def _backup(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKe
                 "backup": taken.id,
                 "bytes": taken.bytes or 0,
                 "sha256": taken.sha256 or "",
-                "folder": dg.MetadataValue.path(str(taken.location)),
+                "folder": _file(taken.location),
             }
         )
 

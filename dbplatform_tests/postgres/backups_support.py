@@ -16,15 +16,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dbplatform import progress
-from dbplatform.backups.catalogue import Backup, find_backup, list_backups
+from dbplatform.backups.catalogue import EVERYTHING, Backup, find_backup, list_backups
 from dbplatform.backups.create import create_backup
+from dbplatform.backups.destination import Destination
 from dbplatform.backups.drill import drill
+from dbplatform.backups.manifest import Scope
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.backups.prune import apply_prune, plan_prune
 from dbplatform.backups.restore import restore_backup
@@ -105,9 +108,30 @@ def server(server_url: str) -> Target:
     return Target("the test server", server_url)
 
 
-def back_up(database: Target, folder: Path, ledger: Ledger, *, programs: Programs | None = None) -> Backup:
-    """A backup with the default policy."""
-    return create_backup(database, folder, BackupPolicy(), ledger, database=NAME, programs=programs or find_programs())
+def in_folder(folder: Path) -> Destination:
+    """A destination with its working folder below it."""
+    return Destination(root=str(folder), work=folder / ".work")
+
+
+def back_up(
+    database: Target,
+    to: Path | Destination,
+    ledger: Ledger,
+    *,
+    programs: Programs | None = None,
+    scope: Scope = EVERYTHING,
+    **policy: object,
+) -> Backup:
+    """A backup with the default policy, but for what is given."""
+    return create_backup(
+        database,
+        in_folder(to) if isinstance(to, Path) else to,
+        BackupPolicy.model_validate(policy),
+        ledger,
+        database=NAME,
+        programs=programs or find_programs(),
+        scope=scope,
+    )
 
 
 def prove(backup: Backup, ledger: Ledger, server_url: str) -> Backup:
@@ -151,13 +175,24 @@ def programs_with(folder: Path, name: str, script: str) -> Programs:
 
 
 def killed_at(
-    verb: str, fact: str, *, database: Target, ledger: Ledger, folder: Path, server_url: str, name: str = ""
+    verb: str,
+    fact: str,
+    *,
+    database: Target,
+    ledger: Ledger,
+    folder: Path | Destination,
+    server_url: str,
+    name: str = "",
+    **policy: object,
 ) -> None:
     """Run this module as a process that works and dies at the fact; fails when the fact did not come."""
+    to = in_folder(folder) if isinstance(folder, Path) else folder
     given = {
         "database": database.url,
         "ledger": ledger.target.url,
-        "folder": str(folder),
+        "root": to.root,
+        "work": str(to.work),
+        "policy": policy,
         "server": server_url,
         "name": name,
     }
@@ -170,17 +205,20 @@ def killed_at(
     assert process.returncode == -signal.SIGKILL, f"{fact} was not reported: {process.stdout}{process.stderr}"
 
 
-def work(verb: str, given: dict[str, str]) -> None:
+def work(verb: str, given: dict[str, Any]) -> None:
     """What the process does: back up, or work with the newest complete backup."""
     ledger = Ledger(Target("ledger", given["ledger"]))
     target = server(given["server"])
     programs = find_programs()
     if verb == "create":
-        back_up(Target(NAME, given["database"]), Path(given["folder"]), ledger, programs=programs)
+        to = Destination(root=given["root"], work=Path(given["work"]))
+        back_up(Target(NAME, given["database"]), to, ledger, programs=programs, **given["policy"])
     elif verb == "drill":
-        drill(find_backup(ledger, NAME), ledger, target, programs=programs)
+        drill(find_backup(ledger, NAME), ledger, target, programs=programs, work=Path(given["work"]))
     elif verb == "restore":
-        restore_backup(find_backup(ledger, NAME), target, given["name"], ledger, programs=programs)
+        restore_backup(
+            find_backup(ledger, NAME), target, given["name"], ledger, programs=programs, work=Path(given["work"])
+        )
     elif verb == "replace":
         restore_backup(
             find_backup(ledger, NAME), target, given["name"], ledger, programs=programs, replace=given["name"]

@@ -40,7 +40,7 @@ from dbplatform_tests.postgres.backups_support import (
 def believe(backup: Backup, ledger: Ledger, manifest: Manifest) -> Backup:
     """Put another manifest in the place of a backup's, as the ledger knows it too."""
     data = manifest.model_dump_json().encode()
-    (backup.location / "manifest.json").write_bytes(data)
+    (backup.folder / "manifest.json").write_bytes(data)
     with ledger.session() as session:
         session.execute(update(BackupRecord).values(sha256=hashlib.sha256(data).hexdigest()))
     return find_backup(ledger, NAME, backup.id)

@@ -39,11 +39,11 @@ def make(ledger: Ledger, tmp_path: Path) -> Callable[..., Backup]:
 
     def complete_backup(age: timedelta, *, proven: bool = False, status: str = "complete") -> Backup:
         taken_at = NOW - age
-        backup = new_attempt(NAME, tmp_path, now=taken_at)
+        backup = new_attempt(NAME, str(tmp_path), now=taken_at)
         register(ledger, backup, run_id=None)
         if status == "complete":
-            (backup.location / "dump").mkdir(parents=True)
-            (backup.location / "dump" / "toc.dat").write_text(f"the data of {backup.id}")
+            (backup.folder / "dump").mkdir(parents=True)
+            (backup.folder / "dump" / "toc.dat").write_text(f"the data of {backup.id}")
             manifest = Manifest(
                 id=backup.id,
                 database=NAME,
@@ -55,9 +55,9 @@ def make(ledger: Ledger, tmp_path: Path) -> Callable[..., Backup]:
                 compression="none",
                 warnings=(),
                 tables=(),
-                files=describe_files(backup.location, task="test"),
+                files=describe_files(backup.folder, task="test"),
             )
-            complete(ledger, backup.id, manifest, write_manifest(manifest, backup.location))
+            complete(ledger, backup.id, manifest, write_manifest(manifest, backup.folder))
         with ledger.session() as session:
             session.execute(
                 update(BackupRecord)

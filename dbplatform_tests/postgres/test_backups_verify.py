@@ -53,7 +53,7 @@ def remove(backup: Backup) -> str:
 
 
 def data_file_name_missing(backup: Backup) -> str:
-    there = {path.name for path in backup.dump.iterdir()}
+    there = {path.name for path in backup.folder.rglob("*")}
     return next(Path(file.name).name for file in load_manifest(backup).files if Path(file.name).name not in there)
 
 
@@ -70,19 +70,19 @@ def add(backup: Backup) -> str:
 
 def link(backup: Backup) -> str:
     file = data_file(backup)
-    elsewhere = backup.location.parent / "elsewhere"
+    elsewhere = backup.folder.parent / "elsewhere"
     file.rename(elsewhere)
     file.symlink_to(elsewhere)
     return file.name
 
 
 def lose_manifest(backup: Backup) -> str:
-    (backup.location / "manifest.json").unlink()
+    (backup.folder / "manifest.json").unlink()
     return "manifest.json"
 
 
 def lose_all(backup: Backup) -> str:
-    backup.location.rename(backup.location.with_name("lost"))
+    backup.folder.rename(backup.folder.with_name("lost"))
     return "manifest.json"
 
 
@@ -91,7 +91,7 @@ DAMAGE = {
     "a byte of the table of contents": flip(lambda backup: backup.dump / "toc.dat"),
     "a byte of a large object": flip(lambda backup: next(backup.dump.glob("blob_*.dat*"))),
     "a byte of the list of large objects": flip(lambda backup: next(backup.dump.glob("blobs*.toc"))),
-    "a byte of the manifest": flip(lambda backup: backup.location / "manifest.json"),
+    "a byte of the manifest": flip(lambda backup: backup.folder / "manifest.json"),
     "a missing file": remove,
     "a file cut short": cut,
     "a file too many": add,
@@ -159,6 +159,7 @@ def test_an_undamaged_backup_passes(database: Target, ledger: Ledger, tmp_path: 
         "passed": True,
         "files": len(load_manifest(backup).files) + 1,
         "bytes": backup.bytes,
+        "inside": True,
         "problems": [],
     }
     assert find_backup(ledger, NAME).proven_at == backup.proven_at
@@ -177,9 +178,9 @@ def test_a_drill_after_the_mend_proves_again(database: Target, ledger: Ledger, t
 def rewrite_manifest(backup: Backup, ledger: Ledger) -> Backup:
     """As if the files had been damaged before they were described."""
     manifest = load_manifest(backup)
-    manifest = manifest.model_copy(update={"files": describe_files(backup.location, task="test")})
+    manifest = manifest.model_copy(update={"files": describe_files(backup.folder, task="test")})
     data = manifest.model_dump_json(indent=2).encode()
-    (backup.location / "manifest.json").write_bytes(data)
+    (backup.folder / "manifest.json").write_bytes(data)
     with ledger.session() as session:
         session.execute(update(BackupRecord).values(sha256=hashlib.sha256(data).hexdigest()))
     return find_backup(ledger, NAME, backup.id)

@@ -11,6 +11,9 @@ from dbplatform.backups.policy import BackupPolicy
 from dbplatform.postgres.words import Interval
 
 
+RECIPIENT = "age1qh4czflf4v7d2vrzqclzqtfejtyzve6c099ujzsspkd3uyc5ruvqnywqjq"
+
+
 def test_the_defaults_are_those_of_the_contract() -> None:
     policy = BackupPolicy()
     assert policy.destination is None
@@ -22,7 +25,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 def test_the_block_of_the_contract_is_accepted_as_far_as_it_is_built() -> None:
     policy = BackupPolicy.model_validate(
         {
-            "destination": "/var/backups",
+            "destination": "s3://bucket/backups",
+            "server_side_encryption": "aws:kms",
+            "encrypt_to": [RECIPIENT],
             "logical": {"schedule": "0 2 * * *", "compression": "gzip:6", "jobs": 4},
             "physical": False,
             "retain": {"daily": 1, "weekly": 0, "monthly": 0},
@@ -36,10 +41,13 @@ def test_the_block_of_the_contract_is_accepted_as_far_as_it_is_built() -> None:
 @pytest.mark.parametrize(
     ("block", "sentence"),
     [
-        ({"destination": "s3://bucket/backups"}, "backups on S3 are not built yet"),
-        ({"destination": "ftp://host/x"}, "is no destination; name a folder"),
+        ({"destination": "s3:///backups"}, "names no bucket; write s3://bucket/prefix"),
+        ({"destination": "ftp://host/x"}, "is no destination; name a folder, or s3://bucket/prefix"),
+        ({"server_side_encryption": "AES256"}, "server_side_encryption is for a bucket"),
+        ({"destination": "s3://b", "kms_key_id": "x"}, "kms_key_id needs server_side_encryption: aws:kms"),
         ({"physical": {"wal_archive": True}}, "physical backups are not built yet"),
-        ({"encrypt_to": ["age1xyz"]}, "encrypting backups is not built yet"),
+        ({"encrypt_to": ["age1xyz"]}, "'age1xyz' is no age recipient; write the line age1"),
+        ({"encrypt_to": ["AGE-SECRET-KEY-1QQ"]}, "a secret key was written down; write the public one (age1...)"),
         ({"logical": {"schedule": "at two"}}, "'at two' is no cron schedule"),
         ({"logical": {"compression": "zip"}}, "'zip' is no compression; write zstd:3"),
         ({"logical": {"compression": "gzip:12"}}, "gzip has the levels 1 to 9, not 12"),

@@ -135,7 +135,11 @@ def destinations(platform: Platform, declared: Declared) -> Iterator[Finding]:
     """The folders of backups and archives: can they be written? Does the bucket answer? Nothing is made there."""
     named: dict[str, Path] = {}
     if declared.database.backups is not None:
-        named["backup folder"] = backups.folder_of(platform, declared.database.backups)
+        destination = backups.destination_of(platform, declared)
+        if destination.in_bucket:
+            yield _bucket(destination.location(), "bucket of backups")
+        else:
+            named["backup folder"] = Path(destination.location())
     for archive in declared.database.archives:
         to = archives.destination_of(platform, archive)
         if not isinstance(to, str):
@@ -168,7 +172,7 @@ def room_for_backup(patient: Patient) -> Iterator[Finding]:
     if policy is None:
         yield ok("no backups are declared")
         return
-    folder = backups.folder_of(patient.platform, policy)
+    folder = backups.made_in(patient.platform, patient.declared)
     if trouble := _cannot_write(folder):
         yield not_checked(trouble)
         return

@@ -1,0 +1,141 @@
+"""Encryption of a backup's files with age, as streams: memory does not grow with the file.
+
+A file that was cut short still gives a part of its text before age notices (age-encryption.org/v1: the payload is a
+stream of 64 KiB chunks, each authenticated): what is decrypted counts when all of it came through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dbplatform import progress
+from dbplatform.backups.keys import Keys, recipients
+from dbplatform.backups.manifest import SEALED, FileEntry, files_in
+
+_PIECE = 1 << 20
+
+
+class NoMatchingKey(Exception):
+    """None of the keys opens it."""
+
+
+class NotDecrypted(Exception):
+    """The bytes are no whole file of age."""
+
+
+def seal_files(folder: Path, to: Sequence[str], *, task: str) -> tuple[FileEntry, ...]:
+    """Put an encrypted file in the place of every file below ``folder``; their sizes and SHA-256, read on the way.
+
+    Each is on disk before the readable one is removed. Reports ``task`` in bytes.
+    """
+    import pyrage
+
+    public = recipients(to)
+    paths = list(files_in(folder))
+    total = sum(path.stat().st_size for path in paths)
+    done = 0
+    entries = []
+    for path in paths:
+        done += path.stat().st_size
+        sealed = path.with_name(path.name + SEALED)
+        with path.open("rb") as source, sealed.open("xb") as file:
+            summing = _Summing(file)
+            try:
+                pyrage.encrypt_io(source, summing, public)
+            except (pyrage.EncryptError, OSError) as error:
+                raise summing.error or error from None
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+        entries.append(
+            FileEntry(name=str(sealed.relative_to(folder)), bytes=summing.bytes, sha256=summing.digest.hexdigest())
+        )
+        progress.report(task, done=done, total=total, unit="bytes")
+    return tuple(entries)
+
+
+def copy_out(source: BinaryIO, target: BinaryIO, keys: Keys | None) -> tuple[int, str, Exception | None]:
+    """Copy a stored file to ``target``, decrypted where ``keys`` are given.
+
+    Returns the size and SHA-256 of what was stored, read to its end, and ``NoMatchingKey`` or ``NotDecrypted`` where
+    that could not be decrypted. What ``source`` or ``target`` raises comes through.
+    """
+    reading = _Summing(source)
+    failure = None
+    if keys is None:
+        while piece := reading.read(_PIECE):
+            target.write(piece)
+    else:
+        failure = _decrypt(reading, _Careful(target.write), keys)
+        while reading.read(_PIECE):
+            pass
+    return reading.bytes, reading.digest.hexdigest(), failure
+
+
+def opens(source: BinaryIO, keys: Keys) -> bool:
+    """Whether one of the keys opens the file; what is wrong with its bytes beyond that is not looked at."""
+    return not isinstance(_decrypt(_Summing(source), _Careful(len), keys), NoMatchingKey)
+
+
+def _decrypt(source: _Summing, target: _Careful, keys: Keys) -> Exception | None:
+    import pyrage
+
+    try:
+        pyrage.decrypt_io(source, target, list(keys.identities))
+    except (pyrage.DecryptError, OSError) as error:
+        if trouble := source.error or target.error:
+            raise trouble from None
+        return NoMatchingKey() if "matching keys" in str(error) else NotDecrypted(str(error))
+    return None
+
+
+class _Summing(io.RawIOBase):
+    """Sums what goes through, in either direction; keeps the error of the file below, which pyrage words anew."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+        self.error: BaseException | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            piece = self._file.read(size)
+        except BaseException as error:
+            self.error = error
+            raise
+        self._count(piece)
+        return piece
+
+    def write(self, piece: Any) -> int:
+        try:
+            self._file.write(piece)
+        except BaseException as error:
+            self.error = error
+            raise
+        self._count(piece)
+        return len(piece)
+
+    def _count(self, piece: bytes) -> None:
+        self.digest.update(piece)
+        self.bytes += len(piece)
+
+
+class _Careful(io.RawIOBase):
+    """Writes, and keeps the error."""
+
+    def __init__(self, write: Callable[[bytes], int]) -> None:
+        self._write = write
+        self.error: BaseException | None = None
+
+    def write(self, piece: Any) -> int:
+        try:
+            return self._write(piece)
+        except BaseException as error:
+            self.error = error
+            raise
