@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.postgres.words import Interval
 
-
 RECIPIENT = "age1qh4czflf4v7d2vrzqclzqtfejtyzve6c099ujzsspkd3uyc5ruvqnywqjq"
 
 
