@@ -37,6 +37,8 @@ class Kind:
     min_sample: float = 0
     min_sample_critical: float = 0
     points: tuple[int, int] = (10, 25)
+    of_backups: bool = False
+    """It is read from the record of backups and drills, not measured in the database."""
 
 
 _ALL = (
@@ -175,6 +177,35 @@ _ALL = (
         meaning="Sessions of the database that wait for a lock of another session.",
         advice="See who blocks them: pg_blocking_pids(pid); end the blocker with pg_cancel_backend.",
     ),
+    Kind(
+        name="backup_age_s",
+        unit="seconds",
+        meaning="Time since the newest complete backup of the whole database: what would be lost without any WAL.",
+        advice="See why none was made since: dbplatform backup list; make one: dbplatform backup create.",
+        warn="> 26h",
+        critical="> 50h",
+        points=(15, 40),
+        of_backups=True,
+    ),
+    Kind(
+        name="drill_age_s",
+        unit="seconds",
+        meaning="Time since a restore last proved a backup.",
+        advice="A backup counts when it has been restored: dbplatform drill.",
+        warn="> 8 days",
+        critical="> 15 days",
+        points=(10, 30),
+        of_backups=True,
+    ),
+    Kind(
+        name="recovery_time_s",
+        unit="seconds",
+        meaning="How long the newest drill that proved a backup took to restore and compare it (RTO).",
+        advice="Restore with more jobs (backups.logical.jobs), archive old rows, or declare the limit that is meant.",
+        warn="> 1h",
+        critical="> 4h",
+        of_backups=True,
+    ),
 )
 
 #: Every metric by its name, in the order in which they are shown.
@@ -222,7 +253,8 @@ class Metrics:
     """One collection.
 
     Every metric of ``KINDS`` is in one of three places: ``values``; ``absent``, where the database has nothing to
-    measure (no replica, no archiver); or ``unmeasured``, where it could not be measured, so nothing is known.
+    measure (no replica, no archiver); or ``unmeasured``, where it could not be measured, so nothing is known. Those of
+    backups are added by whoever has their record.
     ``counters`` are the running totals, from which the next collection takes differences. ``missing`` are the rights
     that the user lacks, each with the statement that grants it.
     """

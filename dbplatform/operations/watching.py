@@ -9,6 +9,7 @@ from dbplatform.errors import WorkError
 from dbplatform.monitoring import health, record, thresholds
 from dbplatform.monitoring.collect import collect
 from dbplatform.monitoring.metrics import Metrics
+from dbplatform.operations import recoverability
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
 
@@ -21,10 +22,10 @@ class NothingToMeasure(WorkError):
 
 
 def measure(platform: Platform, declared: Declared) -> Metrics:
-    """One collection, recorded: counters are differences to the one before. Takes no lock on any table.
+    """One collection, and the metrics of its backups, recorded: counters are differences to the one before.
 
-    A database on the embedded server is neither started nor created for it. Raises ``NothingToMeasure``,
-    ``VariableNotSet`` and ``CannotConnect``.
+    Takes no lock on any table. A database on the embedded server is neither started nor created for it. Raises
+    ``NothingToMeasure``, ``VariableNotSet`` and ``CannotConnect``.
     """
     target = platform.existing_target(declared)
     if target is None:
@@ -32,6 +33,7 @@ def measure(platform: Platform, declared: Declared) -> Metrics:
     previous = record.latest(platform.ledger, declared.name)
     with connect(target, work="metrics") as connection:
         metrics = collect(connection, database=declared.name, now=datetime.now(UTC), previous=previous)
+    metrics = recoverability.added(platform, declared, metrics)
     record.record(platform.ledger, metrics)
     return metrics
 

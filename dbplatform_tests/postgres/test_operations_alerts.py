@@ -13,7 +13,9 @@ import pytest
 
 from dbplatform.cli.main import main
 from dbplatform.declaration.project import Project
+from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.models import Operation
 from dbplatform.operations import alerts, checks, looks
 from dbplatform.operations.alerts import Watched
 from dbplatform.operations.observations import RunEnd, Runs
@@ -237,6 +239,64 @@ def test_a_look_without_runs_does_not_hide_those_that_failed_before_it(shop: Pat
     alerts.watch(platform, platform.declarations.get("shop"), now=later)
     platform.ledger.engine.dispose()
     assert looks.runs_since(ledger, ["shop"], later) == before
+
+
+def test_an_overdue_backup_and_drill_and_a_slow_recovery_are_alerts_until_a_new_one(
+    shop: Path, ledger: Ledger, look: Look
+) -> None:
+    limits = {"backup_age_s": "26h", "drill_age_s": "8 days", "recovery_time_s": "1h"}
+    told = "".join(f"    - {{metric: {name}, critical: '> {limit}', for: 0s}}\n" for name, limit in limits.items())
+    shop.write_text(_SHOP.replace("  thresholds:\n", f"  backups: {{}}\n  thresholds:\n{told}"))
+    assert keys(look()["shop"]) == set()
+
+    with ledger.operation("shop", "migrate"):
+        pass
+    _backed_up(ledger, "20261101T000000Z-aaaaaa", hours_ago=24 * 9, rto=4000.0)
+    metrics = look(1)["shop"].metrics
+    assert metrics is not None
+    assert {name: metrics.values[name].value // 3600 for name in limits} == {
+        "backup_age_s": 216,
+        "drill_age_s": 216,
+        "recovery_time_s": 1,
+    }
+    assert keys(look(2)["shop"]) == set(limits)
+
+    _backed_up(ledger, "20261110T000000Z-bbbbbb", hours_ago=1, rto=3000.0)
+    assert keys(look(3)["shop"]) == set()
+
+
+def test_a_database_that_was_never_backed_up_grows_old(shop: Path, ledger: Ledger, look: Look) -> None:
+    shop.write_text(_SHOP.replace("  thresholds:\n", "  backups: {}\n  thresholds:\n"))
+    with ledger.session() as session:
+        session.add(
+            Operation(
+                database="shop",
+                kind="migrate",
+                actor="test",
+                status="succeeded",
+                started_at=datetime.now(UTC) - timedelta(days=3),
+            )
+        )
+    metrics = look()["shop"].metrics
+    assert metrics is not None
+    assert metrics.values["backup_age_s"].value > timedelta(hours=71).total_seconds()
+    assert "no complete backup" in metrics.values["backup_age_s"].detail
+    assert set(metrics.absent) >= {"drill_age_s", "recovery_time_s"}
+    assert keys(look(1)["shop"]) == {"backup_age_s"}
+
+
+def _backed_up(ledger: Ledger, id: str, *, hours_ago: float, rto: float) -> None:
+    """A complete backup and the drill that proved it."""
+    then = datetime.now(UTC) - timedelta(hours=hours_ago)
+    about: dict[str, Any] = {"database": "shop", "run_id": None, "started_at": then, "finished_at": then}
+    with ledger.session() as session:
+        session.add(
+            BackupRecord(
+                id=id, kind="logical", status="complete", location="/x", taken_at=then, bytes=1, sha256="00", **about
+            )
+        )
+        session.flush()
+        session.add(DrillRecord(backup_id=id, status="proven", rto_seconds=rto, rpo_seconds=1.0, **about))
 
 
 def test_the_next_look_begins_with_those_that_waited_longest(ledger: Ledger) -> None:

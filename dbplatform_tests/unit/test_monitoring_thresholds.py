@@ -129,6 +129,9 @@ def test_every_default_threshold_is_one_that_a_person_could_write() -> None:
         "xid_age_ratio",
         "sequence_used_ratio",
         "archiver_failure_age_s",
+        "backup_age_s",
+        "drill_age_s",
+        "recovery_time_s",
     }
     assert all(policy.warn and policy.critical for policy in defaults.values())
 
