@@ -13,6 +13,8 @@ UsageError
 +-- WrongKey
 +-- TableNotInBackup
 +-- TableExists             a restored table would go over one
++-- NoRoles
++-- OutputExists
 `-- SecretOnCommandLine     a secret of the URL that PostgreSQL's programs take in no safe way
 WorkError
 +-- NoFittingProgram
@@ -75,6 +77,14 @@ class TableNotInBackup(UsageError):
 
 class TableExists(UsageError):
     """{what} exists in the database {database}."""
+
+
+class NoRoles(UsageError):
+    """The backup {id} holds no roles: {reason}."""
+
+
+class OutputExists(UsageError):
+    """The file {file} exists."""
 
 
 class SecretOnCommandLine(UsageError):

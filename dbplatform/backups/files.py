@@ -202,7 +202,7 @@ def _fetch(backup: Backup, manifest: Manifest, folder: Path, keys: Keys | None) 
         (folder / entry.name).parent.mkdir(parents=True, exist_ok=True)
     (folder / DUMP).mkdir(exist_ok=True)
     for entry, what in _side_by_side(
-        backup, lambda e: _fetch_one(backup, manifest, store, e, folder, keys), manifest.files
+        backup, lambda e: fetch_one(backup, manifest, store, e, folder / _readable(manifest, e), keys), manifest.files
     ):
         if what is not None:
             yield Problem(file=entry.name, what=what)
@@ -210,11 +210,15 @@ def _fetch(backup: Backup, manifest: Manifest, folder: Path, keys: Keys | None) 
         progress.report(task, done=done, total=manifest.bytes, unit="bytes")
 
 
-def _fetch_one(
-    backup: Backup, manifest: Manifest, store: Store, entry: FileEntry, folder: Path, keys: Keys | None
+def _readable(manifest: Manifest, entry: FileEntry) -> str:
+    return entry.name.removesuffix(SEALED) if manifest.sealed else entry.name
+
+
+def fetch_one(
+    backup: Backup, manifest: Manifest, store: Store, entry: FileEntry, to: Path, keys: Keys | None
 ) -> str | None:
-    name = entry.name.removesuffix(SEALED) if manifest.sealed else entry.name
-    with (folder / name).open("xb") as target:
+    """Bring one file of a backup to a local path, readable; what is wrong with it, and then nothing there counts."""
+    with to.open("wb") as target:
         try:
             with store.reading(entry.name) as source:
                 size, sha256, failure = copy_out(source, target, keys)

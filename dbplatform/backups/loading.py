@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,9 +83,13 @@ def load(
     jobs: int,
     roles: bool,
     policies: bool = False,
+    options: Sequence[str] = (),
+    keep: Callable[[str], bool] = lambda entry: True,
     task: str,
 ) -> None:
     """Run pg_restore of the folder ``dump`` into the empty database, without subscriptions.
+
+    Of its table of contents goes what ``keep`` says, by the lines of ``pg_restore --list``.
 
     Without ``roles``, what belongs to roles (owners, grants, row security policies, user mappings) is left out;
     ``policies`` keeps the policies even then, for a server that has the roles.
@@ -100,6 +104,7 @@ def load(
         f"--jobs={jobs}",
         "--no-subscriptions",
         "--no-password",
+        *options,
     ]
     if stops_at_once(program, server_major=major):
         command.append("--exit-on-error")
@@ -116,7 +121,7 @@ def load(
             progress.report(task, done=min(int(row[0]), total) if row else 0, total=total, unit="bytes")
 
     try:
-        with listed(command, dump, policies=roles or policies, user_mappings=roles) as complete_command:
+        with listed(command, dump, policies=roles or policies, user_mappings=roles, keep=keep) as complete_command:
             run(
                 [*complete_command, dump],
                 login=access,
@@ -133,17 +138,22 @@ def load(
 
 
 @contextmanager
-def listed(command: list[str | Path], dump: Path, *, policies: bool, user_mappings: bool) -> Iterator[list[str | Path]]:
-    """The pg_restore command with a list of what to restore, where entries are to be left out."""
+def listed(
+    command: list[str | Path],
+    dump: Path,
+    *,
+    policies: bool,
+    user_mappings: bool,
+    keep: Callable[[str], bool] = lambda entry: True,
+) -> Iterator[list[str | Path]]:
+    """The pg_restore command with a list of what to restore: without some kinds, and what ``keep`` says of the rest."""
     left_out = [pattern for pattern, kept in ((_POLICY, policies), (_USER_MAPPING, user_mappings)) if not kept]
-    if not left_out:
-        yield command
-        return
     answer = subprocess.run([command[0], "--list", dump], capture_output=True, env=own_environment(), check=False)
     if answer.returncode != 0:
         raise ProgramFailed(" ".join(answer.stderr.decode(errors="replace").split()))
     lines = answer.stdout.decode(errors="surrogateescape").splitlines(keepends=True)
     with tempfile.NamedTemporaryFile(suffix=".list") as wanted:
-        kept = "".join(line for line in lines if not any(pattern.match(line) for pattern in left_out))
+        entries = [line for line in lines if not any(pattern.match(line) for pattern in left_out)]
+        kept = "".join(line for line in entries if line.startswith(";") or keep(line))
         Path(wanted.name).write_text(kept, errors="surrogateescape")
         yield [*command, f"--use-list={wanted.name}"]

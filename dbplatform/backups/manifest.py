@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 MANIFEST = "manifest.json"
 DUMP = "dump"
@@ -36,10 +36,16 @@ class TableContent(_Part):
     hash: str
 
 
+def _below(name: str) -> str:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"{name!r} is not below the manifest")
+    return name
+
+
 class FileEntry(_Part):
     """One file as it is stored, by its path relative to the manifest."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_below)]
     bytes: int
     sha256: str
 

@@ -72,7 +72,7 @@ def check_restore(
     ``BackupDamaged`` (then the ledger marks the backup), ``BackupUnreadable`` or ``StorageFailed``.
     """
     with connect(server, work="restore plan") as connection:
-        _may_become(connection, server, name, replace)
+        may_become(connection, server, name, replace)
         with marking(ledger, backup):
             manifest = load_manifest(backup)
             require_key(backup, manifest)
@@ -137,7 +137,7 @@ def restore_backup(
             _step(name, "compared")
             _finish(scratch, manifest, owners=owners)
             _step(name, "ready")
-            replaced = _rename(connection, scratch, server, name, replace=replace, sleep=sleep)
+            replaced = rename(connection, scratch, server, name, replace=replace, sleep=sleep)
             _step(name, "renamed")
             if replaced is not None:
                 drop(connection, replaced)
@@ -162,7 +162,7 @@ def marking(ledger: Ledger, backup: Backup) -> Iterator[None]:
         raise
 
 
-def _may_become(connection: AutocommitConnection, server: Target, name: str, replace: str | None) -> bool:
+def may_become(connection: AutocommitConnection, server: Target, name: str, replace: str | None) -> bool:
     """Whether a database of that name exists and may be replaced; raises where it may not."""
     if replace is not None and replace != name:
         raise ReplaceMismatch(name=name, replace=replace, hint="Repeat the name of the database to be replaced.")
@@ -199,7 +199,7 @@ def _finish(scratch: Scratch, manifest: Manifest, *, owners: bool) -> None:
         )
 
 
-def _rename(
+def rename(
     connection: AutocommitConnection,
     scratch: Scratch,
     server: Target,
@@ -211,7 +211,7 @@ def _rename(
     """Give the restored database its name, in one transaction with the old one's; how the old one is called now."""
     aside = f"dbplatform_replaced_{scratch.token}"
     for last in (*[False] * (RENAME_TRIES - 1), True):
-        exists = _may_become(connection, server, name, replace)
+        exists = may_become(connection, server, name, replace)
         if exists:
             connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from dbplatform.backups.prune import PrunePlan
@@ -31,30 +33,41 @@ def command() -> None:
 @command.command()
 @database_argument
 @click.option("--kind", type=click.Choice(["logical", "physical"]), default="logical", show_default=True)
-@click.option("--only", hidden=True)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="schema|data|TABLE",
+    help="A part alone: the schema, the rows, or tables (once for each). It proves nothing of the database.",
+)
 @dry_run_option
 @json_option
 @click.pass_context
-def create(context: click.Context, database: str, kind: str, only: str | None, dry_run: bool, as_json: bool) -> None:
+def create(
+    context: click.Context, database: str, kind: str, only: tuple[str, ...], dry_run: bool, as_json: bool
+) -> None:
     """Take a backup. Lock: ACCESS SHARE on every table; holds back vacuum while it lasts."""
-    if kind == "physical" or only:
-        raise NotBuiltYet(what="backup create --only" if only else "A physical backup", hint="Leave the option out.")
+    if kind == "physical":
+        raise NotBuiltYet(what="A physical backup", hint="Leave the option out.")
     platform, declared = opened(context, database)
+    scope = backups.scope_of(only)
     folder = backups.destination_of(platform, declared).location(database)
+    what = database if scope.whole else f"of {database} {scope}"
     if dry_run:
-        show_json({"database": database, "kind": kind, "folder": folder}) if as_json else say(
-            f"would dump {database} into a new folder of {folder}"
-        )
+        plan = {"database": database, "kind": kind, "scope": str(scope), "folder": folder}
+        show_json(plan) if as_json else say(f"would dump {what} into a new folder of {folder}")
         return
     if not as_json:
-        note(f"dumping {database} into {folder}")
+        note(f"dumping {what} into {folder}")
     with bars():
-        backup = backups.take(platform, declared)
+        backup = backups.take(platform, declared, only=only)
     if as_json:
         show_json({"database": database, **backup.as_json()})
     else:
         say(f"backup {backup.id}: {backup.bytes or 0:,} bytes in {backup.location}")
-        say(f"It counts when a restore has proven it: dbplatform drill {database}")
+        if scope.whole:
+            say(f"It counts when a restore has proven it: dbplatform drill {database}")
+        else:
+            say("It is of a part: no drill proves it, and nothing is archived or pruned behind it.")
 
 
 @command.command("list")
@@ -69,9 +82,9 @@ def list_(context: click.Context, database: str, as_json: bool) -> None:
         return
     show_table(
         None,
-        ("backup", "status", "proven", "bytes", "note"),
+        ("backup", "status", "holds", "proven", "bytes", "note"),
         [
-            (b.id, b.status, b.proven_at and f"{b.proven_at:%Y-%m-%d %H:%M} UTC", b.bytes, b.damage or b.error)
+            (b.id, b.status, b.scope, b.proven_at and f"{b.proven_at:%Y-%m-%d %H:%M} UTC", b.bytes, b.damage or b.error)
             for b in found
         ],
     )
@@ -94,7 +107,32 @@ def verify(context: click.Context, database: str, backup_id: str | None, as_json
             say(f"  DAMAGED {problem}")
         if found.passed:
             say("  every file is what was written; that it can be restored is shown by a drill alone")
+        if not found.inside:
+            say("  It is encrypted and no key is given: nobody looked inside.")
     return 0 if found.passed else 1
+
+
+@command.command()
+@database_argument
+@json_option
+@click.pass_context
+def rebuild(context: click.Context, database: str, as_json: bool) -> None:
+    """List again what lies at the destination and the ledger does not know; removes nothing."""
+    found = backups.rebuild(*opened(context, database))
+    show_json({"database": database, "found": list(found)}) if as_json else say(
+        f"taken up: {', '.join(found) or 'none; the ledger knows every backup there'}"
+    )
+
+
+@command.command()
+@database_argument
+@click.argument("backup_id", required=False)
+@click.option("--to", "file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A new file.")
+@click.pass_context
+def roles(context: click.Context, database: str, backup_id: str | None, file: Path) -> None:
+    """Write the server's roles, as they were, into a file of SQL; passwords only out of an encrypted backup."""
+    backup = backups.write_roles(*opened(context, database), backup_id, file)
+    say(f"the roles of backup {backup.id} are in {file}; run by psql what another server needs of it")
 
 
 @command.command()

@@ -18,12 +18,15 @@ from dbplatform.cli.common import (
 )
 from dbplatform.errors import NotBuiltYet, UsageError
 from dbplatform.operations import backups
+from dbplatform.postgres.identifiers import Relation
 
 
 @click.command("restore")
 @database_argument
 @click.option("--backup", "backup_id", help="The backup; by default the newest complete one.")
 @click.option("--into", help="The new database, on the server of DATABASE.")
+@click.option("--table", help="One table alone: back in its place, if it is gone.")
+@click.option("--aside", metavar="SCHEMA", help="With --table: into this new schema of DATABASE.")
 @click.option("--replace", help="Restore over the database of this name: say its name again.")
 @click.option("--time", "point", hidden=True)
 @click.option("--lsn", hidden=True)
@@ -37,6 +40,8 @@ def command(
     database: str,
     backup_id: str | None,
     into: str | None,
+    table: str | None,
+    aside: str | None,
     replace: str | None,
     point: str | None,
     lsn: str | None,
@@ -48,6 +53,11 @@ def command(
     """Restore a backup into a database, compared with what was dumped before it gets its name."""
     if point or lsn or restore_point:
         raise NotBuiltYet(what="Recovery to a point in time", hint="Restore a backup: --backup ID.")
+    if table is not None:
+        _table(context, database, table, backup_id, aside, into, replace, dry_run=dry_run, as_json=as_json)
+        return
+    if aside is not None:
+        raise UsageError("--aside is for one table.", hint="Name it: --table public.t")
     name = into or replace
     if name is None:
         raise UsageError(
@@ -69,3 +79,45 @@ def command(
     with bars():
         report = backups.bring_back(platform, declared, backup, into=name, replace=replace)
     show_json(report.as_json()) if as_json else say(f"restored {plan}; every table equals what was dumped")
+
+
+def _table(
+    context: click.Context,
+    database: str,
+    table: str,
+    backup_id: str | None,
+    aside: str | None,
+    into: str | None,
+    replace: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Restore one table."""
+    if replace or (aside and into):
+        raise UsageError(
+            "One table goes to one place, and never over another.",
+            hint="In its place, if it is gone: no option. Beside it: --aside SCHEMA. Into a new database: --into NAME.",
+        )
+    try:
+        relation = Relation.parse(table)
+    except ValueError as error:
+        raise UsageError(f"{error}.", hint="Write --table public.t") from None
+    platform, declared = opened(context, database)
+    backup = backups.plan_table(platform, declared, relation, backup_id=backup_id, aside=aside, into=into)
+    place = f"the new database {into}" if into else f"the new schema {aside}" if aside else f"its place in {database}"
+    plan = f"{relation} of backup {backup.id} into {place}"
+    if dry_run:
+        document = {"backup_id": backup.id, "table": str(relation), "aside": aside, "into": into}
+        show_json(document) if as_json else say(f"would restore {plan}")
+        return
+    if not as_json:
+        note(f"restoring {plan}")
+    with bars():
+        report = backups.bring_back_table(platform, declared, backup, relation, aside=aside, into=into)
+    if as_json:
+        show_json(report.as_json())
+        return
+    say(f"restored {plan}: {report.rows:,} rows, as they were dumped")
+    for missing in report.notes:
+        say(f"  {missing}")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dbplatform.backups import catalogue, create, proof, prune, restore, verify
+from dbplatform.backups import catalogue, create, extract, proof, prune, restore, verify
 from dbplatform.backups import drill as drills
 from dbplatform.backups import rebuild as rebuilding
+from dbplatform.backups import table as restore_table
 from dbplatform.backups.catalogue import Backup
 from dbplatform.backups.destination import Destination
 from dbplatform.backups.drill import DrillReport
@@ -22,11 +23,12 @@ from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.scratch import drill_server
 from dbplatform.postgres.connection import Target
+from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import find_programs
 from dbplatform.storage.place import S3_SCHEME
 from dbplatform.storage.store import ServerSideEncryption
 
-__all__ = ["Backup", "DrillReport"]
+__all__ = ["Backup", "DrillReport", "scope_of"]
 
 
 def take(platform: Platform, declared: Declared, *, only: Sequence[str] = (), run_id: str | None = None) -> Backup:
@@ -132,6 +134,58 @@ def bring_back(
         )
         summary.update(report.as_json())
         return report
+
+
+def plan_table(
+    platform: Platform,
+    declared: Declared,
+    table: Relation,
+    *,
+    backup_id: str | None,
+    aside: str | None,
+    into: str | None,
+) -> Backup:
+    """Look at what the restore of one table needs; the backup that it would come from. Only reads."""
+    backup = found(platform, declared, backup_id)
+    restore_table.check_table(backup, platform.target(declared), table, aside=aside, into=into)
+    return backup
+
+
+def bring_back_table(
+    platform: Platform,
+    declared: Declared,
+    backup: Backup,
+    table: Relation,
+    *,
+    aside: str | None,
+    into: str | None,
+) -> restore_table.TableReport:
+    """Restore one table: in its place, into a new schema, or into a new database. Under the writer lock."""
+    policy = declared.database.backups or BackupPolicy()
+    with (
+        platform.writer(declared, "restore"),
+        platform.ledger.operation(declared.name, "restore_table") as summary,
+    ):
+        report = restore_table.restore_table(
+            backup,
+            platform.target(declared),
+            table,
+            platform.ledger,
+            programs=find_programs(),
+            jobs=policy.logical.jobs,
+            aside=aside,
+            into=into,
+            work=work_of(platform),
+        )
+        summary.update(report.as_json())
+        return report
+
+
+def write_roles(platform: Platform, declared: Declared, backup_id: str | None, file: Path) -> Backup:
+    """Write the roles that lie beside a backup into a new file, as SQL; the backup. Raises ``NoRoles``."""
+    backup = found(platform, declared, backup_id)
+    extract.write_globals(backup, platform.ledger, file)
+    return backup
 
 
 def plan_prune(platform: Platform, declared: Declared) -> prune.PrunePlan:

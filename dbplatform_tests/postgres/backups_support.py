@@ -31,6 +31,7 @@ from dbplatform.backups.manifest import Scope
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.backups.prune import apply_prune, plan_prune
 from dbplatform.backups.restore import restore_backup
+from dbplatform.backups.table import restore_table
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.catalog import content_hash
 from dbplatform.postgres.connection import Target, connect
@@ -219,6 +220,9 @@ def work(verb: str, given: dict[str, Any]) -> None:
         restore_backup(
             find_backup(ledger, NAME), target, given["name"], ledger, programs=programs, work=Path(given["work"])
         )
+    elif verb == "table":
+        live = Target(NAME, given["database"])
+        restore_table(find_backup(ledger, NAME), live, Relation.parse(given["name"]), ledger, programs=programs)
     elif verb == "replace":
         restore_backup(
             find_backup(ledger, NAME), target, given["name"], ledger, programs=programs, replace=given["name"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyrage
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from dbplatform import progress
 from dbplatform.backups.catalogue import Backup, find_backup, list_backups, load_manifest
@@ -20,11 +20,13 @@ from dbplatform.backups.destination import Destination
 from dbplatform.backups.drill import drill
 from dbplatform.backups.errors import BackupDamaged, BackupFailed, KeyMissing, KeyUnreadable, WrongKey
 from dbplatform.backups.keys import IDENTITY, IDENTITY_FILE
+from dbplatform.backups.manifest import Scope
 from dbplatform.backups.proof import proven_snapshot
 from dbplatform.backups.prune import apply_prune, plan_prune
+from dbplatform.backups.rebuild import rebuild
 from dbplatform.backups.restore import check_restore, restore_backup
 from dbplatform.backups.verify import verify_backup
-from dbplatform.ledger.backups import BackupRecord
+from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.programs import find_programs
@@ -449,3 +451,43 @@ def test_one_host_backs_up_with_the_public_key_and_another_restores_with_the_sec
     kept = json.dumps([one.as_json() for one in list_backups(ledger, NAME)])
     assert key not in said.out + said.err + kept + (backup.folder / "manifest.json").read_text()
     assert key not in made_by.values()
+
+
+@pytest.mark.parametrize("where", ["bucket", "sealed folder", "sealed bucket"], indirect=True)
+def test_a_lost_ledger_is_made_again_from_the_destination(
+    database: Target, ledger: Ledger, server_url: str, where: There
+) -> None:
+    fill(database)
+    proven = prove(back_up(database, where.destination, ledger, **where.policy), ledger, server_url)
+    plain = back_up(database, where.destination, ledger, **where.policy)
+    part = back_up(database, where.destination, ledger, scope=Scope(what="schema"), **where.policy)
+    with ledger.session() as session:
+        session.execute(delete(DrillRecord))
+        session.execute(delete(BackupRecord))
+    assert list_backups(ledger, NAME) == ()
+
+    assert set(rebuild(ledger, where.destination, NAME)) == {proven.id, plain.id, part.id}
+
+    assert list_backups(ledger, NAME) == (part, plain, proven), "as it was, the proof too"
+    assert rebuild(ledger, where.destination, NAME) == ()
+    assert verify_backup(plain, ledger, programs=find_programs()).passed
+    snapshot = proven_snapshot(ledger, NAME)
+    assert snapshot is not None
+    assert snapshot.backup_id == proven.id
+
+
+@pytest.mark.parametrize("where", ["bucket", "sealed folder"], indirect=True)
+def test_only_what_is_whole_and_ours_is_taken_up_again(
+    database: Target, ledger: Ledger, server_url: str, where: There
+) -> None:
+    backup = prove(back_up(database, where.destination, ledger, **where.policy), ledger, server_url)
+    data = where.read(f"{backup.id}/manifest.json")
+    where.write("another/manifest.json", data)
+    where.write("rubbish/manifest.json", b"{}")
+    where.write("half/dump/toc.dat", b"x")
+    where.write(f"{backup.id}/manifest.json", data + b"\n")
+    with ledger.session() as session:
+        session.execute(delete(DrillRecord))
+        session.execute(delete(BackupRecord))
+    assert rebuild(ledger, where.destination, NAME) == (backup.id,)
+    assert find_backup(ledger, NAME).proven_at is None, "the proof was of another manifest"
