@@ -22,7 +22,8 @@ from dbplatform.errors import UsageError, WorkError
 from dbplatform.postgres.catalog import require_table
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
 from dbplatform.postgres.identifiers import Relation
-from dbplatform.quality.checks.base import COUNT, Check, Outcome, Tolerant, one_row
+from dbplatform.quality.checks.base import Check, Outcome, Tolerant, one_row
+from dbplatform.quality.checks.conditions import Count
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult, TableResult
 
@@ -129,8 +130,8 @@ class _Run:
     def _can_be_planned(self, check: Check) -> bool:
         """Plan each statement by itself, by the protocol that takes one statement only."""
         probes = list(check.probes(self.relation))
-        if aggregates := check.fused(self.relation):
-            probes.append(_select(self.relation, aggregates))
+        if check.parts:
+            probes.append(_select(self.relation, [part.sql(self.relation) for part in check.parts]))
 
         def plan() -> None:
             for probe in probes:
@@ -172,8 +173,8 @@ class _Run:
                 wanted.append(aggregate)
             return places[text]
 
-        place(COUNT)
-        of_check = {check.name: [place(a) for a in check.fused(self.relation)] for check in checks}
+        place(Count().sql(self.relation))
+        of_check = {check.name: [place(part.sql(self.relation)) for part in check.parts] for check in checks}
         row = one_row(self.connection, _select(self.relation, wanted))
         self.row_count = row[0]
         return {name: [row[index] for index in indexes] for name, indexes in of_check.items()}

@@ -15,7 +15,8 @@ from psycopg import sql
 from dbplatform.postgres.catalog import is_partitioned
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
-from dbplatform.quality.checks.base import Check, column_of
+from dbplatform.quality.checks.base import Check
+from dbplatform.quality.checks.conditions import column_of
 from dbplatform.quality.checks.keys import Unique
 from dbplatform.quality.checks.query import Sql
 from dbplatform.quality.examination import Examination

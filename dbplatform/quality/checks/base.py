@@ -1,7 +1,7 @@
 """What every check is: a frozen model of what was declared that knows its own SQL and its own judgement.
 
-A check asks in two ways. ``fused`` gives aggregates over the table: the engine computes those of all checks in one
-scan. ``own`` runs what a check must ask by itself. ``judge`` turns both answers into an ``Outcome``; it runs no SQL.
+A check asks in two ways. ``parts`` are counts and aggregates over the table: those of all checks are computed together.
+``own`` runs what a check must ask by itself. ``judge`` turns both answers into an ``Outcome``; it runs no SQL.
 
 Nulls never violate a check on rows, except ``not_null``: as in SQL, what is unknown passes.
 
@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StrictBoo
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import Policy
+from dbplatform.quality.checks.conditions import Condition, Part, Where
 
 Status = Literal["passed", "failed", "errored"]
 Severity = Literal["warn", "error"]
@@ -145,8 +146,9 @@ class Check(Policy):
         """Statements that PostgreSQL must be able to plan, or this check cannot run."""
         return ()
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
-        """Aggregates over the table, for the scan that all checks share."""
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is counted and measured in the rows, for the one read that all checks share."""
         return ()
 
     def own(self, connection: SnapshotConnection, relation: Relation) -> Sequence[Any]:
@@ -154,7 +156,7 @@ class Check(Policy):
         return ()
 
     def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
-        """The outcome of the answers to ``fused`` and ``own``."""
+        """The outcome of the answers to ``parts`` and ``own``."""
         raise NotImplementedError
 
     def failing(self, relation: Relation) -> sql.Composable | None:
@@ -192,20 +194,17 @@ class Filtered(Check):
 
     @property
     def where_sql(self) -> sql.Composable | None:
-        """The condition in parentheses; the line break ends a comment in it."""
-        return None if self.where is None else sql.SQL("({}\n)").format(sql.SQL(self.where))
+        """The condition in parentheses."""
+        return None if self.where is None else Where(self.where).sql(Relation("", ""))
 
     @property
     def of_rows(self) -> str:
         """``rows`` or ``rows where ...``, for messages."""
         return "rows" if self.where is None else f"rows where {shortened(self.where)}"
 
-    def filtered(self, aggregate: sql.Composable, condition: sql.Composable | None = None) -> sql.Composable:
-        """An aggregate over the rows that pass ``where`` and the condition."""
-        every = both(self.where_sql, condition)
-        if every is None:
-            return aggregate
-        return sql.SQL("{} filter (where {})").format(aggregate, every)
+    def passing(self, *conditions: Condition) -> tuple[Condition, ...]:
+        """``where``, if there is one, and the conditions."""
+        return conditions if self.where is None else (Where(self.where), *conditions)
 
     def probes(self, relation: Relation) -> tuple[sql.Composable, ...]:
         """``where`` alone must be one expression: ``true) or (true`` only becomes one between parentheses."""
@@ -230,19 +229,11 @@ class Tolerant(Check):
         return Outcome(status=status, message=f"{message}.", failed_rows=failed, considered_rows=considered)
 
 
-COUNT = sql.SQL("count(*)")
-
-
 def one_row(connection: SnapshotConnection, statement: sql.Composable) -> tuple[Any, ...]:
     """The only row of a statement, by the protocol that takes one statement only."""
     row = connection.execute(sql.Composed([statement]), binary=True).fetchone()
     assert row is not None
     return row
-
-
-def column_of(relation: Relation, column: str) -> sql.Identifier:
-    """A column, qualified: a bare name that is also the table's would mean the whole row."""
-    return sql.Identifier(relation.name, column)
 
 
 def both(*conditions: sql.Composable | None) -> sql.Composable | None:

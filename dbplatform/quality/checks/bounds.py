@@ -11,8 +11,6 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from dbplatform.quality.checks.base import storable
 
-NOW = "now"
-
 
 def _number(value: Any) -> int | float:
     if isinstance(value, int) and not isinstance(value, bool):

@@ -12,17 +12,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation, quoted, split_name
 from dbplatform.postgres.words import ColumnName
-from dbplatform.quality.checks.base import (
-    COUNT,
-    Filtered,
-    Outcome,
-    Tolerant,
-    both,
-    check_type,
-    column_of,
-    every,
-    one_row,
-)
+from dbplatform.quality.checks.base import Filtered, Outcome, Tolerant, both, check_type, every, one_row
+from dbplatform.quality.checks.conditions import Count, Part, column_of
 
 
 @check_type
@@ -57,9 +48,10 @@ class Unique(Filtered, Tolerant):
         """The columns of the key."""
         return self.columns
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+    @property
+    def parts(self) -> tuple[Part, ...]:
         """Rows considered."""
-        return (self.filtered(COUNT),)
+        return (Count(self.passing()),)
 
     def probes(self, relation: Relation) -> tuple[sql.Composable, ...]:
         """The aggregation itself."""
@@ -133,9 +125,10 @@ class Relationship(Filtered, Tolerant):
         """The referring column."""
         return (self.column,)
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+    @property
+    def parts(self) -> tuple[Part, ...]:
         """Rows considered."""
-        return (self.filtered(COUNT),)
+        return (Count(self.passing()),)
 
     def probes(self, relation: Relation) -> tuple[sql.Composable, ...]:
         """The anti-join itself."""

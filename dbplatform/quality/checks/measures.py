@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from psycopg import sql
 
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import ColumnName, IntervalWords
-from dbplatform.quality.checks.base import COUNT, Filtered, Outcome, check_type, column_of, count_of, every
+from dbplatform.quality.checks.base import Filtered, Outcome, check_type, count_of, every
 from dbplatform.quality.checks.bounds import NumberBounds, RatioBounds, RowNumberBounds, within
+from dbplatform.quality.checks.conditions import Count, Finite, IsNull, Measured, Part
 
 
 class Measure(Filtered):
@@ -20,7 +21,8 @@ class Measure(Filtered):
 
     def statement(self, relation: Relation) -> sql.Composable:
         """What is measured, without the platform."""
-        return sql.SQL("select {} from {}").format(sql.SQL(", ").join(self.fused(relation)), relation.identifier)
+        measured = sql.SQL(", ").join(part.sql(relation) for part in self.parts)
+        return sql.SQL("select {} from {}").format(measured, relation.identifier)
 
 
 class ColumnMeasure(Measure):
@@ -45,13 +47,14 @@ class NullRatio(ColumnMeasure, RatioBounds):
     example = "null_ratio: {column: dep_time, max: 0.03}"
     fusable_rows = True
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+    @property
+    def parts(self) -> tuple[Part, ...]:
         """Rows considered, nulls."""
-        return (self.filtered(COUNT), self.filtered(COUNT, self._null(relation)))
+        return (Count(self.passing()), Count(self.passing(IsNull(self.column))))
 
     def failing(self, relation: Relation) -> sql.Composable:
         """The nulls."""
-        return every(self.where_sql, self._null(relation))
+        return every(self.where_sql, IsNull(self.column).sql(relation))
 
     def statement(self, relation: Relation) -> sql.Composable:
         """The nulls, as rows."""
@@ -72,20 +75,17 @@ class NullRatio(ColumnMeasure, RatioBounds):
             value=float(ratio),
         )
 
-    def _null(self, relation: Relation) -> sql.Composable:
-        return sql.SQL("{} is null").format(column_of(relation, self.column))
-
 
 class Aggregate(ColumnMeasure, NumberBounds):
     """An aggregate of the values that are not null. Without any there is no evidence, and the check has errored."""
 
-    function: ClassVar[sql.SQL] = sql.SQL("")
+    function: ClassVar[Literal["avg", "sum"]]
     words: ClassVar[str] = ""
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+    @property
+    def parts(self) -> tuple[Part, ...]:
         """The aggregate, rows considered."""
-        aggregate = sql.SQL("{}({})").format(self.function, column_of(relation, self.column))
-        return (self.filtered(aggregate), self.filtered(COUNT))
+        return (Measured(self.function, self.column, self.passing()), Count(self.passing()))
 
     def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
         """NaN is within no bounds."""
@@ -111,7 +111,7 @@ class Mean(Aggregate):
 
     type = "mean"
     example = "mean: {column: dep_delay, min: -5, max: 30}"
-    function: ClassVar[sql.SQL] = sql.SQL("avg")
+    function: ClassVar[Literal["avg", "sum"]] = "avg"
     words: ClassVar[str] = "mean"
 
 
@@ -121,7 +121,7 @@ class Sum(Aggregate):
 
     type = "sum"
     example = "sum: {column: distance, min: 1}"
-    function: ClassVar[sql.SQL] = sql.SQL("sum")
+    function: ClassVar[Literal["avg", "sum"]] = "sum"
     words: ClassVar[str] = "sum"
 
 
@@ -132,9 +132,10 @@ class RowCount(Measure, RowNumberBounds):
     type = "row_count"
     example = "row_count: {min: 300000}"
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+    @property
+    def parts(self) -> tuple[Part, ...]:
         """Rows considered."""
-        return (self.filtered(COUNT),)
+        return (Count(self.passing()),)
 
     def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
         """The exact number, not the planner's estimate."""
@@ -160,21 +161,18 @@ class Freshness(ColumnMeasure):
 
     max_age: IntervalWords
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+    @property
+    def parts(self) -> tuple[Part, ...]:
         """Whether it is fresh, its age in seconds, the newest value, rows considered."""
-        column = column_of(relation, self.column)
-        newest = self.filtered(
-            sql.SQL("max({})").format(column),
-            sql.SQL("isfinite({})").format(column),
-        )
         age = self.max_age
         limit = sql.Literal(f"{age.months} months {age.days} days {age.microseconds} microseconds")
-        return (
-            sql.SQL("{} >= now() - {}::interval").format(newest, limit),
-            sql.SQL("extract(epoch from now() - {})::float8").format(newest),
-            sql.SQL("({})::text").format(newest),
-            self.filtered(COUNT),
+        shown = (
+            lambda newest: sql.SQL("{} >= now() - {}::interval").format(newest, limit),
+            lambda newest: sql.SQL("extract(epoch from now() - {})::float8").format(newest),
+            lambda newest: sql.SQL("({})::text").format(newest),
         )
+        finite = self.passing(Finite(self.column))
+        return (*(Measured("max", self.column, finite, how) for how in shown), Count(self.passing()))
 
     def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
         """Failed when the newest value is too old, or there is none."""

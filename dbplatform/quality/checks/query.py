@@ -10,7 +10,8 @@ from pydantic import AfterValidator
 
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
-from dbplatform.quality.checks.base import COUNT, Outcome, Text, Tolerant, check_type, one_row
+from dbplatform.quality.checks.base import Outcome, Text, Tolerant, check_type, one_row
+from dbplatform.quality.checks.conditions import Count, Part
 
 
 def _one_query(text: str) -> str:
@@ -38,9 +39,10 @@ class Sql(Tolerant):
         """Alone it must be one query: ``select 1) a, (select 2`` only becomes one between parentheses."""
         return (sql.SQL("{}\n").format(sql.SQL(self.rows)), self._count())
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+    @property
+    def parts(self) -> tuple[Part, ...]:
         """All rows of the table, for a tolerance in percent."""
-        return (COUNT,)
+        return (Count(),)
 
     def own(self, connection: SnapshotConnection, relation: Relation) -> Sequence[Any]:
         """How many rows the query returns."""

@@ -10,18 +10,18 @@ from pydantic import Field
 
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import ColumnName
-from dbplatform.quality.checks.base import (
-    COUNT,
-    Filtered,
-    Outcome,
-    Text,
-    Tolerant,
-    check_type,
-    column_of,
-    every,
-    shortened,
+from dbplatform.quality.checks.base import Filtered, Outcome, Text, Tolerant, check_type, every, shortened
+from dbplatform.quality.checks.bounds import RowNumberBounds, Scalar, ValueBounds
+from dbplatform.quality.checks.conditions import (
+    Condition,
+    Count,
+    IsNull,
+    LengthOutside,
+    NoMatch,
+    NotAmong,
+    Outside,
+    Part,
 )
-from dbplatform.quality.checks.bounds import NOW, RowNumberBounds, Scalar, ValueBounds
 
 
 class RowCheck(Filtered, Tolerant):
@@ -36,7 +36,8 @@ class RowCheck(Filtered, Tolerant):
         """The one column."""
         return (self.column,)
 
-    def violation(self, value: sql.Composable) -> sql.Composable:
+    @property
+    def violation(self) -> Condition:
         """The condition that is true, not null, for a value that fails."""
         raise NotImplementedError
 
@@ -45,14 +46,14 @@ class RowCheck(Filtered, Tolerant):
         """What is wrong with a failing row, as the beginning of a sentence."""
         raise NotImplementedError
 
-    def fused(self, relation: Relation) -> tuple[sql.Composable, ...]:
+    @property
+    def parts(self) -> tuple[Part, ...]:
         """Rows considered, rows failing."""
-        violation = self.violation(column_of(relation, self.column))
-        return (self.filtered(COUNT), self.filtered(COUNT, violation))
+        return (Count(self.passing()), Count(self.passing(self.violation)))
 
     def failing(self, relation: Relation) -> sql.Composable:
         """``where`` and the violation."""
-        return every(self.where_sql, self.violation(column_of(relation, self.column)))
+        return every(self.where_sql, self.violation.sql(relation))
 
     def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
         """Failed when more rows fail than are tolerated."""
@@ -68,9 +69,10 @@ class NotNull(RowCheck):
     example = "not_null: tailnum"
     bare = "column"
 
-    def violation(self, value: sql.Composable) -> sql.Composable:
+    @property
+    def violation(self) -> Condition:
         """SQL's ``is null``: a composite value whose parts are all null is null, too."""
-        return sql.SQL("{} is null").format(value)
+        return IsNull(self.column)
 
     @property
     def complaint(self) -> str:
@@ -87,9 +89,10 @@ class AcceptedValues(RowCheck):
 
     values: tuple[Scalar, ...] = Field(min_length=1)
 
-    def violation(self, value: sql.Composable) -> sql.Composable:
+    @property
+    def violation(self) -> Condition:
         """Values are literals of the column's own type."""
-        return sql.SQL("{} not in ({})").format(value, sql.SQL(", ").join(map(sql.Literal, self.values)))
+        return NotAmong(self.column, self.values)
 
     @property
     def complaint(self) -> str:
@@ -104,14 +107,10 @@ class Range(RowCheck, ValueBounds):
     type = "range"
     example = "range: {column: distance, min: 1, max: 6000}"
 
-    def violation(self, value: sql.Composable) -> sql.Composable:
+    @property
+    def violation(self) -> Condition:
         """Below or above, in the order of the column's type."""
-        sides = [
-            sql.SQL("{} {} {}").format(value, sql.SQL(operator), _bound_sql(bound))
-            for operator, bound in (("<", self.min), (">", self.max))
-            if bound is not None
-        ]
-        return sql.SQL("({})").format(sql.SQL(" or ").join(sides))
+        return Outside(self.column, self.min, self.max)
 
     @property
     def complaint(self) -> str:
@@ -128,9 +127,10 @@ class Matches(RowCheck):
 
     regex: Text
 
-    def violation(self, value: sql.Composable) -> sql.Composable:
+    @property
+    def violation(self) -> Condition:
         """No match anywhere."""
-        return sql.SQL("{} !~ {}").format(value, sql.Literal(self.regex))
+        return NoMatch(self.column, self.regex)
 
     def probes(self, relation: Relation) -> tuple[sql.Composable, ...]:
         """A wrong expression must be found on a table without rows, too."""
@@ -149,21 +149,13 @@ class Length(RowCheck, RowNumberBounds):
     type = "length"
     example = "length: {column: dest, min: 3, max: 3}"
 
-    def violation(self, value: sql.Composable) -> sql.Composable:
+    @property
+    def violation(self) -> Condition:
         """Too short or too long."""
-        sides = [
-            sql.SQL("length({}) {} {}").format(value, sql.SQL(operator), sql.Literal(bound))
-            for operator, bound in (("<", self.min), (">", self.max))
-            if bound is not None
-        ]
-        return sql.SQL("({})").format(sql.SQL(" or ").join(sides))
+        return LengthOutside(self.column, self.min, self.max)
 
     @property
     def complaint(self) -> str:
         """``dest is not 3 to 3 characters long``."""
         words = str(self.min) if self.min == self.max else self.bounds_words
         return f"{self.column} is not {words} characters long"
-
-
-def _bound_sql(bound: int | float | str) -> sql.Composable:
-    return sql.SQL("now()") if bound == NOW else sql.Literal(bound)
