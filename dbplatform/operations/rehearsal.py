@@ -33,15 +33,11 @@ from dbplatform.operations import backups, trials
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of
 from dbplatform.operations.scratch import ScratchSpace, scratch_space
+from dbplatform.postgres.catalog import has_tables
 from dbplatform.postgres.connection import AutocommitConnection, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import find_programs
 from dbplatform.postgres.state import SCHEMA
-
-_ANY_TABLE = """
-    select from pg_tables
-    where schemaname !~ '^pg_' and schemaname not in ('information_schema', 'dbplatform') limit 1
-"""
 
 Basis = Literal["backup", "schema clone"]
 
@@ -230,7 +226,7 @@ def require(platform: Platform, declared: Declared, planned: MigrationPlan, conn
     Callbacks alone may be as old as they are. A database without a table of anybody needs no rehearsal.
     """
     reason = _missing(platform, declared, planned)
-    if reason is None or not _has_tables(connection):
+    if reason is None or not has_tables(connection):
         return
     scripts = [one.script for one in planned.pending or planned.callbacks]
     first = f"dbplatform backup create {declared.name}, then " if "no backup" in reason else ""
@@ -269,10 +265,6 @@ def _missing(platform: Platform, declared: Declared, planned: MigrationPlan) -> 
     if newest.result["basis"] != "backup" and declared.database.backups is not None:
         return "the newest rehearsal had no backup to run on"
     return None
-
-
-def _has_tables(connection: AutocommitConnection) -> bool:
-    return connection.execute(_ANY_TABLE).fetchone() is not None
 
 
 def _newest(platform: Platform, declared: Declared) -> Backup | None:

@@ -47,8 +47,9 @@ def apply(
     """Apply what is pending, under the writer lock; recorded in the ledger when there was something to do.
 
     ``files`` are those that were shown as a plan, by default what the folders hold now. Callbacks are something to do,
-    on every run. Raises ``RehearsalNeeded`` where ``require_rehearsal`` is declared, and ``SchemaDrifted`` where
-    ``block_on_drift`` is and the schema is not what its migrations made.
+    on every run. Raises ``RehearsalNeeded`` where ``require_rehearsal`` is declared, ``SchemaDrifted`` where
+    ``block_on_drift`` is and the schema is not what its migrations made, and ``ProofNeeded`` where data is to be
+    destroyed, backups are declared, and no fresh proof holds it.
     """
     from dbplatform.migrations.apply import apply_migrations
 
@@ -62,11 +63,13 @@ def apply(
             from dbplatform.operations import schema_drift
 
             schema_drift.refuse_drift(platform, declared, connection)
-        if policy.require_rehearsal:
-            from dbplatform.operations import rehearsal
+        if policy.require_rehearsal or declared.database.backups is not None:
+            from dbplatform.operations import rehearsal, risk
 
             planned = plan_migrations(connection, files, policy, target=target, database=declared.name)
-            rehearsal.require(platform, declared, planned, connection)
+            if policy.require_rehearsal:
+                rehearsal.require(platform, declared, planned, connection)
+            risk.require_proof(platform, declared, planned.pending, connection)
         with platform.ledger.operation(declared.name, "migrate", run_id=run_id) as summary:
             report = apply_migrations(connection, files, policy, target=target, database=declared.name)
             summary.update(report.as_json())

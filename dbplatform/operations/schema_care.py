@@ -16,7 +16,7 @@ from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.repair import RepairPlan
 from dbplatform.migrations.trials.round_trip import RoundTrip, round_trip
 from dbplatform.migrations.undo import UndoPlan
-from dbplatform.operations import trials
+from dbplatform.operations import risk, trials
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of
 from dbplatform.operations.scratch import scratch_space
@@ -32,15 +32,19 @@ def plan_undo(platform: Platform, declared: Declared, *, target: str | None = No
 
 
 def undo(platform: Platform, declared: Declared, *, target: str | None = None) -> MigrationReport:
-    """Undo the newest version, or all down to and including the target; recorded in the ledger."""
+    """Undo the newest version, or all down to and including the target; recorded in the ledger.
+
+    Raises ``ProofNeeded`` where backups are declared, data is to be destroyed, and no fresh proof holds it.
+    """
     policy, folders = policy_of(declared)
-    with (
-        platform.writer(declared, "migrate undo") as connection,
-        platform.ledger.operation(declared.name, "undo") as summary,
-    ):
-        report = undoing.apply_undo(connection, folders, policy, target=target, database=declared.name)
-        summary.update(report.as_json())
-        return report
+    files = Files.of(folders)
+    with platform.writer(declared, "migrate undo") as connection:
+        planned = undoing.plan_undo(connection, files, policy, target=target, database=declared.name)
+        risk.require_proof(platform, declared, planned.pending, connection)
+        with platform.ledger.operation(declared.name, "undo") as summary:
+            report = undoing.apply_undo(connection, files, policy, target=target, database=declared.name)
+            summary.update(report.as_json())
+            return report
 
 
 def plan_baseline(platform: Platform, declared: Declared, *, version: str, description: str) -> BaselinePlan:

@@ -16,6 +16,12 @@ class TableMissing(UsageError):
     """The table {table} does not exist in the database {database}."""
 
 
+_ANY_TABLE = """
+    select from pg_tables
+    where schemaname !~ '^pg_' and schemaname not in ('information_schema', 'dbplatform') limit 1
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column: its type as ``format_type`` writes it (``character varying(10)``)."""
@@ -30,6 +36,11 @@ class Column:
 def table_exists(connection: AnyConnection, relation: Relation) -> bool:
     """Whether there is a plain or partitioned table of that name."""
     return _kind(connection, relation) in ("r", "p")
+
+
+def has_tables(connection: AnyConnection) -> bool:
+    """Whether there is a table of anybody but the platform."""
+    return connection.execute(_ANY_TABLE).fetchone() is not None
 
 
 def is_partitioned(connection: AnyConnection, relation: Relation) -> bool:

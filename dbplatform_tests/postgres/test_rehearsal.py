@@ -295,7 +295,8 @@ def test_a_backup_that_is_newer_or_of_another_history_proves_nothing(type_: Type
     type_("migrate", "rehearse", "shop")
     assert type_("migrate", "apply", "shop").code == 0
     type_("backup", "create", "shop")
-    type_("migrate", "undo", "shop", "--yes")
+    assert type_("drill", "shop").code == 0
+    assert type_("migrate", "undo", "shop", "--yes").code == 0
     newer = type_("migrate", "rehearse", "shop", "--json")
     assert (newer.code, newer.json["passed"]) == (1, False)
     assert "V2__note.sql did not run" in newer.json["error"]
