@@ -43,12 +43,15 @@ class Installation:
     service_port: int = field(default_factory=free_port)
     """Where the status service of this installation answers, so that links in its runs can be followed."""
     folder: Path = REPOSITORY
+    variables: dict[str, str] = field(default_factory=dict)
+    """What its environment holds besides."""
 
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DBPLATFORM_", "DAGSTER_"))}
         service = f"http://127.0.0.1:{self.service_port}"
-        return {**kept, "DBPLATFORM_HOME": str(self.home.root), "DBPLATFORM_SERVICE_URL": service}
+        own = {"DBPLATFORM_HOME": str(self.home.root), "DBPLATFORM_SERVICE_URL": service}
+        return {**kept, **own, **self.variables}
 
     @property
     def server(self) -> EmbeddedServer:

@@ -27,7 +27,8 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
         jobs.append(_job(database, f"{database}_quality", checked, "Run the data-quality checks; write the report."))
     if keys.backup(database) in every:
         proven = [keys.backup(database), keys.restore_drill(database)]
-        jobs.append(_job(database, f"{database}_backup", proven, "Take a backup, and prove it by a restore."))
+        words = "Take a backup, prove it by a restore, and remove old ones."
+        jobs.append(_job(database, f"{database}_backup", [*proven, keys.backup_retention(database)], words))
         jobs.append(_job(database, f"{database}_drill", proven[1:], "Prove the newest backup by a restore."))
     return jobs
 

@@ -41,6 +41,10 @@ def restore_drill(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "restore_drill"])
 
 
+def backup_retention(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "backup_retention"])
+
+
 def archive(database: str, name: str) -> dg.AssetKey:
     return dg.AssetKey([database, "archive", name])
 

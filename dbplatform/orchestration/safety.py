@@ -1,4 +1,6 @@
-"""The safety loop of one database: a backup, the drill that proves it by a restore, the archives that rely on it."""
+"""The safety loop of one database: a backup, the drill that proves it by a restore, and what relies on the proof: the
+removal of old backups, and the archives.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +18,16 @@ from dbplatform.postgres.catalog import TableMissing
 
 
 def backup_assets(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]) -> list[dg.AssetsDefinition]:
-    """Backup, drill and archives; nothing where no backups are declared."""
+    """Backup, drill, retention and archives; nothing where no backups are declared."""
     if declared.database.backups is None:
         return []
     archive_assets = [_archive(platform, declared, policy) for policy in declared.database.archives]
-    return [_backup(platform, declared, deps=deps), _drill(platform, declared), *archive_assets]
+    return [
+        _backup(platform, declared, deps=deps),
+        _drill(platform, declared),
+        _retention(platform, declared),
+        *archive_assets,
+    ]
 
 
 def looks_at_rows(declared: Declared) -> list[dg.AssetKey]:
@@ -55,6 +62,7 @@ def _backup(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKe
                 "backup": taken.id,
                 "bytes": taken.bytes or 0,
                 "sha256": taken.sha256 or "",
+                "encrypted": bool(declared.database.backups and declared.database.backups.encrypt_to),
                 "folder": _file(taken.location),
             }
         )
@@ -96,6 +104,42 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata=metadata)
 
     return restore_drill
+
+
+def _retention(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=keys.backup_retention(declared.name),
+        deps=[keys.restore_drill(declared.name)],
+        description="Backups that no day, week or month wants any more are removed, behind a proof and never the "
+        "newest proven one. While anything is in doubt, nothing is removed, and the metadata say why.",
+        group_name=declared.name,
+        owners=declared.database.owners,
+        kinds={"postgres", "backup"},
+    )
+    def backup_retention(
+        context: dg.AssetExecutionContext, options: dg.ResourceParam[Options]
+    ) -> dg.MaterializeResult[Any]:
+        with step(context, f"{declared.name}/backup_retention"):
+            planned = backups.plan_prune(platform, declared)
+            report = None if options.dry_run else backups.apply_prune(platform, declared, planned)
+        refusal = report.refusal if report is not None else planned.refusal
+        removed = report.pruned if report is not None else tuple(backup.id for backup in planned.prune)
+        rows = [
+            {"backup": kept.backup.id, "kept as": ", ".join(kept.reasons), "bytes": kept.backup.bytes}
+            for kept in planned.keep
+        ]
+        return dg.MaterializeResult(
+            metadata={
+                **({"dry run": True} if options.dry_run else {}),
+                "removed": len(removed),
+                "kept": len(planned.keep),
+                **({"removed backups": ", ".join(removed)} if removed else {}),
+                **({"nothing removed because": refusal} if refusal else {}),
+                **table_metadata("backups", rows, ("backup", "kept as", "bytes")),
+            }
+        )
+
+    return backup_retention
 
 
 def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> dg.AssetsDefinition:

@@ -71,6 +71,7 @@ def test_the_code_location_loads_without_a_server(tmp_path: Path) -> None:
         "flights/quality_report",
         "flights/backup",
         "flights/restore_drill",
+        "flights/backup_retention",
         "flights/archive/old_flights",
         "flights/retirement/flights",
     } <= set(found["assets"])

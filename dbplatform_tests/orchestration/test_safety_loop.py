@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 from dbplatform_tests.installation import Installation, small_project
@@ -195,3 +196,47 @@ def test_a_database_without_backups_says_where_to_declare_them(tmp_path: Path) -
         error = shop.here("backup", "create", "shop", exit_code=2)["error"]
     assert (error["kind"], error["file"], error["line"]) == ("not_declared", "defs/shop/defs.yaml", 2)
     assert "backups" in error["hint"]
+
+
+def test_the_backup_job_removes_old_backups_behind_the_proof_alone(shop: Installation) -> None:
+    [first] = shop.here("backup", "list", "shop")["backups"]
+    found = shop.json("run", "shop", "--job", "shop_backup")["steps"]["shop/backup_retention"]
+    assert (found["removed"], found["kept"], found["removed backups"]) == (1, 1, first["id"])
+    [second] = shop.here("backup", "list", "shop")["backups"]
+    assert (second["id"] != first["id"], bool(second["proven_at"])) == (True, True)
+
+
+def test_a_backup_is_encrypted_listed_without_its_ledger_and_one_table_comes_back(tmp_path: Path) -> None:
+    identity = pyrage.x25519.Identity.generate()
+    key = tmp_path / "key.txt"
+    key.write_text(f"{identity}\n")
+    declaration = _DECLARATION.replace("  backups:\n", f'  backups:\n    encrypt_to: ["{identity.to_public()}"]\n')
+    with small_project(tmp_path, declaration, _MIGRATION) as shop:
+        shop.here("migrate", "apply", "shop")
+        made = shop.here("backup", "create", "shop")
+        assert shop.here("backup", "verify", "shop")["inside"] is False
+        refused = shop.here("drill", "shop", exit_code=2)["error"]
+        assert refused["kind"] == "key_missing"
+        shop.variables["DBPLATFORM_AGE_IDENTITY_FILE"] = str(key)
+        assert shop.here("drill", "shop")["proven"] is True
+        assert shop.here("backup", "verify", "shop")["inside"] is True
+
+        with shop.connect("dbplatform_ledger") as connection:
+            connection.execute("delete from ledger.drill")
+            connection.execute("delete from ledger.backup")
+        [listed] = shop.here("backup", "list", "shop")["backups"]
+        assert (listed["id"], bool(listed["proven_at"]), listed["sha256"]) == (made["id"], True, made["sha256"])
+
+        with shop.connect("shop") as connection:
+            connection.execute("drop table item")
+        assert shop.here("restore", "shop", "--table", "item", "--dry-run")["backup_id"] == made["id"]
+        assert shop.here("restore", "shop", "--table", "item")["rows"] == 5000
+        again = shop.here("restore", "shop", "--table", "item", exit_code=2)["error"]
+        assert "--aside restored_item" in again["hint"]
+        assert shop.here("restore", "shop", "--table", "item", "--aside", "old")["restored"] == "old.item"
+
+        part = shop.here("backup", "create", "shop", "--only", "schema")
+        assert part["scope"] == "schema"
+        assert shop.here("restore", "shop", "--into", "x", "--dry-run")["backup_id"] == made["id"]
+        shop.command("backup", "roles", "shop", made["id"], "--to", str(tmp_path / "roles.sql"))
+        assert "CREATE ROLE" in (tmp_path / "roles.sql").read_text()

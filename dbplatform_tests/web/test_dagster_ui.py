@@ -172,7 +172,9 @@ def test_a_dry_run_from_the_launchpad_changes_nothing(dev: Dev, flights: Install
         for m in found["runOrError"]["assetMaterializations"]
         if "tables" not in m["assetKey"]["path"]
     }
-    stages = "migrations partitions/flights partitions/weather seed quality_report backup restore_drill"
+    stages = (
+        "migrations partitions/flights partitions/weather seed quality_report backup restore_drill backup_retention"
+    )
     assert {f"flights/{stage}" for stage in (*stages.split(), "archive/old_flights")} <= dry.keys()
     assert set(dry.values()) == {True}
     assert flights.hashes() == before
