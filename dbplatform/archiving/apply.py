@@ -41,13 +41,17 @@ LOCK = "archive"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveReport:
-    """What ``archive apply`` did for one policy: the files that it finished, and what it left alone."""
+    """What ``archive apply`` did for one policy: the files that it finished, and what it left alone.
+
+    By partition the files are verified, and no row has left.
+    """
 
     name: str
     table: str
     cutoff: datetime | None
     archives: tuple[ArchiveEntry, ...]
-    """None, one, or two: an interrupted one that was finished, and a new one; each before those that left along."""
+    """None, one, or two: an interrupted one that was finished, and a new one; each before those that left along. By
+    partition: one for each."""
     uncovered: int
     """Matching rows that were not exported, because the proven backup does not hold them."""
 
@@ -62,6 +66,11 @@ class ArchiveReport:
         children = [archive for archive in self.archives if archive.parent_id is not None]
         tables = sorted({archive.table for archive in children})
         return {table: sum(one.deleted_rows for one in children if one.table == table) for table in tables}
+
+    @property
+    def written(self) -> int:
+        """How many rows its files hold."""
+        return sum(archive.rows for archive in self.archives)
 
     @property
     def kept(self) -> dict[str, int]:
@@ -119,7 +128,7 @@ def apply_archive(
     with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
         proof = require_proof(connection, proof, table=policy.table, database=database)
         records.ensure_records(connection)
-        _clean_up(connection, ledger, database, policy.name, place)
+        clean_up(connection, ledger, database, policy.name, place)
         work = _Work(
             connection=connection,
             ledger=ledger,
@@ -232,7 +241,7 @@ def _outcome(connection: AutocommitConnection, entry: ArchiveEntry) -> tuple[int
     return stand.deleted, kept
 
 
-def _clean_up(connection: AutocommitConnection, ledger: Ledger, database: str, name: str, place: Place) -> None:
+def clean_up(connection: AutocommitConnection, ledger: Ledger, database: str, name: str, place: Place) -> None:
     """Forget archives by which no row has left: those that a killed export has begun, and those whose file is gone."""
     for entry in catalogue.unfinished(ledger, database, name):
         stand = records.read_progress(connection, entry.id)

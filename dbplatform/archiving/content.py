@@ -50,6 +50,16 @@ def be_durable(connection: AnyConnection) -> None:
     )
 
 
+def find_by_key(connection: AnyConnection) -> None:
+    """Make this transaction find each row of a large table by its key.
+
+    A batch is some thousand rows of it. The planner may guess that so many are found faster by reading the whole
+    table, for each batch again.
+    """
+    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin"):
+        connection.execute("select set_config(%s, 'off', true)", (setting,))
+
+
 def row_text(names: Iterable[str], alias: str) -> sql.Composed:
     """The text of the row ``alias``, its columns in the order given."""
     columns = sql.SQL(", ").join(sql.SQL("{}.{}").format(sql.Identifier(alias), sql.Identifier(n)) for n in names)

@@ -25,7 +25,7 @@ from psycopg import sql
 from dbplatform.archiving import records
 from dbplatform.archiving.along import Batch, ChildFile, Member, family
 from dbplatform.archiving.children import any_of
-from dbplatform.archiving.content import be_durable, be_exact, row_text, same_key
+from dbplatform.archiving.content import be_durable, be_exact, find_by_key, row_text, same_key
 from dbplatform.archiving.errors import ArchiveTableChanged
 from dbplatform.archiving.kept import reading
 from dbplatform.archiving.pace import GENTLE, Pace, Throttle
@@ -37,10 +37,6 @@ from dbplatform.archiving.staging import Staging, staging
 from dbplatform.archiving.verify import require_same_columns
 from dbplatform.errors import LockNotAcquired
 from dbplatform.postgres.connection import AutocommitConnection
-
-#: A batch is some thousand rows of a large table, each found by its key. The planner may guess that so many are found
-#: faster by reading the whole table, for each batch again.
-_BY_KEY = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +157,7 @@ def _leave(work: _Work, first: int, end: int) -> int:
     """Lock where others refer to the rows, delete, account for every row that stayed; how many left."""
     connection, shape, stage = work.connection, work.shape, work.stage
     table = shape.table.identifier
-    for setting in _BY_KEY:
-        connection.execute("select set_config(%s, 'off', true)", (setting,))
+    find_by_key(connection)
     match = same_key(shape.key, "t", "x")
     among = stage.between(first, end)
     references = read_references(connection, shape.oid)

@@ -106,7 +106,7 @@ def export(
                     archive_id=str(ids[node.table]),
                     name=plan.policy.name,
                     database=database,
-                    table=str(node.table),
+                    table=str(plan.table if node is tree.root else node.table),
                     column=plan.policy.column if node is tree.root else None,
                     cutoff=plan.cutoff,
                     where=plan.policy.where,
@@ -170,7 +170,7 @@ def _complete(connection: AutocommitConnection, place: Place, one: _Written) -> 
     reached(metadata.task, "rename", one.sums.rows, one.sums.rows)
     return Exported(
         archive_id=uuid.UUID(metadata.archive_id),
-        table=one.node.table,
+        table=Relation.parse(metadata.table),
         parent_id=uuid.UUID(metadata.parent_id) if metadata.parent_id is not None else None,
         parent_columns=metadata.parent_columns,
         location=location,

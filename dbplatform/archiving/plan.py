@@ -60,6 +60,10 @@ class ArchivePlan:
     """How many of them a proven backup holds with all that leaves along, where the plan was made with one; only these
     can leave."""
     children: tuple[ChildPlan, ...] = ()
+    of: Relation | None = None
+    """The table that they are archived for, where the policy's table is a partition of it."""
+    besides: sql.Composable | None = None
+    """Whether the row ``t`` lies in no archive yet, where that is to be asked: a boolean expression."""
 
     @property
     def shape(self) -> TableShape:
@@ -69,7 +73,13 @@ class ArchivePlan:
     @property
     def matches(self) -> sql.Composed:
         """Whether the row ``t`` is what the policy declares: a boolean expression."""
-        return matches(self.policy, self.shape, self.cutoff)
+        matching = matches(self.policy, self.shape, self.cutoff)
+        return matching if self.besides is None else sql.SQL("{} and {}").format(matching, self.besides)
+
+    @property
+    def table(self) -> Relation:
+        """The table that the rows are archived for."""
+        return self.of or self.policy.table
 
     @property
     def rule(self) -> str:

@@ -59,6 +59,12 @@ class ArchivePolicy(Policy):
     where: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
         default=None, description="A condition in SQL on the row, beside its age or instead of it: status = 'done'."
     )
+    by: Literal["rows", "partition"] = Field(
+        default="rows",
+        description="rows: those that are old enough or fulfil the condition are deleted, one batch after the other. "
+        "partition: each partition that retain of partitioned_tables no longer keeps is written whole, and retirement "
+        "detaches and drops it; column, older_than and where are left out.",
+    )
     to: Annotated[TableDestination | str | None, BeforeValidator(_destination)] = Field(
         default=None,
         description="Where the rows go: a folder or s3://bucket/prefix, as files; or a table, schema.table, in another "
@@ -75,6 +81,15 @@ class ArchivePolicy(Policy):
 
     @model_validator(mode="after")
     def _says_which_rows(self) -> ArchivePolicy:
+        if self.by == "partition":
+            if (self.column, self.older_than, self.where) != (None, None, None):
+                raise ValueError(
+                    "by: partition takes what retain of partitioned_tables does not keep; leave out column, older_than "
+                    "and where"
+                )
+            if self.children == "archive":
+                raise ValueError("a partition that rows refer to cannot be detached; leave out children, or by")
+            return self
         if (self.column is None) != (self.older_than is None):
             raise ValueError("column and older_than belong together: write both, or a where alone")
         if self.older_than is None and self.where is None:
@@ -84,6 +99,8 @@ class ArchivePolicy(Policy):
     @property
     def rule(self) -> str:
         """Which rows leave, in words."""
+        if self.by == "partition":
+            return "retain does not keep their partition"
         age = f"{self.column} is older than {self.older_than}" if self.older_than is not None else None
         return " and ".join(words for words in (age, self.where) if words is not None)
 

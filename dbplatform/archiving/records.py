@@ -167,6 +167,28 @@ def keep(
     )
 
 
+def keep_all_but(
+    connection: AutocommitConnection, archive_id: uuid.UUID, rows: int, found: sql.Identifier | None
+) -> int:
+    """Remember as changed every row of an archive of which ``found`` has no place; the number of the others.
+
+    ``found``: a table of ``dbplatform_archive`` and ``dbplatform_place``; None: no row was found.
+    """
+    was_found: sql.Composable = sql.SQL("false")
+    if found is not None:
+        was_found = sql.SQL(
+            "exists (select from {} as f where f.dbplatform_archive = k.id and f.dbplatform_place = k.place)"
+        ).format(found)
+    kept = connection.execute(
+        sql.SQL(
+            "insert into dbplatform.archive_kept (archive_id, place, reason) select k.id, k.place, 'changed'"
+            " from (select %s::uuid as id, place from generate_series(0, %s - 1) as place) as k where not {}"
+        ).format(was_found),
+        (archive_id, rows),
+    )
+    return rows - kept.rowcount
+
+
 def _exists(connection: AnyConnection) -> bool:
     row = connection.execute("select to_regclass('dbplatform.archive_kept') is not null").fetchone()
     return row is not None and bool(row[0])

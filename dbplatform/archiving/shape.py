@@ -209,6 +209,12 @@ def with_storage(columns: Iterable[Column], names: Sequence[str], storage: Stora
     return tuple(replace(column, storage=storage) if column.name in names else column for column in columns)
 
 
+def in_order(shape: TableShape, names: Sequence[str]) -> TableShape:
+    """The same table, its columns in that order, others last: a partition may have another one than its parent."""
+    place = {name: number for number, name in enumerate(names)}
+    return replace(shape, columns=tuple(sorted(shape.columns, key=lambda one: place.get(one.name, len(place)))))
+
+
 def _refuse_unsuitable(connection: AnyConnection, table: Relation, oid: dict[str, int]) -> None:
     if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
         raise UnsuitableTable(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from dbplatform.archiving.content import RowSums, be_exact, row_text, sums_of
 from dbplatform.archiving.parquet import Block
@@ -104,5 +105,5 @@ def staging(
             connection.execute(sql.SQL("create unique index on {} ({})").format(table, sql.Identifier(place)))
         yield Staging(connection=connection, table=table, names=tuple(names), place=sql.Identifier(place))
     finally:
-        if not connection.closed:
+        if not connection.closed and connection.info.transaction_status != TransactionStatus.INERROR:
             connection.execute(drop)

@@ -52,7 +52,10 @@ def plan(context: click.Context, database: str, name: str | None, as_json: bool)
 @json_option
 @click.pass_context
 def apply(context: click.Context, database: str, name: str | None, dry_run: bool, as_json: bool) -> None:
-    """Write the declared rows to a file, read it back, delete exactly those rows. Lock: row locks, in small batches."""
+    """Write the declared rows to a file, read it back, delete exactly those rows. Lock: row locks, in small batches.
+
+    By partition no row is deleted: partition retire detaches and drops what is in files.
+    """
     platform, declared = opened(context, database)
     policies = archives.policies(declared, name)
     planned = [archives.plan(platform, declared, policy) for policy in policies]
@@ -67,7 +70,11 @@ def apply(context: click.Context, database: str, name: str | None, dry_run: bool
     if as_json:
         show_json({"database": database, "archives": [report.as_json() for report in reports]})
         return
-    for report in reports:
+    for policy, report in zip(policies, reports, strict=True):
+        if policy.by == "partition":
+            rest = f"{report.uncovered:,} not proven stayed out; partition retire lets the partitions go"
+            say(f"{bold(report.name)}: {report.written:,} rows of {len(report.archives)} partitions written; {rest}")
+            continue
         stayed = f"{report.kept_changed:,} changed meanwhile and {report.uncovered:,} not proven stayed"
         along = "".join(f", {rows:,} of {table} along" for table, rows in report.along.items())
         say(f"{bold(report.name)}: {report.deleted:,} rows archived{along}; {stayed}")

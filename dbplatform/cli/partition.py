@@ -22,7 +22,7 @@ from dbplatform.cli.common import (
     yes_option,
 )
 from dbplatform.operations import conversion, partitions, retirement
-from dbplatform.partitioning.retire import RetirementReport
+from dbplatform.partitioning.fates import RetirementReport
 from dbplatform.postgres.identifiers import Relation
 
 
@@ -77,7 +77,9 @@ def apply(context: click.Context, database: str, start: str | None, dry_run: boo
 @json_option
 @click.pass_context
 def retire(context: click.Context, database: str, dry_run: bool, yes: bool, as_json: bool) -> int:
-    """Detach partitions that are older than retain keeps, and drop those that are empty; exit 1 when one is refused.
+    """Detach partitions that are older than retain keeps, and drop those that are empty or archived.
+
+    Exit 1 when one is refused.
 
     Lock: SHARE UPDATE EXCLUSIVE on the parent; with a default partition ACCESS EXCLUSIVE, for a moment.
     """
@@ -88,7 +90,7 @@ def retire(context: click.Context, database: str, dry_run: bool, yes: bool, as_j
         return 0
     if not as_json:
         _show_retirement(planned)
-    lost = sum(one.rows for table in planned.tables for one in table.partitions if one.fate == "drop")
+    lost = sum(one.lost for table in planned.tables for one in table.partitions)
     if lost:
         confirmed(f"Drop {lost:,} rows that are in no archive?", yes=yes)
     with bars():

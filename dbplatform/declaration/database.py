@@ -138,6 +138,15 @@ class Database(Policy):
         if lost & {archive.table for archive in self.archives}:
             table = min(lost & {archive.table for archive in self.archives})
             raise ValueError(f"{table} has an archive, and retain drops its rows without one; leave one of them out")
+        retained = {p.table for p in self.partitioned_tables if p.retain}
+        for archive in self.archives:
+            if archive.by == "partition" and archive.table not in retained:
+                raise ValueError(
+                    f"the archive {archive.name} takes partitions of {archive.table}, and nothing says when they are "
+                    "old; declare retain for it in partitioned_tables"
+                )
+            if archive.by == "partition" and [a.table for a in self.archives].count(archive.table) > 1:
+                raise ValueError(f"{archive.table} has an archive by partition and another one; leave one of them out")
         words: dict[str, str] = {}
         for relation in {p.table for p in self.partitioned_tables} | {t.table for t in self.quality}:
             other = words.setdefault(relation.word, str(relation))

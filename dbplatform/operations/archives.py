@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from dbplatform.archiving import catalogue, restore, whole
+from dbplatform.archiving import partitions as archived_partitions
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
 from dbplatform.archiving.errors import ArchiveDamaged
 from dbplatform.archiving.pace import BRISK, GENTLE
@@ -22,7 +23,8 @@ from dbplatform.errors import UsageError, WorkError
 from dbplatform.operations import backups
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.partitioning.due import condition_of, read_due
+from dbplatform.postgres.connection import AnyConnection, AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.storage.place import Place, place_at
 
@@ -67,34 +69,57 @@ def policies(declared: Declared, name: str | None = None) -> list[ArchivePolicy]
 def plan(platform: Platform, declared: Declared, policy: ArchivePolicy) -> ArchivePlan:
     """The rows that are as declared, and how many of them a proven backup holds; only reads."""
     index = declared.database.archives.index(policy)
+    now, proof = datetime.now(UTC), proof_of(platform, declared, policy.table)
     with (
         connect(platform.target(declared), work="archive plan") as connection,
         declared.written_at("archives", index, "table"),
     ):
-        return plan_archive(connection, policy, now=datetime.now(UTC), proof=_proof(platform, declared, policy))
+        if policy.by == "rows":
+            return plan_archive(connection, policy, now=now, proof=proof)
+        cutoff, slices = _due(connection, declared, policy, now=now)
+        return archived_partitions.plan_partitions(
+            connection, policy, slices, platform.ledger, database=declared.name, cutoff=cutoff, now=now, proof=proof
+        )
 
 
 def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_id: str | None = None) -> ArchiveReport:
     """Move what is as declared and proven into a file, read it back, then delete exactly those rows.
 
-    Under the writer lock. Raises ``NotProven`` where no fresh proof holds the table.
+    By partition: write what is due into files and read them back; retirement lets the partitions go. Under the writer
+    lock. Raises ``NotProven`` where no fresh proof holds the table.
     """
     production = declared.database.connection.environment == "production"
     with (
         platform.writer(declared, "archive") as connection,
         platform.ledger.operation(declared.name, "archive", run_id=run_id) as summary,
     ):
-        report = apply_archive(
-            connection,
-            policy,
-            platform.ledger,
-            place_of(platform, declared, policy),
-            database=declared.name,
-            proof=_proof(platform, declared, policy),
-            recheck=lambda: _proof(platform, declared, policy),
-            now=datetime.now(UTC),
-            throttle=replace(GENTLE if production else BRISK, most_lag_bytes=policy.max_replica_lag_mb * 2**20),
-        )
+        now, place = datetime.now(UTC), place_of(platform, declared, policy)
+        proof = proof_of(platform, declared, policy.table)
+        if policy.by == "partition":
+            cutoff, slices = _due(connection, declared, policy, now=now)
+            report = archived_partitions.archive_partitions(
+                connection,
+                policy,
+                slices,
+                platform.ledger,
+                place,
+                database=declared.name,
+                cutoff=cutoff,
+                proof=proof,
+                now=now,
+            )
+        else:
+            report = apply_archive(
+                connection,
+                policy,
+                platform.ledger,
+                place,
+                database=declared.name,
+                proof=proof,
+                recheck=lambda: proof_of(platform, declared, policy.table),
+                now=now,
+                throttle=replace(GENTLE if production else BRISK, most_lag_bytes=policy.max_replica_lag_mb * 2**20),
+            )
         summary.update(report.as_json())
         return report
 
@@ -187,13 +212,25 @@ def place_of(platform: Platform, declared: Declared, policy: ArchivePolicy) -> P
     return TablePlace(target=target, table=to.table, variable=to.url_env, work=work)
 
 
-def _proof(platform: Platform, declared: Declared, policy: ArchivePolicy) -> ProvenSnapshot | None:
+def _due(
+    connection: AnyConnection, declared: Declared, policy: ArchivePolicy, *, now: datetime
+) -> tuple[datetime | None, list[archived_partitions.Slice]]:
+    """The partitions of an archive by partition that are due, and the cutoff where it is a time."""
+    [partitioned] = [one for one in declared.database.partitioned_tables if one.table == policy.table]
+    cutoff, due = read_due(connection, partitioned, now=now)
+    slices = [
+        archived_partitions.Slice(partition=one.relation, where=condition_of(partitioned, one.bounds)) for one in due
+    ]
+    return cutoff if isinstance(cutoff, datetime) else None, slices
+
+
+def proof_of(platform: Platform, declared: Declared, table: Relation) -> ProvenSnapshot | None:
     """The newest proof of this database, when it is fresh enough and holds the table; its files are read again."""
     proof = backups.newest_proof(platform, declared)
     max_age = (declared.database.backups or BackupPolicy()).drill.max_age
     if proof is None or not is_fresh(proof.proven_at, max_age, now=datetime.now(UTC)):
         return None
-    if str(policy.table) not in proof.tables:
+    if str(table) not in proof.tables:
         return None
     return ProvenSnapshot(
         backup_id=proof.backup_id,

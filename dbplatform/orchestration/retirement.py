@@ -39,7 +39,8 @@ def _retirement(platform: Platform, declared: Declared, policy: PartitionPolicy)
         + (
             "dropped with their rows."
             if loses
-            else "dropped once they are empty; one with rows stays beside the table."
+            else "dropped once they are empty, or their every row is in a verified archive; else one stays beside the "
+            "table."
         ),
         pool=keys.pool(declared.name),
         group_name=declared.name,

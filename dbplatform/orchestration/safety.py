@@ -146,9 +146,13 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
     @dg.asset(
         key=keys.archive(declared.name, policy.name),
         deps=[keys.restore_drill(declared.name), *looks_at_rows(declared)],
-        description=f"Rows of {policy.table} where {policy.rule}, as Parquet: "
-        "written, read back, and only then deleted, each one only where the proven backup holds it unchanged. The "
-        "checks have seen them before.",
+        description=f"Rows of {policy.table} where {policy.rule}, as Parquet: written, read back, and only then "
+        + (
+            "deleted, each one only where the proven backup holds it unchanged. "
+            if policy.by == "rows"
+            else "let go, with their partition, by retirement. "
+        )
+        + "The checks have seen them before.",
         pool=keys.pool(declared.name),
         group_name=declared.name,
         owners=declared.database.owners,
@@ -171,7 +175,7 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
             metadata={
                 "rule": policy.rule,
                 **({"cutoff": report.cutoff.isoformat()} if report.cutoff is not None else {}),
-                "rows archived": report.deleted,
+                "rows archived": report.deleted if policy.by == "rows" else report.written,
                 "rows changed meanwhile": report.kept_changed,
                 "rows not proven": report.uncovered,
                 "rows in archives": standing.rows,

@@ -22,6 +22,7 @@ from psycopg import sql
 from dbplatform import progress
 from dbplatform.partitioning.bounds import Point
 from dbplatform.partitioning.build import alter, build_aside, newest_of
+from dbplatform.partitioning.due import head_of
 from dbplatform.partitioning.errors import NameTaken, PartitionFailed, PartitionNotThere
 from dbplatform.partitioning.existing import ExistingPartition, ExistingPartitions, read_existing
 from dbplatform.partitioning.held import occupied_cells
@@ -31,7 +32,6 @@ from dbplatform.partitioning.patience import Patience
 from dbplatform.partitioning.plan import (
     NewPartition,
     TablePlan,
-    head_of,
     horizon,
     horizon_json,
     literal,

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from psycopg import sql
-
 from dbplatform.partitioning.bounds import (
     Bounds,
     Point,
@@ -26,7 +24,7 @@ from dbplatform.partitioning.bounds import (
     point_text,
     suffix,
 )
-from dbplatform.partitioning.due import cutoff_of, due_partitions
+from dbplatform.partitioning.due import cutoff_of, due_partitions, head_of
 from dbplatform.partitioning.errors import NameTaken, OutOfCalendar, TooManyPartitions
 from dbplatform.partitioning.existing import NUMBER_TYPES, ExistingPartition, ExistingPartitions, read_existing
 from dbplatform.partitioning.held import HeldRows, occupied_cells, rows_in, zone_of
@@ -166,16 +164,6 @@ def plan_table(connection: AnyConnection, policy: PartitionPolicy, *, now: datet
         if create
         else (),
     )
-
-
-def head_of(connection: AnyConnection, policy: PartitionPolicy, column_type: str, *, now: datetime) -> Point:
-    """Where new rows arrive: now, or the greatest number in the table; its start where it is empty."""
-    if column_type not in NUMBER_TYPES:
-        return now.astimezone(UTC)
-    statement = sql.SQL("select max({}) from {}").format(sql.Identifier(policy.column), policy.table.identifier)
-    row = connection.execute(statement).fetchone()
-    assert row is not None
-    return row[0] if row[0] is not None else (0 if policy.start == "auto" else policy.start)
 
 
 def horizon(head: Point, existing: ExistingPartitions) -> Point:

@@ -5,42 +5,45 @@ CONCURRENTLY (SHARE UPDATE EXCLUSIVE on the parent; readers and writers go on); 
 form, which needs the parent alone for a moment. Both wait for locks as long as ``lock_timeout_ms``, a bounded number of
 times.
 
-A detached table is dropped when it is empty, because its rows have left it into a verified archive, or when their loss
-is declared (``then: drop_without_archive``). That is asked again under the lock that drops it. Otherwise it stays,
-beside the table, and is reported. Every step is recorded or can be seen in the catalog, so that the next call goes on
-where one was killed.
+A detached table is dropped when it is empty, when its every row lies in a verified archive (of which an ``Archivist``
+knows), or when the loss is declared (``then: drop_without_archive``). That is asked under the lock that drops it.
+Otherwise it stays, beside the table, and is reported with numbers. Every step is recorded or can be seen in the
+catalog, so that the next call goes on where one was killed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
 
 from dbplatform import progress
 from dbplatform.partitioning.apply import LOCK
-from dbplatform.partitioning.bounds import Bounds, Point, point_text
 from dbplatform.partitioning.build import alter
-from dbplatform.partitioning.due import cutoff_of, due_partitions
+from dbplatform.partitioning.due import DuePartition, read_due
 from dbplatform.partitioning.existing import ExistingPartition, ExistingPartitions, read_existing
+from dbplatform.partitioning.fates import (
+    Archivist,
+    Fate,
+    Kept,
+    NoArchives,
+    Retirement,
+    RetirementReport,
+    TableRetirement,
+    exact_rows,
+)
 from dbplatform.partitioning.locks import LockOrder, locks_of
 from dbplatform.partitioning.patience import Patience
-from dbplatform.partitioning.plan import head_of, partition_json
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.partitioning.retired import RetiredPartition, forget_attached, mark_dropped, read_retired, remember
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
-
-#: What becomes, or became, of a partition. ``waiting``: it stays attached until its rows are archived. ``detached``: it
-#: stays beside the table with its rows. ``refused``: PostgreSQL, or what stands on it, does not let it go.
-Fate = Literal["waiting", "detach", "drop", "detached", "dropped", "refused"]
 
 _OID = """
     select c.oid::bigint, c.relkind::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -52,89 +55,30 @@ _IS_FREE = """
         where c.oid = %s and n.nspname = %s and c.relname = %s and not c.relispartition
           and not exists (select from pg_inherits where inhrelid = c.oid))
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retirement:
-    """One partition that is due, or was retired before and is still there."""
-
-    relation: Relation
-    bounds: Bounds
-    rows: int
-    fate: Fate
-    reason: str
-
-    def as_json(self) -> dict[str, Any]:
-        """One entry of ``retire`` of the contract."""
-        return {
-            **partition_json(self.relation, self.bounds),
-            "rows": self.rows,
-            "fate": self.fate,
-            "reason": self.reason,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRetirement:
-    """What is due of one table, or what became of it."""
-
-    table: Relation
-    cutoff: Point
-    partitions: tuple[Retirement, ...]
-
-    def count(self, *fates: Fate) -> int:
-        """How many partitions have one of the fates."""
-        return sum(one.fate in fates for one in self.partitions)
-
-    def as_json(self) -> dict[str, Any]:
-        """One entry of ``tables`` of ``partition retire --json``."""
-        return {
-            "table": str(self.table),
-            "cutoff": point_text(self.cutoff),
-            "retire": [one.as_json() for one in self.partitions],
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetirementReport:
-    """The document of ``partition retire``: before (what would be done) and after (what was)."""
-
-    tables: tuple[TableRetirement, ...]
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is to be done: none is due but those that wait or stay beside."""
-        return not any(table.count("detach", "drop") for table in self.tables)
-
-    @property
-    def refused(self) -> int:
-        """How many could not be retired."""
-        return sum(table.count("refused") for table in self.tables)
-
-    def as_json(self) -> dict[str, Any]:
-        """The document of ``partition retire --json``."""
-        return {"tables": [table.as_json() for table in self.tables]}
+_CHANGED = "somebody else has changed it meanwhile"
 
 
 def plan_retirement(
-    connection: AnyConnection, policies: Sequence[PartitionPolicy], archived: frozenset[Relation], *, now: datetime
+    connection: AnyConnection,
+    policies: Sequence[PartitionPolicy],
+    archivist: Archivist | None = None,
+    *,
+    now: datetime,
 ) -> RetirementReport:
     """What is due at the time ``now`` (aware) of the tables that declare ``retain``; only reads.
 
-    ``archived`` are the tables that an archive is declared for: their partitions wait until they are empty. Counts the
-    rows of every partition that is due, under ACCESS SHARE. Raises what ``read_existing`` raises.
+    Counts the rows of every partition that is due, under ACCESS SHARE. Raises what ``read_existing`` raises.
     """
+    archivist = archivist or NoArchives()
     return RetirementReport(
-        tables=tuple(
-            _plan_table(connection, policy, policy.table in archived, now=now) for policy in policies if policy.retain
-        )
+        tables=tuple(_plan_table(connection, policy, archivist, now=now) for policy in policies if policy.retain)
     )
 
 
 def apply_retirement(
     connection: AutocommitConnection,
     policies: Sequence[PartitionPolicy],
-    archived: frozenset[Relation],
+    archivist: Archivist | None = None,
     *,
     now: datetime,
     lock_timeout_ms: int = 2000,
@@ -143,20 +87,22 @@ def apply_retirement(
     """Do what ``plan_retirement`` finds, planned again under the advisory lock ``partitions``; never creates any.
 
     One partition after the other, the oldest first; what refuses one (a row that others refer to, a view on it) does
-    not stop the next. Raises ``LockNotAcquired``, and what ``plan_retirement`` raises.
+    not stop the next. Every detached one is compared with the archives, whatever the plan expected. Raises
+    ``LockNotAcquired``, and what ``plan_retirement`` and the ``archivist`` raise.
     """
+    archivist = archivist or NoArchives()
     patience = Patience(connection=connection, lock_timeout_ms=lock_timeout_ms, sleep=sleep)
     tables = []
     with advisory_lock(connection, LOCK, sleep=sleep):
         for policy in (one for one in policies if one.retain):
             _finalize(patience, policy)
             forget_attached(connection, policy.table)
-            planned = _plan_table(connection, policy, policy.table in archived, now=now)
+            planned = _plan_table(connection, policy, archivist, now=now)
             task = f"retire {policy.table.words}"
             done: list[Retirement] = []
             for one in planned.partitions:
                 progress.report(task, done=len(done), total=len(planned.partitions), unit="partitions")
-                done.append(_retire(patience, policy, one))
+                done.append(one if one.fate == "waiting" else _retire(patience, policy, one, archivist))
             progress.report(task, done=len(done), total=len(planned.partitions), unit="partitions")
             forget_attached(connection, policy.table)
             tables.append(TableRetirement(table=policy.table, cutoff=planned.cutoff, partitions=tuple(done)))
@@ -164,50 +110,39 @@ def apply_retirement(
 
 
 def _plan_table(
-    connection: AnyConnection, policy: PartitionPolicy, archived: bool, *, now: datetime
+    connection: AnyConnection, policy: PartitionPolicy, archivist: Archivist, *, now: datetime
 ) -> TableRetirement:
-    existing = read_existing(connection, policy)
-    cutoff = cutoff_of(policy, head_of(connection, policy, existing.column_type, now=now))
-    found = [
-        _fate(policy, one.relation, one.bounds, _rows(connection, one.relation), attached=True, archived=archived)
-        for one in due_partitions(existing.partitions, cutoff)
-    ]
-    found += [
-        _fate(policy, one.relation, one.bounds, _rows(connection, one.relation), attached=False, archived=archived)
-        for one in read_retired(connection, policy.table)
-        if one.is_there
-    ]
+    cutoff, due = read_due(connection, policy, now=now)
+    found = [_fate(policy, one, exact_rows(connection, one.relation), archivist) for one in due]
     return TableRetirement(table=policy.table, cutoff=cutoff, partitions=tuple(found))
 
 
-def _fate(
-    policy: PartitionPolicy, relation: Relation, bounds: Bounds, rows: int, *, attached: bool, archived: bool
-) -> Retirement:
-    assert policy.retain is not None
+def _fate(policy: PartitionPolicy, due: DuePartition, rows: int, archivist: Archivist) -> Retirement:
     fate: Fate
     if rows == 0:
         fate, reason = "drop", "it is empty"
-    elif policy.retain.then == "drop_without_archive":
+    elif _may_lose(policy):
         fate, reason = "drop", "the loss of its rows is declared"
-    elif archived and attached:
-        fate, reason = "waiting", "its rows are not all archived yet"
     else:
-        fate, reason = "detach" if attached else "detached", "its rows are in no archive"
-    return Retirement(relation=relation, bounds=bounds, rows=rows, fate=fate, reason=reason)
+        fate, reason = archivist.expects(policy, due.bounds, rows)
+        if fate != "drop" and not due.is_attached:
+            fate = "detached"
+    lost = rows if _may_lose(policy) else 0
+    return Retirement(relation=due.relation, bounds=due.bounds, rows=rows, fate=fate, reason=reason, lost=lost)
 
 
-def _retire(patience: Patience, policy: PartitionPolicy, planned: Retirement) -> Retirement:
-    """Go as far as the plan says, and tell how far it went."""
-    if planned.fate not in ("detach", "drop"):
-        return planned
+def _may_lose(policy: PartitionPolicy) -> bool:
+    return policy.retain is not None and policy.retain.then == "drop_without_archive"
+
+
+def _retire(patience: Patience, policy: PartitionPolicy, planned: Retirement, archivist: Archivist) -> Retirement:
+    """Detach it, drop it if it may go, and tell how far it went."""
     connection = patience.connection
     try:
         existing = read_existing(connection, policy)
         attached = next((one for one in existing.partitions if one.relation == planned.relation), None)
         if attached is not None:
             _detach(patience, policy, existing, attached)
-        if planned.fate == "detach":
-            return _became(planned, "detached", planned.reason)
         retired = next(
             (
                 one
@@ -217,23 +152,21 @@ def _retire(patience: Patience, policy: PartitionPolicy, planned: Retirement) ->
             None,
         )
         if retired is None:
-            return _became(planned, "refused", "somebody else has changed it meanwhile")
-        may_lose = policy.retain is not None and policy.retain.then == "drop_without_archive"
+            return replace(planned, fate="refused", reason=_CHANGED)
         reached(planned.relation, "drop")
-        left = patience.run(str(planned.relation), partial(_drop, connection, policy.table, retired, may_lose))
+        kept = patience.run(str(planned.relation), partial(_drop, patience, policy, retired, archivist))
+        if kept is None:
+            return replace(planned, fate="refused", reason=_CHANGED)
+        if kept.kept < kept.rows:
+            return replace(planned, fate="detached", rows=kept.rows, reason=kept.words)
         reached(planned.relation, "dropped")
-        if left:
-            return _became(planned, "detached", left)
-        return _became(planned, "dropped", planned.reason)
+        archivist.dropped(connection, policy)
+        return replace(planned, fate="dropped", reason=planned.reason if _may_lose(policy) else kept.words)
     except psycopg.OperationalError:  # not refused: the session is lost, or the server is in need
         raise
     except psycopg.Error as error:
         words = ". ".join(filter(None, (error.diag.message_primary or str(error), error.diag.message_detail)))
-        return _became(planned, "refused", words)
-
-
-def _became(planned: Retirement, fate: Fate, reason: str) -> Retirement:
-    return Retirement(relation=planned.relation, bounds=planned.bounds, rows=planned.rows, fate=fate, reason=reason)
+        return replace(planned, fate="refused", reason=words)
 
 
 def _detach(patience: Patience, policy: PartitionPolicy, existing: ExistingPartitions, one: ExistingPartition) -> None:
@@ -273,28 +206,23 @@ def _finalize(patience: Patience, policy: PartitionPolicy) -> None:
             reached(one.relation, "finalized")
 
 
-def _drop(connection: AutocommitConnection, table: Relation, retired: RetiredPartition, may_lose: bool) -> str | None:
-    """Drop a detached table, and say None; or why it stays: it is another table by now, or holds rows."""
-    child = retired.relation
+def _drop(patience: Patience, policy: PartitionPolicy, retired: RetiredPartition, archivist: Archivist) -> Kept | None:
+    """Drop a detached table if all of its rows may go; None: it is another table by now.
+
+    The lock keeps everybody from it until the transaction ends. Dropping it needs, for a moment, the tables that it
+    refers to: that is tried again alone, so that its rows are compared once.
+    """
+    connection, child = patience.connection, retired.relation
     connection.execute(sql.SQL("lock table {} in access exclusive mode").format(child.identifier))
-    free = connection.execute(_IS_FREE, (retired.oid, child.schema, child.name)).fetchone()
-    if free != (True,):
-        return "somebody else has changed it meanwhile"
-    rows = 0 if may_lose else _rows(connection, child)
-    if rows:
-        return f"{rows} rows have come since it was planned"
-    connection.execute(sql.SQL("drop table {}").format(child.identifier))
-    mark_dropped(connection, table, retired)
-    return None
-
-
-def _rows(connection: AnyConnection, relation: Relation) -> int:
-    """The exact number of rows: an error rather than fewer, where row-level security would hide some."""
-    with connection.transaction():
-        connection.execute("select set_config('row_security', 'off', true)")
-        row = connection.execute(sql.SQL("select count(*) from {}").format(relation.identifier)).fetchone()
-    assert row is not None
-    return int(row[0])
+    if connection.execute(_IS_FREE, (retired.oid, child.schema, child.name)).fetchone() != (True,):
+        return None
+    kept = Kept(rows=0, kept=0) if _may_lose(policy) else archivist.release(connection, policy, child, retired.bounds)
+    if kept.kept == kept.rows:
+        drop = sql.SQL("drop table {}").format(child.identifier)
+        patience.run(f"a table that {child} refers to", partial(connection.execute, drop))
+        mark_dropped(connection, policy.table, retired)
+        reached(child, "leaves")
+    return kept
 
 
 def reached(partition: Relation, point: str) -> None:

@@ -16,9 +16,11 @@ import pytest
 
 from dbplatform.errors import LockNotAcquired
 from dbplatform.partitioning.apply import PartitionReport, apply_partitions
+from dbplatform.partitioning.bounds import Bounds
+from dbplatform.partitioning.fates import Expected, NoArchives, RetirementReport
 from dbplatform.partitioning.plan import plan_partitions
 from dbplatform.partitioning.policy import PartitionPolicy
-from dbplatform.partitioning.retire import RetirementReport, apply_retirement, plan_retirement
+from dbplatform.partitioning.retire import apply_retirement, plan_retirement
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform_tests.drills.matrix import cases
@@ -57,8 +59,14 @@ def make(connection: AutocommitConnection, *, now: datetime = NOW, **changes: An
 def retire(
     connection: AutocommitConnection, *, now: datetime = NOW, archived: bool = False, **changes: Any
 ) -> RetirementReport:
-    tables = frozenset({TABLE} if archived else ())
-    return apply_retirement(connection, [policy(**changes)], tables, now=now)
+    return apply_retirement(connection, [policy(**changes)], Waiting() if archived else None, now=now)
+
+
+class Waiting(NoArchives):
+    """The answers where an archive by rows is declared."""
+
+    def expects(self, policy: PartitionPolicy, bounds: Bounds, rows: int) -> tuple[Expected, str]:
+        return "waiting", "its rows are not all archived yet"
 
 
 def fates(report: RetirementReport) -> dict[str, str]:
@@ -81,7 +89,7 @@ def one(connection: AutocommitConnection | psycopg.Connection[Any], question: st
 
 
 def test_the_plan_says_what_would_become_of_each_and_only_reads(sale: AutocommitConnection) -> None:
-    plan = plan_retirement(sale, [policy()], frozenset(), now=NOW).as_json()["tables"][0]
+    plan = plan_retirement(sale, [policy()], now=NOW).as_json()["tables"][0]
     assert plan["cutoff"] == "2026-01-15T12:00:00+00:00"
     assert [(p["name"], p["rows"], p["fate"]) for p in plan["retire"]] == [
         ("sale_p2025_11", 1, "detach"),
@@ -236,7 +244,7 @@ def test_readers_and_writers_of_the_table_go_on_while_a_partition_is_detached(
 
 def retire_beside(database: Target) -> None:
     with connect(database, work="test") as mine:
-        apply_retirement(mine, [policy()], frozenset(), now=NOW, lock_timeout_ms=30_000)
+        apply_retirement(mine, [policy()], now=NOW, lock_timeout_ms=30_000)
 
 
 def test_a_reader_that_never_ends_is_told_and_the_interrupted_detachment_is_finished_later(
@@ -245,7 +253,7 @@ def test_a_reader_that_never_ends_is_told_and_the_interrupted_detachment_is_fini
     with psycopg.connect(database.url) as reader:
         reader.execute("select count(*) from sale")
         with pytest.raises(LockNotAcquired):
-            apply_retirement(sale, [policy()], frozenset(), now=NOW, lock_timeout_ms=10, sleep=lambda _: None)
+            apply_retirement(sale, [policy()], now=NOW, lock_timeout_ms=10, sleep=lambda _: None)
     assert one(sale, "select count(*) from pg_inherits where inhdetachpending") == 1
     assert fates(retire(sale)) == {"sale_p2025_11": "detached", "sale_p2025_12": "dropped"}
 
@@ -276,7 +284,7 @@ def heard(progress):
     if progress.task == sys.argv[1]:
         os.kill(os.getpid(), signal.SIGKILL)
 with connect(Target("t", os.environ["TEST_URL"]), work="test") as connection, listening(heard):
-    apply_retirement(connection, [policy], frozenset(), now=datetime.fromisoformat(sys.argv[2]))
+    apply_retirement(connection, [policy], now=datetime.fromisoformat(sys.argv[2]))
 """
 
 

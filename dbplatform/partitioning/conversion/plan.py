@@ -33,9 +33,10 @@ from dbplatform.partitioning.conversion.names import Names
 from dbplatform.partitioning.conversion.refusals import refusals
 from dbplatform.partitioning.conversion.shape import Shape, read_shape
 from dbplatform.partitioning.conversion.steps import Step, alter
+from dbplatform.partitioning.due import head_of
 from dbplatform.partitioning.existing import NUMBER_TYPES
 from dbplatform.partitioning.held import zone_of
-from dbplatform.partitioning.plan import head_of, literal, partition_name
+from dbplatform.partitioning.plan import literal, partition_name
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import require_table
 from dbplatform.postgres.connection import AutocommitConnection
