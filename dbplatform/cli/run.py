@@ -33,6 +33,7 @@ class NothingToJudge(UsageError):
 @click.command()
 @click.argument("database", required=False)
 @click.option("--job", "job_name", help="The job; by default the main one, named as the database.")
+@click.option("--partition", "partition", help="The period, for a job of periods: 2026-03.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML as in the Launchpad.")
 @click.option("--dry-run", is_flag=True, help="Show what each step would do and change nothing.")
 @click.option("--fail-on", type=click.Choice(["warn", "error"]), help="Exit 1 when a check of this severity failed.")
@@ -44,6 +45,7 @@ def command(
     context: click.Context,
     database: str | None,
     job_name: str | None,
+    partition: str | None,
     config_file: Path | None,
     dry_run: bool,
     fail_on: str | None,
@@ -63,7 +65,7 @@ def command(
     if fail_on and (dry_run or not _reports(job_name, database)):
         raise NothingToJudge(severity=fail_on, hint=f"Run {database} or {database}_quality, without --dry-run.")
     started = time.monotonic()
-    launched = _launch(platform, declared, job_name, config, quiet=as_json)
+    launched = _launch(platform, declared, job_name, config, partition, quiet=as_json)
     run_id, steps = launched.run_id, {name: dict(found) for name, found in launched.steps.items()}
     seconds = time.monotonic() - started
     published = _published(platform, run_id)
@@ -125,7 +127,15 @@ def _mapping(value: dict[str, Any], key: str) -> dict[str, Any]:
     return inner
 
 
-def _launch(platform: Platform, declared: Declared, job_name: str, config: dict[str, Any], *, quiet: bool) -> Launched:
+def _launch(
+    platform: Platform,
+    declared: Declared,
+    job_name: str,
+    config: dict[str, Any],
+    partition: str | None,
+    *,
+    quiet: bool,
+) -> Launched:
     """Execute the job in this process."""
     if not quiet:
         note(f"{declared.name}: starting PostgreSQL and Dagster")
@@ -139,7 +149,7 @@ def _launch(platform: Platform, declared: Declared, job_name: str, config: dict[
             above(f"{job_name}: {len(job.nodes)} steps")
         with progress.listening(_Steps(job_name, len(job.nodes), above)):
             look = f"{platform.project.dev_command}, then {dagster_address()}"
-            return launch.launch(declared, job, config, tell=above, look=look)
+            return launch.launch(declared, job, config, partition=partition, tell=above, look=look)
 
 
 class _Steps:

@@ -193,7 +193,9 @@ def _refuse_second(declared: Declared, loaded: list[Declared]) -> None:
                 hint="Give each database a name of its own.",
             )
         for first, second in ((other.name, declared.name), (declared.name, other.name)):
-            if second in [f"{first}_{job}" for job in JOBS]:
+            tables = {other.name: other, declared.name: declared}[first].database.partitioned_tables
+            periods = [f"periods_{policy.table.word}" for policy in tables]
+            if second in [f"{first}_{job}" for job in (*JOBS, *periods)]:
                 raise declared.document.mistake(
                     f"{second!r} is the name of a job of the database {first!r}.",
                     where=("attributes", "name"),

@@ -23,6 +23,7 @@ from dbplatform.errors import UsageError, WorkError
 from dbplatform.operations import backups
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
+from dbplatform.partitioning.bounds import Bounds
 from dbplatform.partitioning.due import condition_of, read_due
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
@@ -76,17 +77,24 @@ def plan(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Archi
     ):
         if policy.by == "rows":
             return plan_archive(connection, policy, now=now, proof=proof)
-        cutoff, slices = _due(connection, declared, policy, now=now)
+        cutoff, slices = _due(connection, declared, policy, None, now=now)
         return archived_partitions.plan_partitions(
             connection, policy, slices, platform.ledger, database=declared.name, cutoff=cutoff, now=now, proof=proof
         )
 
 
-def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_id: str | None = None) -> ArchiveReport:
+def apply(
+    platform: Platform,
+    declared: Declared,
+    policy: ArchivePolicy,
+    *,
+    bounds: Bounds | None = None,
+    run_id: str | None = None,
+) -> ArchiveReport:
     """Move what is as declared and proven into a file, read it back, then delete exactly those rows.
 
-    By partition: write what is due into files and read them back; retirement lets the partitions go. Under the writer
-    lock. Raises ``NotProven`` where no fresh proof holds the table.
+    By partition: write what is due, or the one partition with these ``bounds``, into files and read them back;
+    retirement lets the partitions go. Under the writer lock. Raises ``NotProven`` where no fresh proof holds the table.
     """
     production = declared.database.connection.environment == "production"
     with (
@@ -96,7 +104,7 @@ def apply(platform: Platform, declared: Declared, policy: ArchivePolicy, *, run_
         now, place = datetime.now(UTC), place_of(platform, declared, policy)
         proof = proof_of(platform, declared, policy.table)
         if policy.by == "partition":
-            cutoff, slices = _due(connection, declared, policy, now=now)
+            cutoff, slices = _due(connection, declared, policy, bounds, now=now)
             report = archived_partitions.archive_partitions(
                 connection,
                 policy,
@@ -213,13 +221,15 @@ def place_of(platform: Platform, declared: Declared, policy: ArchivePolicy) -> P
 
 
 def _due(
-    connection: AnyConnection, declared: Declared, policy: ArchivePolicy, *, now: datetime
+    connection: AnyConnection, declared: Declared, policy: ArchivePolicy, bounds: Bounds | None, *, now: datetime
 ) -> tuple[datetime | None, list[archived_partitions.Slice]]:
     """The partitions of an archive by partition that are due, and the cutoff where it is a time."""
     [partitioned] = [one for one in declared.database.partitioned_tables if one.table == policy.table]
     cutoff, due = read_due(connection, partitioned, now=now)
     slices = [
-        archived_partitions.Slice(partition=one.relation, where=condition_of(partitioned, one.bounds)) for one in due
+        archived_partitions.Slice(partition=one.relation, where=condition_of(partitioned, one.bounds))
+        for one in due
+        if bounds in (None, one.bounds)
     ]
     return cutoff if isinstance(cutoff, datetime) else None, slices
 

@@ -14,6 +14,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import partitions, rehearsal, schema, seeds
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
+from dbplatform.orchestration.periods import tell_periods
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step, table_metadata
 from dbplatform.partitioning.policy import PartitionPolicy
@@ -176,6 +177,7 @@ def _partitions(
                     return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
             else:
                 report = partitions.apply(platform, declared, only=policy.table, run_id=context.run.run_id).as_json()
+                tell_periods(context.instance, platform, declared, policy)
         [found] = report["tables"]
         return dg.MaterializeResult(
             metadata={

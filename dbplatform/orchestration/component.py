@@ -20,6 +20,7 @@ from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writin
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.partition_checks import partition_checks
+from dbplatform.orchestration.periods import period_assets
 from dbplatform.orchestration.resources import options_at_launch
 from dbplatform.orchestration.retirement import retirement_assets
 from dbplatform.orchestration.safety import backup_assets
@@ -64,6 +65,7 @@ class ManagedDatabase(dg.Component):
         assets += retirement_assets(self.platform, self.declared)
         assets += watching_assets(self.platform, self.declared)
         assets += rehearsal_assets(self.platform, self.declared)
+        assets += period_assets(self.platform, self.declared)
         jobs = jobs_of(self.declared, assets)
         return dg.Definitions(
             assets=assets,

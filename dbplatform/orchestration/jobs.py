@@ -16,7 +16,8 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
     """The main job, named as the database, and one per capability."""
     database = declared.name
     every = [key for asset in assets for key in asset.keys]
-    graph = [key for key in every if key != keys.rehearsal(database)]
+    # A run of the whole graph has no period, and rehearses nothing.
+    graph = [key for key in every if key != keys.rehearsal(database) and key.path[1] != "periods"]
     jobs = [_job(database, database, graph, "The whole graph: migrate, partition, seed, check, report.")]
     if keys.migrations(database) in every:
         jobs.append(_job(database, f"{database}_migrate", [keys.migrations(database)], "Apply pending migrations."))
@@ -30,6 +31,10 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
         words = "Take a backup, prove it by a restore, and remove old ones."
         jobs.append(_job(database, f"{database}_backup", [*proven, keys.backup_retention(database)], words))
         jobs.append(_job(database, f"{database}_drill", proven[1:], "Prove the newest backup by a restore."))
+    for policy in declared.database.partitioned_tables:
+        words = f"One {policy.interval} of {policy.table}, or many: made where missing, archived where due, checked."
+        name, key = keys.periods_name(database, policy.table), keys.periods(database, policy.table)
+        jobs.append(_job(database, name, [key], words))
     return jobs
 
 

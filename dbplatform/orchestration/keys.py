@@ -17,6 +17,15 @@ def partitions(database: str, relation: Relation) -> dg.AssetKey:
     return dg.AssetKey([database, "partitions", relation.word])
 
 
+def periods(database: str, relation: Relation) -> dg.AssetKey:
+    return dg.AssetKey([database, "periods", relation.word])
+
+
+def periods_name(database: str, relation: Relation) -> str:
+    """The job of the periods of a table, and the set of them where Dagster is told which there are."""
+    return f"{database}_periods_{relation.word}"
+
+
 def retirement(database: str, relation: Relation) -> dg.AssetKey:
     return dg.AssetKey([database, "retirement", relation.word])
 

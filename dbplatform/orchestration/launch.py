@@ -40,6 +40,10 @@ class BadRunConfig(UsageError):
     """The run configuration does not fit the job {job}: {reason}"""
 
 
+class NoSuchPartition(UsageError):
+    """The job {job} cannot run for {chosen}: {reason}."""
+
+
 class RunStopped(WorkError):
     """The run of {job} was stopped."""
 
@@ -93,18 +97,21 @@ def launch(
     job: dg.JobDefinition,
     config: Mapping[str, Any],
     *,
+    partition: str | None = None,
     tell: Callable[[str], None],
     look: str,
 ) -> Launched:
     """Execute the job, as ``prepare_instance`` has set the instance. ``tell`` hears of waiting;
     ``look`` says where a failed run can be seen.
 
-    Raises ``BadRunConfig`` before anything runs, ``RunFailed`` and ``RunStopped``.
+    ``partition`` is the key that a job of periods needs. Raises ``BadRunConfig`` and ``NoSuchPartition`` before
+    anything runs, ``RunFailed`` and ``RunStopped``.
     """
     run_id = str(uuid.uuid4())
     # Dagster's console logger would print every event between the bars; the instance keeps them all.
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, **config}
     with dg.DagsterInstance.get() as instance:
+        _require_partition(job, partition, instance)
         for dead in instances.end_runs_of_dead_processes(instance):
             tell(f"the process of run {dead} was gone: its run is ended, its place in the pool freed")
         watch = _Watch(instance, run_id, pool=keys.pool(declared.name), tell=tell)
@@ -113,6 +120,7 @@ def launch(
                 result = job.execute_in_process(
                     instance=instance,
                     run_config=quiet,
+                    partition_key=partition,
                     run_id=run_id,
                     raise_on_error=False,
                     tags={**instances.process_tags(run_id), ".dagster/repository": "__repository__@dbplatform"},
@@ -125,6 +133,19 @@ def launch(
         if not result.success:
             raise _failure(job.name, result, look)
         return Launched(run_id=run_id, steps=_published(result), schema=_schema(result, declared))
+
+
+def _require_partition(job: dg.JobDefinition, key: str | None, instance: dg.DagsterInstance) -> None:
+    """Raise ``NoSuchPartition`` unless the key is one of those that the job has."""
+    known = None
+    if job.partitions_def is not None:
+        known = job.partitions_def.get_partition_keys(dynamic_partitions_store=instance)
+    if known is None and key is not None:
+        raise NoSuchPartition(job=job.name, chosen=key, reason="it has no periods", hint="Leave --partition out.")
+    if known is not None and key not in known:
+        ends = f"It has those from {known[0]} to {known[-1]}." if known else "Run the database's main job first."
+        chosen, reason = ("all", "it works on one period at a time") if key is None else (key, "it has no such period")
+        raise NoSuchPartition(job=job.name, chosen=chosen, reason=reason, hint=f"{ends} Write --partition KEY.")
 
 
 def _failure(job: str, result: dg.ExecuteInProcessResult, look: str) -> RunFailed:

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from dbplatform import progress
-from dbplatform.partitioning.bounds import Point
+from dbplatform.partitioning.bounds import Bounds, Point
 from dbplatform.partitioning.build import alter, build_aside, newest_of
 from dbplatform.partitioning.due import head_of
 from dbplatform.partitioning.errors import NameTaken, PartitionFailed, PartitionNotThere
@@ -103,6 +103,7 @@ def apply_partitions(
     *,
     now: datetime,
     again: bool = False,
+    within: Bounds | None = None,
     lock_timeout_ms: int = 2000,
     sleep: Callable[[float], None] = time.sleep,
 ) -> PartitionReport:
@@ -117,7 +118,8 @@ def apply_partitions(
     patience = Patience(connection=connection, lock_timeout_ms=lock_timeout_ms, sleep=sleep)
     with advisory_lock(connection, LOCK, sleep=sleep):
         plan = patience.run(
-            "the partitioned tables", lambda: plan_partitions(connection, policies, now=now, again=again)
+            "the partitioned tables",
+            lambda: plan_partitions(connection, policies, now=now, again=again, within=within),
         )
         return PartitionReport(tables=tuple(_apply_table(patience, table, now=now) for table in plan.tables))
 

@@ -125,24 +125,39 @@ class PartitionPlan:
 
 
 def plan_partitions(
-    connection: AnyConnection, policies: Sequence[PartitionPolicy], *, now: datetime, again: bool = False
+    connection: AnyConnection,
+    policies: Sequence[PartitionPolicy],
+    *,
+    now: datetime,
+    again: bool = False,
+    within: Bounds | None = None,
 ) -> PartitionPlan:
-    """What is missing at the time ``now`` (aware); ``again``: what was retired counts as missing, too.
+    """What is missing at the time ``now`` (aware), or of the span ``within`` alone.
+
+    ``again``: what was retired counts as missing, too.
 
     Takes ACCESS SHARE on the default partition when there is one, and counts its rows; where the table is partitioned
     by numbers, on the table, for the greatest of them. Raises what ``read_existing`` raises, ``NameTaken``,
     ``OutOfCalendar`` and ``TooManyPartitions``.
     """
-    return PartitionPlan(tables=tuple(plan_table(connection, policy, now=now, again=again) for policy in policies))
+    plans = (plan_table(connection, policy, now=now, again=again, within=within) for policy in policies)
+    return PartitionPlan(tables=tuple(plans))
 
 
-def plan_table(connection: AnyConnection, policy: PartitionPolicy, *, now: datetime, again: bool = False) -> TablePlan:
+def plan_table(
+    connection: AnyConnection,
+    policy: PartitionPolicy,
+    *,
+    now: datetime,
+    again: bool = False,
+    within: Bounds | None = None,
+) -> TablePlan:
     """The plan of one table: see ``plan_partitions``."""
     existing = read_existing(connection, policy)
     head = head_of(connection, policy, existing.column_type, now=now)
     held = occupied_cells(connection, policy, existing)
     retired = [] if again else [one.bounds for one in read_retired(connection, policy.table)]
-    wanted = _new_partitions(policy, existing, held, head, retired)
+    wanted = _new_partitions(policy, existing, held, head, retired, within)
     _check_names(connection, policy.table, wanted)
     if held.rows:
         type_ = existing.column_type
@@ -219,16 +234,22 @@ def _new_partitions(
     held: HeldRows,
     head: Point,
     retired: Sequence[Bounds],
+    within: Bounds | None,
 ) -> tuple[NewPartition, ...]:
     step, zone = policy.interval, zone_of(policy, existing.column_type)
-    lower = cell(step, _start(policy, existing, held, head), zone).lower
-    upper = following(step, cell(step, head, zone), policy.premake, zone).upper
+    if within is not None:
+        lower, upper = within.lower, within.upper
+    else:
+        lower = cell(step, _start(policy, existing, held, head), zone).lower
+        upper = following(step, cell(step, head, zone), policy.premake, zone).upper
     # What was retired is not made again, unless rows have come for it since.
     retired = [one for one in retired if one.lower < upper]
     occupied = [
         one
         for one in held.cells
-        if one.has_upper and (one.lower >= upper or any(_overlap(one, other) for other in retired))
+        if one.has_upper
+        and (one.lower >= upper or any(_overlap(one, other) for other in retired))
+        and (within is None or _overlap(one, within))
     ]
     known = {one.relation for one in existing.partitions}
     create: list[NewPartition] = []

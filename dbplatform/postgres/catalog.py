@@ -104,15 +104,19 @@ def content_hash(connection: AnyConnection, relation: Relation, *, leave_out: tu
 
 
 def count_and_hash(
-    connection: AnyConnection, relation: Relation, *, leave_out: tuple[str, ...] = ()
+    connection: AnyConnection,
+    relation: Relation,
+    *,
+    leave_out: tuple[str, ...] = (),
+    where: sql.Composable | None = None,
 ) -> tuple[int, str]:
-    """The number of rows and ``content_hash``, by reading the table once."""
+    """The number of rows and ``content_hash``, by reading the table once; of the rows that fulfil ``where``."""
     names = sorted(c.name for c in columns(connection, relation) if c.name not in leave_out)
     row_text = sql.SQL("row({})::text").format(sql.SQL(", ").join(map(sql.Identifier, names)))
     query = sql.SQL(
         "select count(*), coalesce(sum(hashtextextended(t, 0)::numeric), 0), "
-        "coalesce(sum(hashtextextended(t, 1)::numeric), 0) from (select {} from {}) as rows(t)"
-    ).format(row_text, relation.identifier)
+        "coalesce(sum(hashtextextended(t, 1)::numeric), 0) from (select {} from {} where {}) as rows(t)"
+    ).format(row_text, relation.identifier, where or sql.SQL("true"))
     row = connection.execute(query).fetchone()
     assert row is not None
     return int(row[0]), hashlib.sha256(repr(row).encode()).hexdigest()[:32]
