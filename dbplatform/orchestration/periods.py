@@ -8,6 +8,7 @@ gets time windows. Otherwise (whole numbers, ten days, ``start: auto``) it gets 
 are: ``partitions/<table>`` tells them after each run.
 """
 
+import warnings
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,7 +30,10 @@ _MINUTE = 60_000_000
 
 def period_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDefinition]:
     """One asset per partitioned table."""
-    return [_periods(platform, declared, policy) for policy in declared.database.partitioned_tables]
+    with warnings.catch_warnings():
+        # That Dagster may still change backfill_policy is nothing that a user can mend.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return [_periods(platform, declared, policy) for policy in declared.database.partitioned_tables]
 
 
 def partitions_of(database: str, policy: PartitionPolicy, *, now: datetime) -> dg.PartitionsDefinition[Any]:
@@ -80,7 +84,7 @@ def _periods(platform: Platform, declared: Declared, policy: PartitionPolicy) ->
         key=key,
         deps=[keys.partitions(declared.name, policy.table)],
         partitions_def=partitions_of(declared.name, policy, now=datetime.now(UTC)),
-        # A back-fill is one run over its periods: each takes a moment, an interpreter takes longer.
+        # A back-fill is one run over its periods: each takes a moment, an interpreter for each takes longer.
         backfill_policy=dg.BackfillPolicy.single_run(),
         description=f"One {policy.interval} of {policy.table}: its partition is made where it is missing, archived "
         "where an archive by partition is declared and the period is due, its rows are checked, counted and hashed.",
