@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, inspect, select, update
 
+from dbplatform.archiving.content import RowSums
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveOfAnotherDatabase, UnknownArchive
-from dbplatform.archiving.export import Exported
+from dbplatform.archiving.export import Exported, Stored
 from dbplatform.archiving.kept import reading
 from dbplatform.archiving.plan import ArchivePlan
-from dbplatform.ledger.archives import Archive
+from dbplatform.ledger.archives import Archive, RemovedArchive
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AnyConnection
 
@@ -238,6 +239,70 @@ def mark_deleted(
             row.backup_id = backup_id
             done.append(_entry(row))
     return done
+
+
+def replace(
+    ledger: Ledger, old: ArchiveEntry, new: Stored | None, sums: RowSums, id_: uuid.UUID, erasure: uuid.UUID
+) -> None:
+    """List the archive ``id_`` in place of ``old``, or nothing, and ``old`` among the removed, in one transaction."""
+    with ledger.session() as session:
+        row = session.get_one(Archive, old.id)
+        session.add(removed(old, erasure=erasure, replaced_by=id_ if new is not None else None))
+        if new is not None:
+            values = {column.key: getattr(row, column.key) for column in inspect(Archive).column_attrs}
+            values |= {
+                "id": id_,
+                "rows": sums.rows,
+                "deleted_rows": sums.rows,
+                "kept": {},
+                "bytes": new.bytes,
+                "sha256": new.sha256,
+                "content_hash": sums.hash,
+                "location": new.location,
+                "verified_at": func.now(),
+            }
+            session.add(Archive(**values))
+            session.execute(update(Archive).where(Archive.parent_id == old.id).values(parent_id=id_))
+        session.delete(row)
+
+
+def removed(
+    entry: ArchiveEntry, *, erasure: uuid.UUID, replaced_by: uuid.UUID | None = None, newest: datetime | None = None
+) -> RemovedArchive:
+    """What the ledger keeps of an archive that goes."""
+    return RemovedArchive(
+        id=entry.id,
+        database=entry.database,
+        name=entry.name,
+        table_name=entry.table,
+        parent_id=entry.parent_id,
+        rows=entry.rows,
+        bytes=entry.bytes,
+        sha256=entry.sha256,
+        content_hash=entry.content_hash,
+        location=entry.location,
+        created_at=entry.created_at,
+        erasure_id=erasure,
+        replaced_by=replaced_by,
+        newest=newest,
+    )
+
+
+def to_remove(ledger: Ledger, database: str) -> list[tuple[uuid.UUID, str, uuid.UUID | None, int]]:
+    """Removed archives whose files may still be there: id, location, and by which archive of how many rows replaced."""
+    with ledger.session() as session:
+        stored = session.execute(
+            select(RemovedArchive.id, RemovedArchive.location, RemovedArchive.replaced_by, Archive.rows)
+            .outerjoin(Archive, Archive.id == RemovedArchive.replaced_by)
+            .where(RemovedArchive.database == database, RemovedArchive.removed_at.is_(None))
+        )
+        return [(id_, location, replaced_by, rows or 0) for id_, location, replaced_by, rows in stored]
+
+
+def mark_removed(ledger: Ledger, archive_id: uuid.UUID) -> None:
+    """The file is gone."""
+    with ledger.session() as session:
+        session.get_one(RemovedArchive, archive_id).removed_at = func.now()
 
 
 def mark_restored(ledger: Ledger, archive_ids: Sequence[uuid.UUID]) -> None:

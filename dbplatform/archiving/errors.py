@@ -33,6 +33,22 @@ class RowsReferenced(UsageError):
     """{rows} of the rows to archive from {table} are referred to by {child} ({constraint})."""
 
 
+class UnsuitableErasure(UsageError):
+    """What is to be erased cannot be found in {where}: {reason}."""
+
+
+class ErasedRowsReferenced(UsageError):
+    """{rows} rows of {child} in {where} refer to rows of {table} that are to be erased ({by})."""
+
+
+class ErasureMustWait(UsageError):
+    """The archive {archive} of {table} is not finished, so nobody can say which rows have left."""
+
+
+class ReplayFailed(WorkError):
+    """Rows of {table} that were erased on purpose cannot be erased again: {reason}."""
+
+
 class CutoffOutOfCalendar(UsageError):
     """Going {older_than} back from {now} leaves the calendar."""
 

@@ -25,7 +25,7 @@ from dbplatform.archiving.proof import ProvenSnapshot
 from dbplatform.archiving.shape import Column, with_storage
 from dbplatform.archiving.storage import TIMES
 from dbplatform.archiving.tables import TablePlace, table_reader
-from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
+from dbplatform.postgres.connection import AnyConnection, AutocommitConnection, SnapshotConnection, snapshot
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.storage.place import Place, StorageFailed
 
@@ -44,6 +44,15 @@ class Exported:
     parent_columns: tuple[tuple[str, str], ...]
     location: str
     sums: RowSums
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Where an archive lies, its size, and by which SHA-256 it is known again."""
+
+    location: str
     bytes: int
     sha256: str
 
@@ -152,32 +161,38 @@ def _write(connection: SnapshotConnection, one: _Written, leaves: sql.Composable
 
 def _complete(connection: AutocommitConnection, place: Place, one: _Written) -> Exported:
     """Give the file its name."""
-    metadata, file_at, at = one.metadata, _named(one), place_for(place, _child(one))
-    partial, location = at.partial(file_at), at.location(file_at)
-    bytes_ = partial.stat().st_size
-    with partial.open("rb") as whole:
-        sha256 = sha256_of(whole)
-    try:
-        at.complete(file_at)
-    except StorageFailed as error:
-        raise ArchiveNotWritten(
-            path=location, reason=error.fields["reason"], hint=f"{error.hint} Nothing was deleted."
-        ) from error
-    if isinstance(at, TablePlace):
-        # It keeps rows, not the file.
-        with table_reader(location, connection) as held:
-            bytes_, sha256 = held.digest()
+    metadata = one.metadata
+    stored = complete(connection, place_for(place, _child(one)), _named(one))
     reached(metadata.task, "rename", one.sums.rows, one.sums.rows)
     return Exported(
         archive_id=uuid.UUID(metadata.archive_id),
         table=Relation.parse(metadata.table),
         parent_id=uuid.UUID(metadata.parent_id) if metadata.parent_id is not None else None,
         parent_columns=metadata.parent_columns,
-        location=location,
+        location=stored.location,
         sums=one.sums,
-        bytes=bytes_,
-        sha256=sha256,
+        bytes=stored.bytes,
+        sha256=stored.sha256,
     )
+
+
+def complete(connection: AutocommitConnection, place: Place, name: str) -> Stored:
+    """Give the file that lies at ``partial`` its name in the place. Raises ``ArchiveNotWritten``."""
+    partial, location = place.partial(name), place.location(name)
+    bytes_ = partial.stat().st_size
+    with partial.open("rb") as whole:
+        sha256 = sha256_of(whole)
+    try:
+        place.complete(name)
+    except StorageFailed as error:
+        raise ArchiveNotWritten(
+            path=location, reason=error.fields["reason"], hint=f"{error.hint} Nothing was deleted."
+        ) from error
+    if isinstance(place, TablePlace):
+        # It keeps rows, not the file.
+        with table_reader(location, connection) as held:
+            bytes_, sha256 = held.digest()
+    return Stored(location=location, bytes=bytes_, sha256=sha256)
 
 
 def _child(one: _Written) -> Relation | None:
@@ -235,12 +250,16 @@ def _measured(
 
 
 def _blocks(connection: SnapshotConnection, node: Node, leaves: sql.Composable) -> Iterator[list[bytes]]:
-    """The rows as COPY writes them, one record each: the server sends one row per message."""
     row = sql.Identifier(node.alias)
     names = sql.SQL(", ").join(sql.SQL("{}.{}").format(row, sql.Identifier(name)) for name in node.shape.names)
     statement = sql.SQL("copy (select {} from {} as {} where {}) to stdout (format csv, force_quote *)").format(
         names, node.table.identifier, row, leaves
     )
+    yield from lines_of(connection, statement)
+
+
+def lines_of(connection: AnyConnection, statement: sql.Composed) -> Iterator[list[bytes]]:
+    """The rows that COPY gives, in blocks, one record each: the server sends one row per message."""
     lines: list[bytes] = []
     size = 0
     with connection.cursor() as cursor, cursor.copy(statement) as copy:

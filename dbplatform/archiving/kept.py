@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from dbplatform.archiving.errors import ArchiveDamaged
 from dbplatform.archiving.parquet import ArchiveReader, damaged, sha256_of
-from dbplatform.archiving.tables import TableReader, table_reader
-from dbplatform.postgres.connection import AnyConnection
+from dbplatform.archiving.tables import TablePlace, TableReader, own_url, parsed, table_reader, url_of
+from dbplatform.postgres.connection import AnyConnection, Target
 from dbplatform.storage import place
 
 Reader = ArchiveReader | TableReader
@@ -36,6 +37,16 @@ def reading(location: str, sha256: str, near: AnyConnection) -> Iterator[Reader]
         _require(location, actual, sha256)
         file.seek(0)
         yield ArchiveReader(file, location)
+
+
+def home_of(location: str, near: AnyConnection, *, work: Path) -> tuple[place.Place, str]:
+    """The place that keeps an archive, and its name there; what does not go into a folder is written below ``work``."""
+    if location.startswith(_TABLE):
+        table, archive_id, variable = parsed(location)
+        target = Target(variable, url_of(variable)) if variable else Target("the archive's table", own_url(near))
+        return TablePlace(target=target, table=table, variable=variable, work=work), f"{archive_id}.parquet"
+    folder, _, name = location.rpartition("/")
+    return place.place_at(folder, work=work), name
 
 
 def exists(location: str, near: AnyConnection) -> bool:

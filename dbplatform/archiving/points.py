@@ -6,7 +6,9 @@
 its own rows are not), ``batch`` (rows of a batch are deleted, not yet committed), ``delete`` (rows dealt with,
 committed), ``finish`` (all of them, the ledger does not know), ``done``. ``restore`` (rows loaded), ``insert`` (rows
 are in the table, not yet committed), ``return`` (committed, the ledger does not know), ``restored``. What concerns one
-file of rows that leave along is told of ``archive <name>/<table>``.
+file of rows that leave along is told of ``archive <name>/<table>``. ``decided`` (rows are on the replay list, nothing
+is erased yet), ``erased`` (they have left the table), ``complete`` (an archive without them has its name, the ledger
+does not know it), ``rewritten`` (the ledger lists it, the old one is still there), ``removed``.
 """
 
 from __future__ import annotations
@@ -32,6 +34,11 @@ Point = Literal[
     "insert",
     "return",
     "restored",
+    "decided",
+    "erased",
+    "complete",
+    "rewritten",
+    "removed",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,8 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from dbplatform.postgres.words import ColumnName, IntervalWords, Policy, RelationName
 from dbplatform.storage.place import S3_SCHEME
 
+#: Intervals with months are compared by where they lead from here.
+_SOME_DAY = datetime(4000, 1, 1, tzinfo=UTC)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")
 
@@ -75,6 +78,11 @@ class ArchivePolicy(Policy):
         description="Rows of other tables that refer to these by a foreign key: refuse names them before anything "
         "changes; archive lets them leave along, each table's rows in a file of their own, and theirs in turn.",
     )
+    keep: IntervalWords | None = Field(
+        default=None,
+        description="How old rows become in the archive, back from now in UTC: 7 years. A file whose every row is "
+        "older is removed by dbplatform archive expire, and its rows are erased again after every restore.",
+    )
     max_replica_lag_mb: int = Field(
         default=50, ge=1, description="No batch is deleted while a replica has more MB of WAL than this to replay."
     )
@@ -94,6 +102,13 @@ class ArchivePolicy(Policy):
             raise ValueError("column and older_than belong together: write both, or a where alone")
         if self.older_than is None and self.where is None:
             raise ValueError("nothing says which rows: write column and older_than, or where, or all three")
+        if self.keep is not None:
+            if self.older_than is None:
+                raise ValueError("keep judges rows by their age: write column and older_than beside it")
+            if _SOME_DAY - self.keep.relativedelta >= _SOME_DAY - self.older_than.relativedelta:
+                raise ValueError(
+                    f"rows are archived at {self.older_than} and kept until {self.keep}: keep must be longer"
+                )
         return self
 
     @property

@@ -99,6 +99,18 @@ def forget(connection: AutocommitConnection, archive_id: uuid.UUID) -> None:
     connection.execute("delete from dbplatform.archive_progress where archive_id = %s and position = 0", (archive_id,))
 
 
+def settle(connection: AutocommitConnection, archive_id: uuid.UUID, replaced_by: uuid.UUID | None, rows: int) -> None:
+    """The archive was replaced by one of ``rows`` rows, all of which have left, or by none; can be run again."""
+    with connection.transaction():
+        gone = connection.execute("delete from dbplatform.archive_progress where archive_id = %s", (archive_id,))
+        if gone.rowcount and replaced_by is not None:
+            connection.execute(
+                "update dbplatform.archive_progress set position = %(rows)s, deleted = %(rows)s, updated_at = now()"
+                " where archive_id = %(id)s",
+                {"rows": rows, "id": replaced_by},
+            )
+
+
 def read_progress(connection: AnyConnection, archive_id: uuid.UUID) -> ArchiveProgress | None:
     """How far the archive is; None: this database does not know it."""
     if not _exists(connection):

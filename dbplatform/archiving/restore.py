@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbplatform.archiving import catalogue, records
+from dbplatform.archiving import catalogue, erasures, records
 from dbplatform.archiving.apply import LOCK
 from dbplatform.archiving.catalogue import ArchiveEntry
 from dbplatform.archiving.content import be_durable, be_exact, row_text, same_key
@@ -52,6 +52,8 @@ class RestoreReport:
     already_there: int
     left_out: int
     """Exported rows that had never left the table."""
+    erased: int = 0
+    """Rows that were erased on purpose since."""
     along: tuple[RestoreReport, ...] = ()
     """The same of the rows that had left along with these."""
 
@@ -63,6 +65,7 @@ class RestoreReport:
             "restored": self.restored,
             "already_there": self.already_there,
             "left_out": self.left_out,
+            "erased": self.erased,
             "along": [one.as_json() for one in self.along],
         }
 
@@ -79,6 +82,7 @@ class _Work:
     wanted: sql.Composed
     """Whether the row ``x`` of the file has left its table."""
     inserted: tuple[str, ...]
+    erased: int
 
 
 def restore_archive(
@@ -117,7 +121,7 @@ def restore_archive(
             )
         entries = [entry, *(catalogue.along(ledger, entry) if back else ())]
         try:
-            report, *along = _restore(connection, entries, into)
+            report, *along = _restore(connection, ledger, entries, into)
         except (psycopg.IntegrityError, psycopg.DataError) as error:
             raise _failed(entry, target, error) from error
         if back:
@@ -134,12 +138,12 @@ def _eldest(ledger: Ledger, entry: ArchiveEntry) -> ArchiveEntry:
 
 
 def _restore(
-    connection: AutocommitConnection, entries: Sequence[ArchiveEntry], into: Relation | None
+    connection: AutocommitConnection, ledger: Ledger, entries: Sequence[ArchiveEntry], into: Relation | None
 ) -> list[RestoreReport]:
     """All of the archives or none of them, in their order."""
     with ExitStack() as stack:
         works = [
-            _loaded(connection, stack, entry, into if place == 0 else None, place)
+            _loaded(connection, ledger, stack, entry, into if place == 0 else None, place)
             for place, entry in enumerate(entries)
         ]
         with connection.transaction():
@@ -149,9 +153,14 @@ def _restore(
 
 
 def _loaded(
-    connection: AutocommitConnection, stack: ExitStack, entry: ArchiveEntry, into: Relation | None, number: int
+    connection: AutocommitConnection,
+    ledger: Ledger,
+    stack: ExitStack,
+    entry: ArchiveEntry,
+    into: Relation | None,
+    number: int,
 ) -> _Work:
-    """The rows of the file in a temporary table."""
+    """The rows of the file in a temporary table, without those that were erased on purpose since."""
     source = Relation.parse(entry.table)
     target = into or source
     with reading(entry.location, entry.sha256, connection) as reader:
@@ -166,6 +175,7 @@ def _loaded(
             stage.add(block)
             done += block.rows
             reached(metadata.task, "restore", done, entry.rows)
+    erased = _forget_erased(connection, ledger, entry, stage)
     stage.analyze()
     return _Work(
         connection=connection,
@@ -176,7 +186,22 @@ def _loaded(
         stage=stage,
         wanted=records.not_kept(connection, entry.id, stage.ordinal),
         inserted=inserted,
+        erased=erased,
     )
+
+
+def _forget_erased(connection: AutocommitConnection, ledger: Ledger, entry: ArchiveEntry, stage: Staging) -> int:
+    since = [
+        one for one in erasures.listed(ledger, entry.database, table=entry.table) if one.decided_at >= entry.created_at
+    ]
+    rows = 0
+    for group in erasures.alike(since):
+        with erasures.loaded(connection, ledger, group) as erasure, connection.transaction():
+            be_exact(connection)
+            rows += connection.execute(
+                sql.SQL("delete from {} as x where {}").format(stage.table, erasure.names("x"))
+            ).rowcount
+    return rows
 
 
 def _put_back(work: _Work) -> RestoreReport:
@@ -218,7 +243,8 @@ def _put_back(work: _Work) -> RestoreReport:
         table=str(target),
         restored=inserted,
         already_there=wanted - inserted,
-        left_out=work.entry.rows - wanted,
+        left_out=work.entry.rows - wanted - work.erased,
+        erased=work.erased,
     )
 
 

@@ -91,7 +91,8 @@ _REFERENCES = """
            array(select a.attname::text from unnest(c.conkey) with ordinality k (attnum, i)
                  join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.attnum order by k.i),
            array(select a.attname::text from unnest(c.confkey) with ordinality k (attnum, i)
-                 join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum order by k.i)
+                 join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum order by k.i),
+           c.confdeltype in ('n', 'd')
     from pg_constraint c
     join pg_class r on r.oid = c.conrelid
     join pg_namespace n on n.oid = r.relnamespace
@@ -125,6 +126,8 @@ class Reference:
     child: Relation
     columns: tuple[tuple[str, str], ...]
     """Pairs: the column of the child, the column that it refers to."""
+    lets_go: bool
+    """Whether its rows outlive what they refer to: ON DELETE SET NULL or SET DEFAULT."""
 
     def joins(self, child: str, parent: str) -> sql.Composed:
         """Whether the row ``child`` refers to the row ``parent``: a boolean expression."""
@@ -199,8 +202,13 @@ def read_columns(connection: AnyConnection, table: Relation) -> tuple[Column, ..
 def read_references(connection: AnyConnection, oid: int) -> tuple[Reference, ...]:
     """The foreign keys that refer to the table, or to a partition of it."""
     return tuple(
-        Reference(constraint=name, child=Relation(schema, child), columns=tuple(zip(own, its, strict=True)))
-        for name, schema, child, own, its in connection.execute(_REFERENCES, {"oid": oid}).fetchall()
+        Reference(
+            constraint=name,
+            child=Relation(schema, child),
+            columns=tuple(zip(own, its, strict=True)),
+            lets_go=lets_go,
+        )
+        for name, schema, child, own, its, lets_go in connection.execute(_REFERENCES, {"oid": oid}).fetchall()
     )
 
 

@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from dbplatform.archiving.content import RowSums, be_exact, row_text, sums_of
 from dbplatform.archiving.parquet import Block
+from dbplatform.archiving.shape import Column
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 
@@ -87,23 +88,44 @@ def staging(
 
     ``by_place``: rows will be looked for by their place. Tables that are there at once have a ``number`` each.
     """
-    table = sql.Identifier("pg_temp", f"dbplatform_archived_{number}")
+    place = _place(names)
+    columns = [sql.SQL("0::bigint as {}").format(place)]
+    columns += [sql.SQL("t.{}").format(sql.Identifier(name)) for name in names]
+    definition = sql.SQL("as select {} from {} as t with no data").format(sql.SQL(", ").join(columns), like.identifier)
+    with _made(connection, names, definition, number) as stage:
+        if by_place:
+            connection.execute(sql.SQL("create unique index on {} ({})").format(stage.table, place))
+        yield stage
+
+
+@contextmanager
+def staging_of(connection: AutocommitConnection, columns: Sequence[Column], *, number: int = 0) -> Iterator[Staging]:
+    """An empty temporary table with these columns and their types: those of a file, whatever the table has become."""
+    names = [column.name for column in columns]
+    fields = [sql.SQL("{} bigint").format(_place(names))]
+    fields += [sql.SQL("{} {}").format(sql.Identifier(one.name), sql.SQL(one.type)) for one in columns]
+    with _made(connection, names, sql.SQL("({})").format(sql.SQL(", ").join(fields)), number) as stage:
+        yield stage
+
+
+def _place(names: Sequence[str]) -> sql.Identifier:
+    """A name for the column of places that no other column has."""
     place = "place"
     while place in names:
         place += "_"
-    columns = [sql.SQL("0::bigint as {}").format(sql.Identifier(place))]
-    columns += [sql.SQL("t.{}").format(sql.Identifier(name)) for name in names]
+    return sql.Identifier(place)
+
+
+@contextmanager
+def _made(
+    connection: AutocommitConnection, names: Sequence[str], definition: sql.Composed, number: int
+) -> Iterator[Staging]:
+    table = sql.Identifier("pg_temp", f"dbplatform_archived_{number}")
     drop = sql.SQL("drop table if exists {}").format(table)
     connection.execute(drop)
-    connection.execute(
-        sql.SQL("create temporary table {} as select {} from {} as t with no data").format(
-            table, sql.SQL(", ").join(columns), like.identifier
-        )
-    )
+    connection.execute(sql.SQL("create temporary table {} {}").format(table, definition))
     try:
-        if by_place:
-            connection.execute(sql.SQL("create unique index on {} ({})").format(table, sql.Identifier(place)))
-        yield Staging(connection=connection, table=table, names=tuple(names), place=sql.Identifier(place))
+        yield Staging(connection=connection, table=table, names=tuple(names), place=_place(names))
     finally:
         if not connection.closed and connection.info.transaction_status != TransactionStatus.INERROR:
             connection.execute(drop)

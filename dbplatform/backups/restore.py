@@ -7,7 +7,7 @@ subscriptions. A killed restore leaves a database of our own naming, which the n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ class RestoreReport:
     replaced: bool
     seconds: float
     tables: tuple[TableProof, ...]
+    erased_again: dict[str, int]
+    """Rows by table that the backup held and that were erased on purpose since."""
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``restore --json``."""
@@ -51,6 +53,7 @@ class RestoreReport:
             "replaced": self.replaced,
             "seconds": self.seconds,
             "tables": [table.as_json() for table in self.tables],
+            "erased_again": self.erased_again,
         }
 
 
@@ -101,6 +104,7 @@ def restore_backup(
     owners: bool = True,
     room: Path | None = None,
     work: Path | None = None,
+    before_named: Callable[[Target], Mapping[str, int]] = lambda restored: {},
     sleep: Callable[[float], None] = time.sleep,
 ) -> RestoreReport:
     """Restore a complete backup into the new database ``name`` on the server that ``server`` connects to.
@@ -109,6 +113,8 @@ def restore_backup(
     manifest, and renames it then. A database ``name`` that exists is refused unless ``replace`` repeats its name: then
     its sessions are ended and it is dropped, after the new one has its name. Without ``owners`` everything belongs to
     the user of ``server``, and nothing is granted. What does not lie plain in a folder is unpacked below ``work``.
+    ``before_named`` is called with the restored database once it is compared, to erase what must not come back (rows by
+    table); nobody has seen it, and it vanishes with an error.
 
     Reports ``restore <name>`` in bytes and the facts ``restore <name>: started, created, loaded, compared, ready,
     renamed, done``. Raises what ``check_restore`` raises, before anything is changed, and ``RestoreFailed``.
@@ -135,6 +141,7 @@ def restore_backup(
                     id=backup.id, name=name, reason="; ".join(differences), hint="Restore another backup."
                 )
             _step(name, "compared")
+            erased_again = before_named(scratch.target)
             _finish(scratch, manifest, owners=owners)
             _step(name, "ready")
             replaced = rename(connection, scratch, server, name, replace=replace, sleep=sleep)
@@ -148,6 +155,7 @@ def restore_backup(
         replaced=replaced is not None,
         seconds=time.monotonic() - started,
         tables=tables,
+        erased_again=dict(erased_again),
     )
 
 

@@ -8,7 +8,7 @@ Its foreign keys are added behind that, one by one: what they point at may be go
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ _IN_THE_WAY = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableReport:
-    """What was brought back: the rows that the backup's snapshot held, and no others."""
+    """What was brought back: the rows that the backup's snapshot held but for the erased ones, and no others."""
 
     backup_id: str
     table: str
@@ -67,6 +67,8 @@ class TableReport:
     seconds: float
     notes: tuple[str, ...]
     """What could not be brought back beside the rows: a sentence for each foreign key."""
+    erased_again: dict[str, int]
+    """Rows by table that the backup held and that were erased on purpose since."""
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``restore --table --json``."""
@@ -79,6 +81,7 @@ class TableReport:
             "hash": self.hash,
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "erased_again": self.erased_again,
         }
 
 
@@ -123,6 +126,7 @@ def restore_table(
     aside: str | None = None,
     into: str | None = None,
     work: Path | None = None,
+    before_named: Callable[[Target], Mapping[str, int]] = lambda restored: {},
 ) -> TableReport:
     """Restore one table, with its partitions, into the database ``live``, or into the new database ``into``.
 
@@ -130,7 +134,8 @@ def restore_table(
     that is made for it. Indexes, constraints, triggers, grants and owned sequences come with it; views on it, foreign
     keys of other tables that pointed at it, and its place in publications do not. A backup of rows alone has none of
     them: they are those of the live table, without its triggers. The user must be allowed to create databases. Killed
-    at any point, nothing half-restored is seen: what is left on the server goes with the next restore.
+    at any point, nothing half-restored is seen: what is left on the server goes with the next restore. ``before_named``
+    is called with the scratch database, as for ``restore_backup``.
 
     Reports the facts ``restore <table>: started, loaded, compared, moved, done``. Raises what ``check_table`` raises,
     ``BackupDamaged`` and ``RestoreFailed``.
@@ -150,6 +155,9 @@ def restore_table(
             _step(table, "loaded")
             _require_same(backup, scratch.target, table, expected, f"{table} in the scratch database")
             _step(table, "compared")
+            erased_again = dict(before_named(scratch.target))
+            if erased_again:
+                expected = _content(scratch.target, table)
             notes: tuple[str, ...] = ()
             now = table
             if into is not None:
@@ -171,6 +179,7 @@ def restore_table(
         hash=expected.hash,
         seconds=time.monotonic() - started,
         notes=notes,
+        erased_again=erased_again,
     )
 
 
@@ -334,9 +343,7 @@ def _entries(kind: str, tree: tuple[Relation, ...]) -> Callable[[str], bool]:
 
 
 def _require_same(backup: Backup, target: Target, table: Relation, expected: TableContent, what: str) -> None:
-    with connect(target, work="compares a table") as connection:
-        ready_to_read(connection)
-        found = read_content(connection, table)
+    found = _content(target, table)
     if (found.rows, found.hash) != (expected.rows, expected.hash):
         raise RestoreFailed(
             id=backup.id,
@@ -344,6 +351,12 @@ def _require_same(backup: Backup, target: Target, table: Relation, expected: Tab
             reason=f"{what} has {found.rows} rows, not the {expected.rows} of the backup, or other content",
             hint="Look at it before you use it.",
         )
+
+
+def _content(target: Target, table: Relation) -> TableContent:
+    with connect(target, work="compares a table") as connection:
+        ready_to_read(connection)
+        return read_content(connection, table)
 
 
 def _exists(connection: AutocommitConnection, table: Relation) -> bool:

@@ -19,7 +19,9 @@ from dbplatform.cli.common import (
     show_table,
     yes_option,
 )
-from dbplatform.operations import archives
+from dbplatform.errors import UsageError
+from dbplatform.operations import archives, erasures
+from dbplatform.operations.erasures import Chosen, ErasurePlan, ExpiryReport, ReplayReport
 from dbplatform.postgres.identifiers import Relation
 
 name_option = click.option("--name", help="Only the archive of this name.")
@@ -141,6 +143,132 @@ def restore(
         )
     document = report.as_json()
     show_json(document) if as_json else say(", ".join(f"{key} {value}" for key, value in document.items()))
+
+
+@command.command()
+@database_argument
+@click.option("--table", required=True, help="The table: schema.table.")
+@click.option("--where", help="A condition in SQL on the row.")
+@click.option("--key", "keys", multiple=True, metavar="COLUMN=VALUE", help="The value of a column; may be repeated.")
+@click.option("--note", help="Who asked; it is kept, so write nothing that must not be.")
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_context
+def erase(
+    context: click.Context,
+    database: str,
+    table: str,
+    where: str | None,
+    keys: tuple[str, ...],
+    note: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Erase rows on purpose, from a table and from its archives, now and again after every restore.
+
+    Lock: row locks, in one transaction; files are written anew beside the old ones.
+    """
+    values = dict(_column_and_value(one) for one in keys)
+    if where is None and not values:
+        raise UsageError("Nothing says which rows.", hint="Write --where CONDITION or --key COLUMN=VALUE.")
+    chosen, relation = Chosen(where=where, values=values), Relation.parse(table)
+    platform, declared = opened(context, database)
+    planned = erasures.plan(platform, declared, relation, chosen)
+    if dry_run:
+        show_json({"database": database, **planned.as_json()}) if as_json else _show_erasure(planned)
+        return
+    if not as_json:
+        _show_erasure(planned)
+    if not planned.is_empty:
+        confirmed(f"Erase these rows of {planned.table} for good?", yes=yes)
+    with bars():
+        reports = erasures.apply(platform, declared, relation, chosen, note=note)
+    if as_json:
+        show_json({"database": database, "erasures": [report.as_json() for report in reports]})
+        return
+    for report in reports:
+        say(f"{bold(report.table)}: {report.rows:,} rows erased, {len(report.archives)} archives written anew")
+    if not reports:
+        say("nothing to erase")
+
+
+@command.command()
+@database_argument
+@name_option
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_context
+def expire(context: click.Context, database: str, name: str | None, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Remove archives whose every row is older than `keep`, by their own content; exit 1 where one cannot be read."""
+    platform, declared = opened(context, database)
+    policies = erasures.policies_that_expire(declared, name)
+    with bars():
+        found = [erasures.plan_expiry(platform, declared, policy) for policy in policies]
+    if not as_json:
+        _show_expiry(found)
+    files = sum(1 + len(one.along) for report in found for one in report.due)
+    if files and not dry_run:
+        confirmed(f"Remove {files} archives and their rows for good?", yes=yes)
+        with bars():
+            found = [erasures.apply_expiry(platform, declared, policy) for policy in policies]
+        if not as_json:
+            say(f"removed {sum(1 + len(one.along) for report in found for one in report.due)} archives")
+    if as_json:
+        show_json({"database": database, "archives": [report.as_json() for report in found]})
+    return 1 if any(report.problems for report in found) else 0
+
+
+@command.command()
+@database_argument
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_context
+def replay(context: click.Context, database: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Erase again what was erased on purpose and came back, after a restore by other means than `restore`."""
+    platform, declared = opened(context, database)
+    report = erasures.plan_again(platform, declared)
+    if not dry_run and report.erasures:
+        if not as_json:
+            _show_replay(report, "still there")
+        confirmed(f"Erase these rows of {database} again?", yes=yes)
+        report = erasures.erase_again(platform, declared)
+    if as_json:
+        show_json({"database": database, **report.as_json()})
+    else:
+        _show_replay(report, "still there" if dry_run else "erased again")
+
+
+def _column_and_value(text: str) -> tuple[str, str]:
+    column, sign, value = text.partition("=")
+    if not sign or not column:
+        raise UsageError(f"--key {text} names no column and value.", hint="Write --key COLUMN=VALUE.")
+    return column, value
+
+
+def _show_erasure(planned: ErasurePlan) -> None:
+    say(f"{bold(planned.table)}: {planned.rows:,} rows in the table")
+    for entry, rows in planned.archives:
+        say(f"  {rows:,} of {entry.rows:,} rows in {entry.location}")
+
+
+def _show_expiry(found: list[ExpiryReport]) -> None:
+    for report in found:
+        say(f"{bold(report.name)}: rows are kept back to {report.before:%Y-%m-%d}")
+        for one in report.archives:
+            age = f"newest row {one.newest:%Y-%m-%d}" if one.newest else "no age"
+            fate = "goes" if one.due else "stays"
+            say(f"  {one.entry.location}: {one.problem or f'{age}, {fate}'}")
+
+
+def _show_replay(report: ReplayReport, outcome: str) -> None:
+    for table, rows in report.rows.items():
+        say(f"{bold(table)}: {rows:,} rows {outcome}")
+    if not report.rows:
+        say("nothing has come back")
 
 
 def _show_plan(found: list[ArchivePlan]) -> None:

@@ -78,7 +78,11 @@ def command(
         confirmed(f"Drop the database {replace} and put the backup in its place?", yes=yes)
     with bars():
         report = backups.bring_back(platform, declared, backup, into=name, replace=replace)
-    show_json(report.as_json()) if as_json else say(f"restored {plan}; every table equals what was dumped")
+    if as_json:
+        show_json(report.as_json())
+        return
+    say(f"restored {plan}; every table equals what was dumped")
+    _say_erased(report.erased_again)
 
 
 def _table(
@@ -121,3 +125,9 @@ def _table(
     say(f"restored {plan}: {report.rows:,} rows, as they were dumped")
     for missing in report.notes:
         say(f"  {missing}")
+    _say_erased(report.erased_again)
+
+
+def _say_erased(erased_again: dict[str, int]) -> None:
+    for table, rows in erased_again.items():
+        say(f"but for {rows:,} rows of {table} that were erased on purpose since the backup, and are again")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from dbplatform.archiving.replay import replay
 from dbplatform.backups import catalogue, create, extract, proof, prune, restore, verify
 from dbplatform.backups import drill as drills
 from dbplatform.backups import rebuild as rebuilding
@@ -22,7 +23,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.scratch import drill_server
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import find_programs
 from dbplatform.storage.place import S3_SCHEME
@@ -118,7 +119,10 @@ def plan_restore(
 def bring_back(
     platform: Platform, declared: Declared, backup: Backup, *, into: str, replace: str | None
 ) -> restore.RestoreReport:
-    """Restore into the database ``into`` on the server of the declared one, compared before it gets its name."""
+    """Restore into the database ``into`` on the server of the declared one, compared before it gets its name.
+
+    Rows that were erased on purpose since the backup are erased again before that.
+    """
     policy = declared.database.backups or BackupPolicy()
     server = platform.target(declared)
     with platform.ledger.operation(declared.name, "restore") as summary:
@@ -131,6 +135,7 @@ def bring_back(
             jobs=policy.logical.jobs,
             replace=replace,
             work=work_of(platform),
+            before_named=lambda restored: _erase_again(platform, declared, restored),
         )
         summary.update(report.as_json())
         return report
@@ -160,7 +165,10 @@ def bring_back_table(
     aside: str | None,
     into: str | None,
 ) -> restore_table.TableReport:
-    """Restore one table: in its place, into a new schema, or into a new database. Under the writer lock."""
+    """Restore one table: in its place, into a new schema, or into a new database. Under the writer lock.
+
+    Rows of it that were erased on purpose since the backup are erased again before it gets there.
+    """
     policy = declared.database.backups or BackupPolicy()
     with (
         platform.writer(declared, "restore"),
@@ -176,6 +184,7 @@ def bring_back_table(
             aside=aside,
             into=into,
             work=work_of(platform),
+            before_named=lambda restored: _erase_again(platform, declared, restored, since=backup.taken_at),
         )
         summary.update(report.as_json())
         return report
@@ -231,6 +240,17 @@ def work_of(platform: Platform) -> Path:
 def newest_proof(platform: Platform, declared: Declared) -> proof.ProvenSnapshot | None:
     """The snapshot of the newest backup that a restore has proven, its files read again."""
     return proof.proven_snapshot(platform.ledger, declared.name)
+
+
+def _erase_again(
+    platform: Platform, declared: Declared, restored: Target, *, since: datetime | None = None
+) -> dict[str, int]:
+    """Erase in a restored database what was erased on purpose since the backup; so many rows by table.
+
+    ``since`` says when it was taken, where the rows of one table alone are restored, and not what the copy has seen.
+    """
+    with connect(restored, work="erase again") as connection:
+        return replay(connection, platform.ledger, declared.name, since=since).rows
 
 
 def _beside(target: Target, name: str) -> Target:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from dbplatform import progress
 from dbplatform.archiving import export
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
 from dbplatform.archiving.catalogue import ArchiveEntry, ArchiveVerification, list_archives, verify_archive
+from dbplatform.archiving.erase import Chosen, ErasureReport, apply_erasure
+from dbplatform.archiving.expire import ExpiryReport, apply_expiry
 from dbplatform.archiving.pace import Throttle
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot
@@ -28,6 +34,8 @@ from dbplatform.storage.folder import FolderPlace
 from dbplatform.storage.place import Place
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
+#: When what was archived at NOW has become older than half a year.
+LATER = datetime(2027, 2, 1, tzinfo=UTC)
 DATABASE = "shop"
 QUICK = Throttle(batch_rows=70, pause_s=0, lock_timeout_ms=200, tries=4)
 
@@ -116,6 +124,51 @@ def restore(
         )
 
 
+#: Of the rows that an erasure is about.
+NAMED = Chosen(where="name in ('Person 7', 'Person 90')")
+
+
+def erase(
+    target: Target, ledger: Ledger, work: Path, chosen: Chosen = NAMED, table: str = "orders", **options: Any
+) -> list[ErasureReport]:
+    with connect(target, work="test") as connection:
+        return apply_erasure(
+            connection,
+            ledger,
+            Relation.parse(table),
+            chosen,
+            database=DATABASE,
+            now=datetime.now(UTC),
+            work=work,
+            sleep=lambda _: None,
+            **options,
+        )
+
+
+def expire(target: Target, ledger: Ledger, work: Path, declared: ArchivePolicy, now: datetime = LATER) -> ExpiryReport:
+    with connect(target, work="test") as connection:
+        return apply_expiry(connection, ledger, declared, database=DATABASE, now=now, work=work, sleep=lambda _: None)
+
+
+@contextmanager
+def copies(target: Target) -> Iterator[Callable[[], Target]]:
+    """Makes a copy of the database as it is, as a restored backup would be one; it goes with the block."""
+    own = sql.Identifier(psycopg.conninfo.conninfo_to_dict(target.url)["dbname"])
+    other = f"{own.as_string()[1:-1]}_copy"
+    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(other))
+
+    def copy() -> Target:
+        session.execute(drop)
+        session.execute(sql.SQL("create database {} template {}").format(sql.Identifier(other), own))
+        return replace(target, url=make_conninfo(target.url, dbname=other))
+
+    with psycopg.connect(make_conninfo(target.url, dbname="postgres"), autocommit=True) as session:
+        try:
+            yield copy
+        finally:
+            session.execute(drop)
+
+
 def only(ledger: Ledger) -> ArchiveEntry:
     """The one archive that there is."""
     (entry,) = list_archives(ledger, DATABASE)
@@ -157,7 +210,10 @@ def killed(
     archive_id: str = "",
     declared: ArchivePolicy | None = None,
 ) -> None:
-    """Run the work in a process of its own that dies by SIGKILL at the point, ``<table> <point>`` for rows along."""
+    """Run the work in a process of its own that dies by SIGKILL at the point, of the archive ``old``.
+
+    ``public.lines verify`` is the point of rows along, ``erase decided`` one of the erasure of ``NAMED``.
+    """
     processes = get_context("forkserver")
     processes.set_forkserver_preload([__name__])  # the imports are paid for once
     # The server of forks keeps the environment that it began with.
@@ -199,9 +255,16 @@ def _die_at(
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    child, _, point = point.rpartition(" ") if point.startswith("public.") else ("", "", point)
-    with at(point, die, done, task=f"old/{child}" if child else "old"):
+    task, _, point = point.rpartition(" ") if point.startswith(("public.", "erase ")) else ("", "", point)
+    with at(point, die, done, task=f"old/{task}" if task.startswith("public.") else task or "old"):
         if verb == "archive":
             archive(target, ledger, place, declared, proof=proof)
+        elif verb == "erase":
+            assert isinstance(place, Path)
+            erase(target, ledger, place)
+        elif verb == "expire":
+            assert isinstance(place, Path)
+            assert declared is not None
+            expire(target, ledger, place, declared)
         else:
             restore(target, ledger, archive_id)

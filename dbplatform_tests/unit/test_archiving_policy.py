@@ -73,3 +73,16 @@ def test_a_mistake_is_refused_in_words(given: dict[str, Any], words: str) -> Non
 def test_a_folder_is_taken_from_the_declarations_own(to: str | None, destination: str) -> None:
     policy = ArchivePolicy(**{**GOOD, "to": to})
     assert policy.destination(base=Path("/project"), default=Path("/home/archives")) == destination
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"column": "at", "older_than": "1 year", "keep": "12 months"}, "keep must be longer"),
+        ({"column": "at", "older_than": "1 year", "keep": "90 days"}, "keep must be longer"),
+        ({"where": "done", "keep": "7 years"}, "write column and older_than"),
+    ],
+)
+def test_keep_that_says_nothing_or_less_than_the_age_is_refused(fields: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ArchivePolicy(name="old", table="orders", **fields)
