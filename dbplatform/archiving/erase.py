@@ -355,6 +355,6 @@ def _refuse_unfinished(ledger: Ledger, database: str, table: Relation) -> None:
             raise ErasureMustWait(
                 archive=str(entry.id),
                 table=str(table),
-                hint=f"Finish it: dbplatform archive apply {database} --name {entry.name}; where it archives by partition, "
-                f"dbplatform partition retire {database} lets them go; then erase.",
+                hint=f"Finish it: dbplatform archive apply {database} --name {entry.name}; where it archives by "
+                f"partition, dbplatform partition retire {database} lets them go; then erase.",
             )

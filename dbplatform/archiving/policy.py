@@ -97,6 +97,8 @@ class ArchivePolicy(Policy):
                 )
             if self.children == "archive":
                 raise ValueError("a partition that rows refer to cannot be detached; leave out children, or by")
+            if self.keep is not None:
+                raise ValueError("keep is not built yet where whole partitions are archived; leave out keep, or by")
             return self
         if (self.column is None) != (self.older_than is None):
             raise ValueError("column and older_than belong together: write both, or a where alone")

@@ -81,6 +81,7 @@ def test_a_folder_is_taken_from_the_declarations_own(to: str | None, destination
         ({"column": "at", "older_than": "1 year", "keep": "12 months"}, "keep must be longer"),
         ({"column": "at", "older_than": "1 year", "keep": "90 days"}, "keep must be longer"),
         ({"where": "done", "keep": "7 years"}, "write column and older_than"),
+        ({"by": "partition", "keep": "7 years"}, "not built yet where whole partitions"),
     ],
 )
 def test_keep_that_says_nothing_or_less_than_the_age_is_refused(fields: dict[str, str], said: str) -> None:
