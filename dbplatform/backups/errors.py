@@ -22,6 +22,7 @@ WorkError
 +-- BackupFailed
 +-- BackupDamaged           the files are not what was written
 +-- BackupUnreadable        the files could not be read, so nothing is known of them
++-- NotUnpacked             there is no room to read an encrypted one, or one in a bucket
 +-- BackupInUse
 `-- RestoreFailed
 """
@@ -109,6 +110,10 @@ class BackupDamaged(WorkError):
 
 class BackupUnreadable(WorkError):
     """The file {path} of the backup {id} cannot be read: {reason}."""
+
+
+class NotUnpacked(WorkError):
+    """The files of the backup {id} cannot be unpacked into {folder}: {reason}."""
 
 
 class BackupInUse(WorkError):

@@ -7,18 +7,18 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from dbplatform import progress
 from dbplatform.backups.catalogue import Backup, damaged, unreadable
 from dbplatform.backups.destination import temporary_folder
-from dbplatform.backups.errors import KeyMissing, NoRoom, WrongKey
+from dbplatform.backups.errors import KeyMissing, NoRoom, NotUnpacked, WrongKey
 from dbplatform.backups.keys import IDENTITY, IDENTITY_FILE, Keys, given_keys
 from dbplatform.backups.manifest import DUMP, MANIFEST, PROOF, SEALED, FileEntry, Manifest, files_in, sum_file
-from dbplatform.backups.sealing import NoMatchingKey, copy_out, opens
+from dbplatform.backups.sealing import NoMatchingKey, NotKept, copy_out, opens
 from dbplatform.storage.store import Store
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
@@ -218,14 +218,17 @@ def fetch_one(
     backup: Backup, manifest: Manifest, store: Store, entry: FileEntry, to: Path, keys: Keys | None
 ) -> str | None:
     """Bring one file of a backup to a local path, readable; what is wrong with it, and then nothing there counts."""
-    with to.open("wb") as target:
-        try:
-            with store.reading(entry.name) as source:
-                size, sha256, failure = copy_out(source, target, keys)
-        except FileNotFoundError:
-            return "is missing"
-        except OSError as error:
-            raise unreadable(backup, entry.name, error) from error
+    try:
+        with store.reading(entry.name) as source, _written(to) as target:
+            size, sha256, failure = copy_out(source, target, keys)
+    except FileNotFoundError:
+        return "is missing"
+    except NotKept as error:
+        raise NotUnpacked(
+            id=backup.id, folder=to.parent, reason=error, hint="Make room there; DBPLATFORM_HOME moves it elsewhere."
+        ) from error
+    except OSError as error:
+        raise unreadable(backup, entry.name, error) from error
     if size != entry.bytes:
         return f"has {size} bytes, not {entry.bytes}"
     if what := _other(entry, sha256):
@@ -233,6 +236,17 @@ def fetch_one(
     if isinstance(failure, NoMatchingKey) and keys is not None:
         raise _wrong_key(backup, manifest, keys)
     return "cannot be decrypted" if failure else None
+
+
+@contextmanager
+def _written(to: Path) -> Iterator[BinaryIO]:
+    """A file that was flushed by whoever wrote it; where that failed, closing it only says so again."""
+    file = to.open("wb")
+    try:
+        yield file
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 def _side_by_side(backup: Backup, look: Any, entries: Sequence[FileEntry]) -> Iterator[tuple[FileEntry, str | None]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,10 @@ _PIECE = 1 << 20
 
 class NoMatchingKey(Exception):
     """None of the keys opens it."""
+
+
+class NotKept(Exception):
+    """What was read cannot be written here."""
 
 
 class NotDecrypted(Exception):
@@ -63,23 +68,24 @@ def copy_out(source: BinaryIO, target: BinaryIO, keys: Keys | None) -> tuple[int
     """Copy a stored file to ``target``, decrypted where ``keys`` are given.
 
     Returns the size and SHA-256 of what was stored, read to its end, and ``NoMatchingKey`` or ``NotDecrypted`` where
-    that could not be decrypted. What ``source`` or ``target`` raises comes through.
+    that could not be decrypted. What ``source`` raises comes through; raises ``NotKept`` for trouble with ``target``.
     """
-    reading = _Summing(source)
+    reading, writing = _Summing(source), _Careful(target)
     failure = None
     if keys is None:
         while piece := reading.read(_PIECE):
-            target.write(piece)
+            writing.write(piece)
     else:
-        failure = _decrypt(reading, _Careful(target.write), keys)
+        failure = _decrypt(reading, writing, keys)
         while reading.read(_PIECE):
             pass
+    writing.flush()
     return reading.bytes, reading.digest.hexdigest(), failure
 
 
 def opens(source: BinaryIO, keys: Keys) -> bool:
     """Whether one of the keys opens the file; what is wrong with its bytes beyond that is not looked at."""
-    return not isinstance(_decrypt(_Summing(source), _Careful(len), keys), NoMatchingKey)
+    return not isinstance(_decrypt(_Summing(source), _Careful(io.BytesIO()), keys), NoMatchingKey)
 
 
 def _decrypt(source: _Summing, target: _Careful, keys: Keys) -> Exception | None:
@@ -87,7 +93,7 @@ def _decrypt(source: _Summing, target: _Careful, keys: Keys) -> Exception | None
 
     try:
         pyrage.decrypt_io(source, target, list(keys.identities))
-    except (pyrage.DecryptError, OSError) as error:
+    except (pyrage.DecryptError, OSError, NotKept) as error:
         if trouble := source.error or target.error:
             raise trouble from None
         return NoMatchingKey() if "matching keys" in str(error) else NotDecrypted(str(error))
@@ -127,15 +133,24 @@ class _Summing(io.RawIOBase):
 
 
 class _Careful(io.RawIOBase):
-    """Writes, and keeps the error."""
+    """Writes to a buffered file, which takes all or raises, and keeps its error."""
 
-    def __init__(self, write: Callable[[bytes], int]) -> None:
-        self._write = write
-        self.error: BaseException | None = None
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: NotKept | None = None
 
     def write(self, piece: Any) -> int:
+        with self._careful():
+            return self._file.write(piece)
+
+    def flush(self) -> None:
+        with self._careful():
+            self._file.flush()
+
+    @contextmanager
+    def _careful(self) -> Iterator[None]:
         try:
-            return self._write(piece)
-        except BaseException as error:
-            self.error = error
-            raise
+            yield
+        except OSError as error:
+            self.error = NotKept(error.strerror or str(error))
+            raise self.error from error
