@@ -18,12 +18,15 @@ def run_table(
     *,
     only: Collection[str] | None = None,
     statement_timeout_ms: int | None = None,
+    stream: bool | None = None,
 ) -> TableResult:
     """Run the checks of a table, or those named in ``only``, and keep nothing.
 
     Transaction, locks and errors: see ``examination.examined``.
     """
-    with examined(connection, policy, only=only, statement_timeout_ms=statement_timeout_ms) as examination:
+    with examined(
+        connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, stream=stream
+    ) as examination:
         return examination.result
 
 

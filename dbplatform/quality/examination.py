@@ -27,6 +27,8 @@ from dbplatform.quality.checks.conditions import Count, Part
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.proof import proofs
 from dbplatform.quality.results import CheckResult, TableResult
+from dbplatform.quality.streaming.plan import NOTHING, Answers, Streaming, answers, planned, streamed
+from dbplatform.quality.streaming.sessions import StreamRefused
 
 CHECKS_PER_SCAN = 400  # PostgreSQL returns at most 1,664 columns; a check has at most 4.
 
@@ -65,19 +67,20 @@ def examined(
     *,
     only: Collection[str] | None = None,
     statement_timeout_ms: int | None = None,
+    stream: bool | None = None,
 ) -> Iterator[Examination]:
     """Run the checks of a table, or those named in ``only``; the snapshot stays open for the block.
 
     One read-only REPEATABLE READ transaction; ACCESS SHARE on what is read. Raises ``TableMissing``, ``UnknownCheck``
     and, when the connection breaks, ``ChecksInterrupted``. A statement over ``statement_timeout_ms`` is an error of its
-    check alone.
+    check alone. ``stream`` says whether the columns are streamed; none: where it pays.
     """
     checks = _chosen(policy, only)
     with snapshot(connection) as moment:
         if statement_timeout_ms is not None:
             moment.execute("select set_config('statement_timeout', %s, true)", (str(statement_timeout_ms),))
         require_table(moment, policy.table)
-        result = _Run(moment, policy.table, checks).result()
+        result = _Run(moment, policy.table, checks, stream).result()
         yield Examination(connection=moment, relation=policy.table, checks=checks, result=result)
 
 
@@ -107,8 +110,10 @@ def _chosen(policy: TablePolicy, only: Collection[str] | None) -> tuple[Check, .
 class _Run:
     """The checks of one table on their way from declared to judged."""
 
-    def __init__(self, connection: SnapshotConnection, relation: Relation, checks: tuple[Check, ...]) -> None:
-        self.connection, self.relation, self.checks = connection, relation, checks
+    def __init__(
+        self, connection: SnapshotConnection, relation: Relation, checks: tuple[Check, ...], stream: bool | None
+    ) -> None:
+        self.connection, self.relation, self.checks, self.stream = connection, relation, checks, stream
         self.outcomes: dict[str, Outcome] = {}
         self.row_count: int | None = None
         self.proofs: dict[str, str] = {}
@@ -119,10 +124,11 @@ class _Run:
         self._tell()
         ready = [check for check in self.checks if self._can_be_planned(check)]
         self.proofs = proofs(self.connection, self.relation, ready)
-        fused = self._fused(ready)
+        stream = self._streamed(ready)
+        fused = {**stream.parts, **self._fused([check for check in ready if check.name not in stream.parts])}
         for check in ready:
             if check.name in fused:
-                self._judge(check, fused[check.name])
+                self._judge(check, fused[check.name], stream.own.get(check.name))
         return TableResult(
             table=str(self.relation),
             row_count=self.row_count,
@@ -145,10 +151,32 @@ class _Run:
             self._errored(check, answer)
         return not isinstance(answer, Refused)
 
+    def _streamed(self, checks: list[Check]) -> Answers:
+        """What a stream of the table's columns answers, where that pays; nothing where it fails: then SQL is asked."""
+        if self.stream is False:
+            return NOTHING
+        plan = attempt(self.connection, self.relation, partial(self._stream_plan, checks))
+        if isinstance(plan, Refused) or plan.refused:
+            return NOTHING
+        try:
+            total = streamed(self.connection, plan, tell=self._tell)
+        except StreamRefused:
+            return NOTHING
+        found = attempt(self.connection, self.relation, partial(answers, self.connection, plan, total))
+        if isinstance(found, Refused):
+            return NOTHING
+        self.row_count = found.rows
+        return found
+
+    def _stream_plan(self, checks: list[Check]) -> Streaming:
+        parts = {check.name: self._parts(check) for check in checks}
+        return planned(self.connection, self.relation, checks, parts, self.proofs, always=self.stream is True)
+
     def _fused(self, checks: list[Check]) -> dict[str, Sequence[Any]]:
         """The answers to all aggregates, by one scan; where the data spoil it, by one scan for each check."""
         answers: dict[str, Sequence[Any]] = {}
-        for start in range(0, max(len(checks), 1), CHECKS_PER_SCAN):
+        least = 1 if self.row_count is None else 0
+        for start in range(0, max(len(checks), least), CHECKS_PER_SCAN):
             some = checks[start : start + CHECKS_PER_SCAN]
             shared = attempt(self.connection, self.relation, partial(self._scan, some))
             if not isinstance(shared, Refused):
@@ -186,14 +214,15 @@ class _Run:
         """What must be read: of a proven check, which begins with the rows considered, only those."""
         return check.parts[:1] if check.name in self.proofs else check.parts
 
-    def _judge(self, check: Check, fused: Sequence[Any]) -> None:
+    def _judge(self, check: Check, fused: Sequence[Any], own: Sequence[Any] | Refused | None) -> None:
         if proof := self.proofs.get(check.name):
             outcome = check.judge(self.relation, (fused[0], 0), (0,))
             message = f"{outcome.message.removesuffix('.')}, proven by {proof}."
             self.outcomes[check.name] = replace(outcome, message=message)
             self._tell()
             return
-        own = attempt(self.connection, self.relation, lambda: check.own(self.connection, self.relation))
+        if own is None:
+            own = attempt(self.connection, self.relation, lambda: check.own(self.connection, self.relation))
         if isinstance(own, Refused):
             self._errored(check, own)
             return

@@ -1,25 +1,25 @@
 """What the catalog proves of a table, so that it need not be read.
 
 The catalog is read by plain queries in the snapshot of the checks, never by functions that look at its newest state:
-what it says then holds for exactly the rows that the checks would see. These are committed, so that a deferrable foreign
-key, checked at the latest when its transaction commits, proves as much as any other.
+what it says then holds for exactly the rows that the checks would see. These are committed, so that a deferrable
+foreign key, checked at the latest when its transaction commits, proves as much as any other.
 
 - A column is **not null** where it says so (``attnotnull``, and no NOT NULL constraint waits to be validated) in the
-  table and in all that inherit from it, none of which is foreign. Not for a composite type: its value may be there and
-  ``is null``.
-- A key is **unique** by a unique index that is valid, ready and live, of the whole table (no predicate, no expressions),
-  over some or all of the key's columns. Rows with a null in the key are not compared, so that it does not matter what
-  the index makes of nulls; a subset of unique rows (``where``, row-level security) is unique. Each column is indexed by
-  the default operators of its type and by its own collation, whose library has not changed since. A deferrable one is
-  left to be read: it is checked by a trigger, and that may have been disabled while rows came in. A table that others
-  inherit from is not proven: an index knows the rows of one. A partitioned table is: its index is valid when there is
-  one on each partition, and it holds the partition key.
-- A **relationship** holds by a foreign key of that one column to that one column, validated and enforced, whose triggers
-  are enabled, on tables that no subscription writes to (its worker fires no such triggers) and where no row-level
-  security hides the referenced rows. Here, too, a table that others inherit from is not proven.
+  table and in all that inherit from it, none of which is foreign. Not for a composite type: its value may be there
+  and ``is null``.
+- A key is **unique** by a unique index that is valid, ready and live, of the whole table (no predicate, no
+  expressions), over some or all of the key's columns. Rows with a null in the key are not compared, so that it does
+  not matter what the index makes of nulls; a subset of unique rows (``where``, row-level security) is unique. Each
+  column is indexed by the default operators of its type and by its own collation, whose library has not changed
+  since. A deferrable one is left to be read: it is checked by a trigger, and that may have been disabled while rows
+  came in. A table that others inherit from is not proven: an index knows the rows of one. A partitioned table is: its
+  index is valid when there is one on each partition, and it holds the partition key.
+- A **relationship** holds by a foreign key of that one column to that one column, validated and enforced, whose
+  triggers are enabled, on tables that no subscription writes to (its worker fires no such triggers) and where no
+  row-level security hides the referenced rows. Here, too, a table that others inherit from is not proven.
 
-Beyond any catalog is what a superuser did with ``session_replication_role`` or disabled triggers, and a damaged index. A
-check with ``where: "true"`` is not proven by anything: it reads.
+Beyond any catalog is what a superuser did with ``session_replication_role`` or disabled triggers, and a damaged
+index. A check with ``where: "true"`` is not proven by anything: it reads.
 """
 
 from __future__ import annotations
