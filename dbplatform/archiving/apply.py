@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from dbplatform.archiving import catalogue, records
@@ -23,7 +23,7 @@ from dbplatform.archiving.delete import delete_rows
 from dbplatform.archiving.errors import ArchiveMovedOn
 from dbplatform.archiving.export import export, file_name, place_for
 from dbplatform.archiving.kept import exists
-from dbplatform.archiving.pace import GENTLE, Throttle
+from dbplatform.archiving.pace import GENTLE, Pace, Throttle
 from dbplatform.archiving.plan import plan_archive
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.policy import ArchivePolicy
@@ -54,6 +54,8 @@ class ArchiveReport:
     partition: one for each."""
     uncovered: int
     """Matching rows that were not exported, because the proven backup does not hold them."""
+    stopped: str | None = None
+    """Why the run ended before all rows had left; the next one goes on."""
 
     @property
     def deleted(self) -> int:
@@ -97,6 +99,7 @@ class ArchiveReport:
             "deleted_along": self.along,
             "kept": self.kept,
             "uncovered": self.uncovered,
+            "stopped": self.stopped,
             "archives": [archive.as_json() for archive in self.archives],
         }
 
@@ -115,6 +118,7 @@ def apply_archive(
     wait_ms: int = 600_000,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    time_of_day: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> ArchiveReport:
     """Move the rows that are as declared at ``now`` (aware) and proven into a file of ``place``.
 
@@ -123,7 +127,8 @@ def apply_archive(
     for every row. Raises ``NotProven``, what ``plan_archive`` raises, ``ArchiveNotWritten``, ``StorageFailed``,
     ``ReadBackDiffers``, ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ReplicaBehind`` and ``LockNotAcquired``: in
     every case each row is in the table, or in a file that the ledger lists, and never counted twice. Can be run again
-    at any time.
+    at any time. Outside the window of the ``throttle``, by ``time_of_day``, and once its budget is spent, it ends where
+    it stands.
     """
     with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
         proof = require_proof(connection, proof, table=policy.table, database=database)
@@ -134,13 +139,13 @@ def apply_archive(
             ledger=ledger,
             database=database,
             recheck=recheck,
-            throttle=throttle,
-            sleep=sleep,
-            clock=clock,
+            pace=Pace(throttle=throttle, sleep=sleep, clock=clock, now=time_of_day),
         )
         archives = [
             done for entry in catalogue.unfinished(ledger, database, policy.name) for done in _finish(work, entry)
         ]
+        if work.pace.stops() is not None:
+            return _report(policy, archives, work.pace.stopped)
         plan = plan_archive(connection, policy, now=now, proof=proof)
         uncovered = plan.rows - (plan.covered_rows or 0)
         if plan.covered_rows:
@@ -156,12 +161,24 @@ def apply_archive(
                 entry = catalogue.record(ledger, database, plan, exported, backup_id=proof.backup_id, now=now)
                 reached(policy.name, "record", 0, entry.rows)
                 archives += _finish(work, entry)
+    return _report(policy, archives, work.pace.stopped, cutoff=plan.cutoff, uncovered=uncovered)
+
+
+def _report(
+    policy: ArchivePolicy,
+    archives: Sequence[ArchiveEntry],
+    stopped: str | None,
+    *,
+    cutoff: datetime | None = None,
+    uncovered: int = 0,
+) -> ArchiveReport:
     return ArchiveReport(
         name=policy.name,
         table=str(policy.table),
-        cutoff=plan.cutoff,
+        cutoff=cutoff,
         archives=tuple(archives),
         uncovered=uncovered,
+        stopped=stopped,
     )
 
 
@@ -171,13 +188,16 @@ class _Work:
     ledger: Ledger
     database: str
     recheck: Recheck
-    throttle: Throttle
-    sleep: Callable[[float], None]
-    clock: Callable[[], float]
+    pace: Pace
 
 
 def _finish(work: _Work, entry: ArchiveEntry) -> list[ArchiveEntry]:
-    """Bring a listed file, and those whose rows leave along, from where they stand to ``deleted``."""
+    """Bring a listed file, and those whose rows leave along, from where they stand to ``deleted``.
+
+    Where the pace ends before, they are ``verified``, with as many rows deleted as have left by now.
+    """
+    if work.pace.stops() is not None:
+        return _as_they_stand(work, [entry, *catalogue.along(work.ledger, entry)])
     connection, table = work.connection, Relation.parse(entry.table)
     members = [entry, *catalogue.along(work.ledger, entry)]
     shapes = {member.id: read_shape(connection, Relation.parse(member.table)) for member in members}
@@ -197,13 +217,14 @@ def _finish(work: _Work, entry: ArchiveEntry) -> list[ArchiveEntry]:
     # A database that was set back to before the export has forgotten it: all of its rows are there again.
     for member in members:
         records.begin(connection, member.id, member.name, member.table, member.parent_id)
-    delete_rows(
+    stopped = delete_rows(
         connection,
         shapes[entry.id],
         entry.id,
         entry.location,
         sha256=entry.sha256,
         proof=proof,
+        pace=work.pace,
         children=[
             ChildFile(
                 archive_id=member.id,
@@ -216,15 +237,22 @@ def _finish(work: _Work, entry: ArchiveEntry) -> list[ArchiveEntry]:
             for member in members
             if member.parent_id is not None
         ],
-        throttle=work.throttle,
-        sleep=work.sleep,
-        clock=work.clock,
     )
+    if stopped is not None:
+        return _as_they_stand(work, [entry, *catalogue.along(work.ledger, entry)])
     reached(entry.name, "finish", entry.rows, entry.rows)
     outcomes = {member.id: _outcome(connection, member) for member in members}
     done = catalogue.mark_deleted(work.ledger, outcomes, backup_id=proof.backup_id)
     reached(entry.name, "done", entry.rows, entry.rows)
     return done
+
+
+def _as_they_stand(work: _Work, entries: Sequence[ArchiveEntry]) -> list[ArchiveEntry]:
+    stands = [records.read_progress(work.connection, entry.id) for entry in entries]
+    return [
+        replace(entry, deleted_rows=stand.deleted if stand is not None else 0)
+        for entry, stand in zip(entries, stands, strict=True)
+    ]
 
 
 def _outcome(connection: AutocommitConnection, entry: ArchiveEntry) -> tuple[int, dict[str, int]]:

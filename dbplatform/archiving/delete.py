@@ -12,9 +12,8 @@ therefore sees every row of another table that has come to refer to them: their 
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
@@ -28,7 +27,7 @@ from dbplatform.archiving.children import any_of
 from dbplatform.archiving.content import be_durable, be_exact, find_by_key, row_text, same_key
 from dbplatform.archiving.errors import ArchiveTableChanged
 from dbplatform.archiving.kept import reading
-from dbplatform.archiving.pace import GENTLE, Pace, Throttle
+from dbplatform.archiving.pace import Pace, waiting_for_us
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
 from dbplatform.archiving.records import Reason
@@ -61,22 +60,20 @@ def delete_rows(
     *,
     sha256: str,
     proof: ProvenSnapshot,
+    pace: Pace,
     children: Sequence[ChildFile] = (),
-    throttle: Throttle = GENTLE,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
+) -> str | None:
     """Delete the exported rows that are still what they were, from where the last call stopped, with ``children``.
 
-    The SHA-256 of every file is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, row locks)
-    that also records what became of every row: ``records.read_progress`` and ``records.kept_counts`` tell. Triggers
-    fire. Raises ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn``, ``ReplicaBehind``, ``RowsHeldBack``
-    and ``LockNotAcquired``; the batches before stay.
+    Why it stopped before the end, where the ``pace`` says so; then it goes on when it is called again. The SHA-256 of
+    every file is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, row locks) that also records
+    what became of every row: ``records.read_progress`` and ``records.kept_counts`` tell. Triggers fire. Raises
+    ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn``, ``ReplicaBehind``, ``RowsHeldBack`` and
+    ``LockNotAcquired``; the batches before stay.
     """
     stand = records.read_progress(connection, archive_id)
     assert stand is not None
     position = stand.position
-    pace = Pace(throttle=throttle, sleep=sleep)
     with reading(location, sha256, connection) as reader:
         require_same_columns(shape, reader.metadata)
         name, total = reader.metadata.name, reader.rows
@@ -101,29 +98,35 @@ def delete_rows(
                 stage.analyze()
                 end = block.first + block.rows
                 while position < end:
+                    if (stopped := pace.stops()) is not None:
+                        return stopped
                     pace.wait_for_replicas(connection, shape.table)
-                    position = _batch(work, position, end, clock)
+                    pace.wait_for_wal(connection)
+                    position = _batch(work, position, end, bytes_per_row=len(block.csv) // block.rows)
                     reached(name, "delete", position, total)
+    return None
 
 
-def _batch(work: _Work, first: int, block_end: int, clock: Callable[[], float]) -> int:
+def _batch(work: _Work, first: int, block_end: int, *, bytes_per_row: int) -> int:
     """Deal with the next rows; returns the place after them."""
+    pace = work.pace
     while True:
-        end = min(first + work.pace.rows, block_end)
-        started = clock()
+        end = min(first + pace.rows, block_end)
+        started = pace.clock()
         try:
             with work.connection.transaction():
                 _deal_with(work, first, end)
+                waiting = waiting_for_us(work.connection)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-            if not work.pace.failed():
+            if not pace.failed():
                 raise LockNotAcquired(
                     lock=f"a lock on rows of {work.shape.table}",
-                    waited_ms=work.pace.failures * work.pace.throttle.lock_timeout_ms,
+                    waited_ms=pace.failures * pace.throttle.lock_timeout_ms,
                     hint="Find in pg_stat_activity the transaction that holds it, then archive again: "
                     "it goes on where it stopped.",
                 ) from error
         else:
-            work.pace.succeeded(clock() - started)
+            pace.succeeded(pace.clock() - started, bytes_=(end - first) * bytes_per_row, waiting=waiting)
             return end
 
 

@@ -7,15 +7,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema, model_validator
 
-from dbplatform.postgres.words import ColumnName, IntervalWords, Policy, RelationName
+from dbplatform.archiving.window import Window
+from dbplatform.postgres.words import ColumnName, IntervalWords, Policy, RelationName, SizeWords
 from dbplatform.storage.place import S3_SCHEME
 
 #: Intervals with months are compared by where they lead from here.
 _SOME_DAY = datetime(4000, 1, 1, tzinfo=UTC)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")
+
+
+def _window(value: Any) -> Any:
+    return Window.parse(value) if isinstance(value, str) else value
+
+
+def _written(value: Window | None) -> str | None:
+    return None if value is None else str(value)
+
+
+_WINDOW = WithJsonSchema({"type": "string"})
 
 
 class TableDestination(Policy):
@@ -86,6 +98,21 @@ class ArchivePolicy(Policy):
     max_replica_lag_mb: int = Field(
         default=50, ge=1, description="No batch is deleted while a replica has more MB of WAL than this to replay."
     )
+    max_wal_mb_per_s: int | None = Field(
+        default=None,
+        ge=1,
+        description="The next batch waits until the server writes no more WAL than this, all of its sessions together.",
+    )
+    window: Annotated[Window | None, BeforeValidator(_window), PlainSerializer(_written), _WINDOW] = Field(
+        default=None,
+        description="Rows leave within these hours of the day alone, with a time zone unless in UTC: 22:00-05:00 "
+        "Europe/Vienna. When it closes, the run ends behind the batch, and the next one goes on.",
+    )
+    budget: SizeWords | None = Field(
+        default=None,
+        description="Rows of so many bytes leave the table in one run, and the rest in the next ones: 5 GB (as text, "
+        "to the end of a batch; rows along are not counted).",
+    )
 
     @model_validator(mode="after")
     def _says_which_rows(self) -> ArchivePolicy:
@@ -99,6 +126,8 @@ class ArchivePolicy(Policy):
                 raise ValueError("a partition that rows refer to cannot be detached; leave out children, or by")
             if self.keep is not None:
                 raise ValueError("keep is not built yet where whole partitions are archived; leave out keep, or by")
+            if (self.window, self.budget, self.max_wal_mb_per_s) != (None, None, None):
+                raise ValueError("no rows are deleted by partition; leave out window, budget and max_wal_mb_per_s")
             return self
         if (self.column is None) != (self.older_than is None):
             raise ValueError("column and older_than belong together: write both, or a where alone")

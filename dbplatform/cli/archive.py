@@ -80,6 +80,8 @@ def apply(context: click.Context, database: str, name: str | None, dry_run: bool
         stayed = f"{report.kept_changed:,} changed meanwhile and {report.uncovered:,} not proven stayed"
         along = "".join(f", {rows:,} of {table} along" for table, rows in report.along.items())
         say(f"{bold(report.name)}: {report.deleted:,} rows archived{along}; {stayed}")
+        if report.stopped:
+            say(f"  stopped, because {report.stopped}; the next run goes on")
 
 
 @command.command("list")

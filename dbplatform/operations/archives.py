@@ -126,7 +126,13 @@ def apply(
                 proof=proof,
                 recheck=lambda: proof_of(platform, declared, policy.table),
                 now=now,
-                throttle=replace(GENTLE if production else BRISK, most_lag_bytes=policy.max_replica_lag_mb * 2**20),
+                throttle=replace(
+                    GENTLE if production else BRISK,
+                    most_lag_bytes=policy.max_replica_lag_mb * 2**20,
+                    most_wal_per_s=policy.max_wal_mb_per_s * 2**20 if policy.max_wal_mb_per_s else None,
+                    window=policy.window,
+                    budget_bytes=policy.budget,
+                ),
             )
         summary.update(report.as_json())
         return report

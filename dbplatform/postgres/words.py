@@ -145,6 +145,19 @@ def _duration(value: Any) -> Interval:
     return interval
 
 
+_SIZE = re.compile(r"(\d+)\s*(kB|MB|GB|TB)")
+_SIZE_UNITS = {"kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None or not int(found[1]):
+        raise ValueError(f"{value!r} is no size; write PostgreSQL's words, such as '64MB' or '5 GB'")
+    return int(found[1]) * _SIZE_UNITS[found[2]]
+
+
 def _relation(value: Any) -> Relation:
     if isinstance(value, Relation):
         return value
@@ -191,6 +204,8 @@ _TEXT = WithJsonSchema({"type": "string"})
 IntervalWords = Annotated[Interval, BeforeValidator(_positive_interval), PlainSerializer(str), _TEXT]
 #: An interval of fixed length (no months): ``2s``, ``1 day``.
 DurationWords = Annotated[Interval, BeforeValidator(_duration), PlainSerializer(str), _TEXT]
+#: A number of bytes: ``64MB``, ``5 GB``.
+SizeWords = Annotated[int, BeforeValidator(_size), _TEXT]
 #: A table: ``public.flights``; without a schema it is in ``public``.
 RelationName = Annotated[Relation, BeforeValidator(_relation), PlainSerializer(str), _TEXT]
 #: A column: ``time_hour``, in double quotes where the name needs them.
