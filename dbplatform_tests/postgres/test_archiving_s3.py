@@ -25,13 +25,17 @@ from dbplatform_tests.postgres.archiving_support import (
     ORDERS,
     archive,
     ask,
+    erase,
     fill,
     killed,
     only,
+    policy,
     prove,
     restore,
     verify,
 )
+from dbplatform_tests.postgres.test_archiving_children import COUNTS, FAMILY, TABLES, contents
+from dbplatform_tests.postgres.test_archiving_erase import PEOPLE
 from dbplatform_tests.s3 import Fate, s3_server, unreliable
 
 #: The least that S3 takes for a part that is not the last.
@@ -211,6 +215,67 @@ def test_what_a_killed_upload_leaves_is_discarded(place: S3Place) -> None:
     place.partial("x.parquet").write_bytes(b"half")
     place.discard("x.parquet")
     assert (uploads(place), place.partial("x.parquet").exists()) == ([], False)
+
+
+@pytest.mark.parametrize("seed", cases(*range(6), sample=(0,)))
+def test_a_storage_that_fails_at_random_never_parts_rows_from_those_that_refer_to_them(
+    database: Target, ledger: Ledger, place: S3Place, endpoint: str, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    fill(database, FAMILY)
+    before = contents(database)
+    along = policy(children="archive")
+    chance = random.Random(seed)
+
+    def fate(method: str, path: str) -> Fate:
+        return chance.choices(("answered", "refused", "cut", "truncated"), weights=(7, 1, 1, 1))[0]
+
+    monkeypatch.setattr(s3, "TRIES", 2)
+    with unreliable(endpoint, fate) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        for _ in range(10):
+            try:
+                archive(database, ledger, place, along)
+            except (errors.ArchiveNotWritten, errors.ArchiveDamaged, StorageFailed):
+                assert ask(database, COUNTS) == (1000, 201, 100), "it failed before the delete step"
+            if ask(database, COUNTS) == (300, 61, 30):
+                break
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    archive(database, ledger, place, along)
+    assert ask(database, COUNTS) == (300, 61, 30)
+    found = {entry.table: entry for entry in list_archives(ledger, DATABASE)}
+    assert [found[f"public.{table}"].deleted_rows for table in TABLES] == [700, 140, 70]
+    assert len(keys(place)) == 3, "no debris"
+    restore(database, ledger, found["public.orders"].id)
+    assert contents(database) == before
+
+
+@pytest.mark.parametrize("seed", cases(*range(4), sample=(0,)))
+def test_an_erasure_in_a_storage_that_fails_at_random_ends_with_one_archive_without_the_rows(
+    database: Target, ledger: Ledger, place: S3Place, endpoint: str, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    fill(database, PEOPLE)
+    archive(database, ledger, place)
+    chance = random.Random(seed)
+
+    def fate(method: str, path: str) -> Fate:
+        return chance.choices(("answered", "refused", "cut", "truncated"), weights=(5, 2, 1, 1))[0]
+
+    monkeypatch.setattr(s3, "TRIES", 2)
+    with unreliable(endpoint, fate) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        for _ in range(10):
+            try:
+                erase(database, ledger, place.work)
+                break
+            except (errors.ArchiveNotWritten, errors.ArchiveDamaged, StorageFailed):
+                assert len(list_archives(ledger, DATABASE)) == 1
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    erase(database, ledger, place.work)
+    assert ask(database, "select count(*) from orders where name in ('Person 7', 'Person 90')") == 0
+    entry = only(ledger)
+    assert (entry.rows, verify(database, ledger, entry.id).passed, len(keys(place))) == (69, True, 1)
+    assert uploads(place) == []
+    assert restore(database, ledger, entry.id).restored == 69
 
 
 @pytest.mark.parametrize(
