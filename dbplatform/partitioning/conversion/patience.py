@@ -8,23 +8,19 @@ gives way, never a client.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import psycopg
-
 from dbplatform import progress
-from dbplatform.errors import LockNotAcquired
 from dbplatform.partitioning.conversion.steps import Step
+from dbplatform.partitioning.patience import Pauses, tried
 from dbplatform.postgres.connection import AutocommitConnection
 
-TRIES = 60
 SOFT_LOCK_MS = 2000
 #: No statement behind a hard lock touches rows, so none takes long.
 HARD_STATEMENT_MS = 5000
-_MOST_PAUSE_S = 2.0
+_PAUSES = Pauses(tries=60, first_s=0.1, growth=1.5, most_s=2.0, spread=0.5)
 
 
 class Changed(Exception):
@@ -41,23 +37,22 @@ class Patience:
 
     def run(self, relations: str, work: Callable[[], None]) -> None:
         """Do the work in one transaction, tried again after a pause; raises ``LockNotAcquired`` in the end."""
-        pause = 0.1
-        for tried in range(1, TRIES + 1):
-            try:
-                with self.connection.transaction():
-                    self.soft()
-                    work()
-                return
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, Changed) as error:
-                if tried == TRIES:
-                    raise LockNotAcquired(
-                        lock=f"a lock on {relations}",
-                        waited_ms=TRIES * self.lock_timeout_ms,
-                        hint="Find in pg_stat_activity the transaction that holds it, then run the command again: "
-                        "it goes on where it was.",
-                    ) from error
-            self.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 1.5, _MOST_PAUSE_S)
+
+        def once() -> None:
+            with self.connection.transaction():
+                self.soft()
+                work()
+
+        tried(
+            once,
+            relations=relations,
+            waited_ms=self.lock_timeout_ms,
+            sleep=self.sleep,
+            pauses=_PAUSES,
+            again_on=(Changed,),
+            hint="Find in pg_stat_activity the transaction that holds it, then run the command again: it goes on where "
+            "it was.",
+        )
 
     def soft(self) -> None:
         """What is locked next stops nobody else's reading and writing."""
