@@ -4,17 +4,17 @@ A warning when less than half of what ``premake`` promises is left, an error whe
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import dagster as dg
 
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import PlatformError
 from dbplatform.operations import partitions
 from dbplatform.operations.partitions import Reach
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import step
+from dbplatform.orchestration.steps import Found, check_result, step
 from dbplatform.partitioning.policy import PartitionPolicy
 
 NAME = "runs_out"
@@ -48,29 +48,18 @@ def partition_checks(platform: Platform, declared: Declared) -> list[dg.AssetChe
         with step(context, f"{declared.name}/partition_checks"):
             for key, policy in by_key.items():
                 if key in selected:
-                    yield _result(key, policy, platform, declared)
+                    yield check_result(key, NAME, partial(_found, platform, declared, policy))
 
     return [checks]
 
 
-def _result(key: dg.AssetKey, policy: PartitionPolicy, platform: Platform, declared: Declared) -> dg.AssetCheckResult:
-    try:
-        reach = partitions.reach(platform, declared, policy)
-    except PlatformError as error:
-        return dg.AssetCheckResult(
-            asset_key=key,
-            check_name=NAME,
-            passed=False,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=f"Could not run: {error}",
-        )
-    return dg.AssetCheckResult(
-        asset_key=key,
-        check_name=NAME,
+def _found(platform: Platform, declared: Declared, policy: PartitionPolicy) -> Found:
+    reach = partitions.reach(platform, declared, policy)
+    return Found(
         passed=reach.verdict == "enough",
+        words=reach.words,
+        evidence=_measured(reach),
         severity=dg.AssetCheckSeverity.ERROR if reach.verdict == "over" else dg.AssetCheckSeverity.WARN,
-        description=reach.words,
-        metadata=_measured(reach),
     )
 
 

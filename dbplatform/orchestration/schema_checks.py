@@ -3,21 +3,18 @@
 All run in one step. A check that could not run has not passed: it says so, and why.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import dagster as dg
 
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import PlatformError
 from dbplatform.operations import schema_care, schema_drift, schema_lint
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import step, table_metadata
+from dbplatform.orchestration.steps import Found, check_result, step, table_metadata
 
-#: What a check found: whether it passed, in one sentence, and the evidence.
-Found = tuple[bool, str, Mapping[str, Any]]
 Check = Callable[[Platform, Declared, str], Found]
 
 
@@ -41,23 +38,9 @@ def schema_checks(platform: Platform, declared: Declared) -> list[dg.AssetChecks
         with step(context, f"{declared.name}/schema_checks"):
             for name, (_, check) in _CHECKS.items():
                 if name in selected:
-                    yield _result(key, name, check, platform, declared, context.run.run_id)
+                    yield check_result(key, name, partial(check, platform, declared, context.run.run_id))
 
     return [checks]
-
-
-def _result(
-    key: dg.AssetKey, name: str, check: Check, platform: Platform, declared: Declared, run_id: str
-) -> dg.AssetCheckResult:
-    severity = dg.AssetCheckSeverity.WARN
-    try:
-        passed, words, evidence = check(platform, declared, run_id)
-    except PlatformError as error:
-        severity = dg.AssetCheckSeverity.ERROR
-        passed, words, evidence = False, f"Could not run: {error}", {}
-    return dg.AssetCheckResult(
-        asset_key=key, check_name=name, passed=passed, severity=severity, description=words, metadata=evidence
-    )
 
 
 def _undo(platform: Platform, declared: Declared, run_id: str) -> Found:
@@ -66,10 +49,10 @@ def _undo(platform: Platform, declared: Declared, run_id: str) -> Found:
     way = f"Up, down and up again gives {'the same schema' if trial.result['passed'] else 'another schema'}"
     words = f"{way}: {len(versions)} versions, {len(without)} of them without an undo file."
     rows = [{**version, "error": version["error"] or ""} for version in versions]
-    return (
-        trial.result["passed"],
-        words,
-        {
+    return Found(
+        passed=trial.result["passed"],
+        words=words,
+        evidence={
             "tried at": dg.MetadataValue.timestamp(trial.tried_at),
             **table_metadata("versions", rows, ("version", "script", "status", "error")),
         },
@@ -80,10 +63,13 @@ def _lint(platform: Platform, declared: Declared, run_id: str) -> Found:
     report = schema_lint.lint(platform, declared, every=True)
     words = f"{len(report.open)} open findings in {report.files} files, {len(report.accepted)} accepted."
     rows = [finding.as_json() for finding in report.open]
-    return (
-        not report.open,
-        words,
-        {"accepted": len(report.accepted), **table_metadata("findings", rows, ("file", "line", "rule", "message"))},
+    return Found(
+        passed=not report.open,
+        words=words,
+        evidence={
+            "accepted": len(report.accepted),
+            **table_metadata("findings", rows, ("file", "line", "rule", "message")),
+        },
     )
 
 
@@ -95,10 +81,10 @@ def _drift(platform: Platform, declared: Declared, run_id: str) -> Found:
         f"Differences between the schema and what its migrations make: {len(found) or 'none'}, at version {version}."
     )
     pending = {left_out["script"]: left_out["objects"] for left_out in document["left_out"]}
-    return (
-        not found,
-        words,
-        {
+    return Found(
+        passed=not found,
+        words=words,
+        evidence={
             **({"not compared, because pending": dg.MetadataValue.json(pending)} if pending else {}),
             **table_metadata("differences", found, ("kind", "object", "sentence", "fix_sql")),
         },

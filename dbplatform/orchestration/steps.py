@@ -1,9 +1,9 @@
 """What every step shares: a user's mistake becomes a failure of one sentence, progress goes to the step's log."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -75,6 +75,32 @@ def failed_step(events: Iterable[dg.DagsterEvent]) -> FailedStep | None:
                 exit_code=int(code.value) if code is not None else 3,
             )
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a check found: whether it passed, in one sentence, and the evidence."""
+
+    passed: bool
+    words: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
+
+
+def check_result(key: dg.AssetKey, name: str, ask: Callable[[], Found]) -> dg.AssetCheckResult:
+    """The check as Dagster shows it. One that could not run has not passed: it is an error that says why."""
+    try:
+        found = ask()
+    except PlatformError as error:
+        found = Found(passed=False, words=f"Could not run: {error}", severity=dg.AssetCheckSeverity.ERROR)
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=name,
+        passed=found.passed,
+        severity=found.severity,
+        description=found.words,
+        metadata=found.evidence,
+    )
 
 
 def table_metadata(
