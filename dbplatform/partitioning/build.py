@@ -1,6 +1,10 @@
 """Builds a table that is to become a partition: columns, constraints, owner, grants and settings as the parent has.
 
 Indexes, foreign keys and row triggers are made by ATTACH PARTITION, so that they are known as parts of the parent's.
+
+Row-level security is switched on as the parent has it, without the parent's policies: who reads through the parent is
+judged by those alone (manual: "5.9 Row Security Policies"), and who names the partition then sees no row. A copy of a
+policy would let rows through that the parent has ceased to.
 """
 
 from __future__ import annotations

@@ -283,6 +283,35 @@ def test_a_name_that_something_else_has_is_refused(connection: AutocommitConnect
     assert bounds(connection) == {}
 
 
+def test_row_security_holds_through_the_table_and_nobody_gets_around_it_by_a_partition(
+    connection: AutocommitConnection,
+) -> None:
+    role = f"tenant_{connection.info.dbname}"
+    connection.execute(
+        f"create role {role}; {FLIGHTS}; alter table flights enable row level security;"
+        f"create policy own on flights using (id = 1); grant select, insert on flights to {role}"
+    )
+    try:
+        apply(connection, premake=1)
+        connection.execute("insert into flights values (1, '2026-03-03'), (2, '2026-03-04')")
+        connection.execute(f"set role {role}")
+        assert connection.execute("select id from flights").fetchall() == [(1,)]
+        assert connection.execute("select id from flights_p2026_03").fetchall() == []
+        for statement in (
+            "insert into flights values (3, '2026-03-03')",
+            "insert into flights_p2026_03 values (1, '2026-03-03')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+                connection.execute(statement)
+        # Another policy on the table holds for every partition at once.
+        connection.execute("reset role; drop policy own on flights; create policy own on flights using (id = 2)")
+        connection.execute(f"set role {role}")
+        assert connection.execute("select id from flights").fetchall() == [(2,)]
+        assert connection.execute("select id from flights_p2026_03").fetchall() == []
+    finally:
+        connection.execute(f"reset role; drop owned by {role}; drop role {role}")
+
+
 def test_indexes_constraints_grants_owner_and_row_security_follow_the_parent(
     connection: AutocommitConnection,
 ) -> None:
