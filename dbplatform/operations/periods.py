@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from psycopg import sql
@@ -20,7 +20,7 @@ from dbplatform.operations import archives
 from dbplatform.operations.partitions import placed
 from dbplatform.operations.platform import Platform
 from dbplatform.partitioning.apply import apply_partitions
-from dbplatform.partitioning.bounds import Bounds, Point, cell, check_interval, point_text
+from dbplatform.partitioning.bounds import Bounds, covering_key, key_of
 from dbplatform.partitioning.due import condition_of, read_due
 from dbplatform.partitioning.existing import ExistingPartitions, read_existing
 from dbplatform.partitioning.held import zone_of
@@ -80,27 +80,13 @@ class Period:
         }
 
 
-def key_format(policy: PartitionPolicy) -> str | None:
-    """How a time becomes a key, by ``strftime``; None for numbers."""
-    step = check_interval(policy.interval)
-    if isinstance(step, int):
-        return None
-    if step.months:
-        return "%Y" if step.months % 12 == 0 else "%Y-%m"
-    if step.days:
-        return "%Y-%m-%d"
-    return "%Y-%m-%d-%H:%M" if step.microseconds % 60_000_000 == 0 else "%Y-%m-%d-%H:%M:%S.%f"
-
-
 def known_keys(platform: Platform, declared: Declared, policy: PartitionPolicy) -> list[str]:
     """The keys of the periods that the table's partitions begin, in their order; only reads."""
     with connect(platform.target(declared), work="periods") as connection, placed(declared, connection, policy.table):
         existing = read_existing(connection, policy)
     zone = zone_of(policy, existing.column_type)
-    begins = [
-        cell(policy.interval, one.bounds.lower, zone).lower for one in existing.partitions if one.bounds.has_lower
-    ]
-    return list(dict.fromkeys(_key(policy, lower, zone) for lower in begins))
+    begins = (one.bounds.lower for one in existing.partitions if one.bounds.has_lower)
+    return list(dict.fromkeys(key_of(policy.interval, lower, zone) for lower in begins))
 
 
 def look(platform: Platform, declared: Declared, policy: PartitionPolicy, key: str) -> Period:
@@ -215,39 +201,18 @@ def _bytes(connection: AnyConnection, relations: Sequence[Relation]) -> int:
 
 def _bounds(connection: AnyConnection, policy: PartitionPolicy, key: str) -> Bounds:
     """The cell of the grid that the key names. Raises ``UnknownPeriod``."""
-    zone = zone_of(policy, read_existing(connection, policy).column_type)
+    step, zone = policy.interval, zone_of(policy, read_existing(connection, policy).column_type)
     try:
-        point = _point(policy, key, zone)
+        bounds = covering_key(step, key, zone)
     except ValueError:
-        point = None
-    bounds = cell(policy.interval, point, zone) if point is not None else None
-    if bounds is None or _key(policy, bounds.lower, zone) != key:
-        near = f"The period that holds it is {_key(policy, bounds.lower, zone)}." if bounds is not None else None
-        example = (
-            "1000000" if key_format(policy) is None else datetime(2026, 3, 1, tzinfo=UTC).strftime(_format(policy))
-        )
-        raise UnknownPeriod(
-            key=key, table=str(policy.table), interval=policy.interval, hint=near or f"Write it as in {example}."
-        )
-    return bounds
-
-
-def _point(policy: PartitionPolicy, key: str, zone: tzinfo) -> Point:
-    if key_format(policy) is None:
-        return int(key)
-    return datetime.strptime(key, _format(policy)).replace(tzinfo=zone).astimezone(UTC)
-
-
-def _key(policy: PartitionPolicy, lower: Point, zone: tzinfo) -> str:
-    if key_format(policy) is None:
-        return point_text(lower)
-    return str(lower.astimezone(zone).strftime(_format(policy)))
-
-
-def _format(policy: PartitionPolicy) -> str:
-    form = key_format(policy)
-    assert form is not None
-    return form
+        example = key_of(step, 1_000_000 if isinstance(step, int) else datetime(2026, 3, 1, tzinfo=UTC), zone)
+        hint = f"Write it as in {example}."
+    else:
+        begins = key_of(step, bounds.lower, zone)
+        if begins == key:
+            return bounds
+        hint = f"The period that holds it is {begins}."
+    raise UnknownPeriod(key=key, table=str(policy.table), interval=step, hint=hint)
 
 
 def _overlap(one: Bounds, other: Bounds) -> bool:

@@ -21,7 +21,7 @@ from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step, table_metadata
-from dbplatform.partitioning.bounds import cell, check_interval
+from dbplatform.partitioning.bounds import cell, check_interval, key_format
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.words import Interval
 
@@ -38,7 +38,7 @@ def period_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDefin
 
 def partitions_of(database: str, policy: PartitionPolicy, *, now: datetime) -> dg.PartitionsDefinition[Any]:
     """The periods that can be chosen; time windows reach from the declared start to the one that covers ``now``."""
-    form, cron = periods.key_format(policy), _cron(policy)
+    form, cron = key_format(policy.interval), _cron(policy)
     if form is None or cron is None or policy.start == "auto":
         return dg.DynamicPartitionsDefinition(name=keys.periods_name(database, policy.table))
     assert not isinstance(policy.start, int)

@@ -176,6 +176,41 @@ def suffix(step: Step, lower: Point, zone: tzinfo = UTC) -> str:
     return text
 
 
+def key_format(step: Step) -> str | None:
+    """How the lower bound of a cell becomes the key of its period, by ``strftime``; None for numbers."""
+    step = check_interval(step)
+    if isinstance(step, int):
+        return None
+    if step.months:
+        return "%Y-%m" if step.months % 12 else "%Y"
+    if step.days:
+        return "%Y-%m-%d"
+    return "%Y-%m-%d-%H:%M:%S.%f" if step.microseconds % 60_000_000 else "%Y-%m-%d-%H:%M"
+
+
+def key_of(step: Step, point: Point, zone: tzinfo = UTC) -> str:
+    """The key of the cell that covers ``point``: ``2026-03``, ``2026-03-15``, ``1000000``."""
+    lower, form = cell(step, point, zone).lower, key_format(step)
+    if form is None:
+        return str(lower)
+    wall = _wall(lower, UTC if _is_part_of_a_day(step) else zone)
+    return f"{wall.year:04d}{wall.strftime(form.removeprefix('%Y'))}"
+
+
+def covering_key(step: Step, key: str, zone: tzinfo = UTC) -> Bounds:
+    """The cell that covers what a key says; raises ValueError for a text that says no point."""
+    form = key_format(step)
+    if form is None:
+        return cell(step, int(key))
+    wall = datetime.strptime(key, form)  # noqa: DTZ007
+    return cell(step, _utc(wall, UTC if _is_part_of_a_day(step) else zone), zone)
+
+
+def _is_part_of_a_day(step: Step) -> bool:
+    """Whether cells are counted in UTC, whatever the zone: an hour of a clock may come twice, or not at all."""
+    return isinstance(step, Interval) and check_interval(step).microseconds > 0
+
+
 _WALL_FIRST, _WALL_LAST = FIRST.replace(tzinfo=None), LAST.replace(tzinfo=None)
 
 

@@ -20,7 +20,9 @@ from dbplatform.partitioning.bounds import (
     cell,
     check_interval,
     covered_until,
+    covering_key,
     following,
+    key_of,
     pieces,
     suffix,
 )
@@ -138,6 +140,25 @@ def test_pieces_and_existing_ranges_cover_the_span_once(
         assert before.upper <= after.lower
     assert covered_until(span.lower, together) >= span.upper
     assert all(span.lower <= one.lower < one.upper <= span.upper for one in made)
+
+
+@given(st.one_of(INTERVALS, CALENDAR), MOMENTS, ZONES)
+def test_a_key_names_one_cell(interval: Interval, moment: datetime, zone: ZoneInfo) -> None:
+    try:
+        check_interval(interval)
+    except ValueError:
+        return
+    bounds = cell(interval, moment, zone)
+    key = key_of(interval, moment, zone)
+    found = covering_key(interval, key, zone)
+    if bounds.has_lower:
+        assert found == bounds
+    assert key_of(interval, found.lower, zone) == key
+
+
+@given(st.integers(1, 10**12), st.integers(LOWEST, HIGHEST - 1))
+def test_a_key_of_numbers_names_one_cell(step: int, number: int) -> None:
+    assert covering_key(step, key_of(step, number)) == cell(step, number)
 
 
 def test_months_quarters_and_years_start_where_the_calendar_says() -> None:
