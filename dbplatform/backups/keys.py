@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dbplatform.backups.errors import KeyUnreadable
+from dbplatform.backups.errors import KeyUnreadable, OutputExists
 
 IDENTITY = "DBPLATFORM_AGE_IDENTITY"
 IDENTITY_FILE = "DBPLATFORM_AGE_IDENTITY_FILE"
@@ -58,6 +59,26 @@ def recipients(words: Sequence[str]) -> list[Any]:
                 f"{word!r} is no age recipient; write the line age1... that age-keygen -y prints"
             ) from None
     return found
+
+
+def new_key(file: Path) -> str:
+    """Write a new key into a new file that only this user may read, as age-keygen does; its recipient.
+
+    Raises ``OutputExists``.
+    """
+    import pyrage
+
+    identity = pyrage.x25519.Identity.generate()
+    recipient = str(identity.to_public())
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise OutputExists(file=file, hint="Name a new one.") from None
+    with os.fdopen(descriptor, "w") as out:
+        out.write(
+            f"# created: {datetime.now(UTC).isoformat(timespec='seconds')}\n# public key: {recipient}\n{identity}\n"
+        )
+    return recipient
 
 
 def _parsed(text: str, source: str) -> Keys:

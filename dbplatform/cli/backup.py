@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dbplatform.backups.keys import new_key
 from dbplatform.backups.prune import PrunePlan
 from dbplatform.cli.common import (
     SubVerbs,
@@ -133,6 +134,15 @@ def roles(context: click.Context, database: str, backup_id: str | None, file: Pa
     """Write the server's roles, as they were, into a file of SQL; passwords only out of an encrypted backup."""
     backup = backups.write_roles(*opened(context, database), backup_id, file)
     say(f"the roles of backup {backup.id} are in {file}; run by psql what another server needs of it")
+
+
+@command.command()
+@click.option("--to", "file", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A new file.")
+def key(file: Path) -> None:
+    """Make a pair of keys: the secret one into a file, the public one for encrypt_to is shown."""
+    recipient = new_key(file)
+    note(f"The secret key is in {file}: keep it, and a copy elsewhere, away from the hosts that back up.")
+    say(recipient)
 
 
 @command.command()
