@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -215,6 +216,26 @@ def test_what_cannot_be_judged_is_refused(shop: Installation) -> None:
         refused = shop.command("run", "shop", "--fail-on", "error", *arguments)
         assert refused.returncode == 2
         assert "writes no report" in refused.stderr
+
+
+def test_a_period_is_chosen_by_its_key(shop: Installation) -> None:
+    month = f"{datetime.now(UTC):%Y-%m}"
+    chosen = shop.here("run", "shop", "--job", "shop_periods_sale", "--partition", month)
+    assert (chosen["status"], chosen["steps"]["shop/periods/sale"]["state"]) == ("succeeded", "attached")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--job", "shop_periods_sale"], "it works on one period at a time"),
+        (["--job", "shop_periods_sale", "--partition", "1999-01"], "it has no such period"),
+        (["--partition", "2026-03"], "it has no periods"),
+    ],
+)
+def test_a_period_that_cannot_be_meant_is_refused(shop: Installation, arguments: list[str], says: str) -> None:
+    error = shop.here("run", "shop", *arguments, exit_code=2)["error"]
+    assert (error["kind"], says in error["message"]) == ("no_such_partition", True)
+    assert "--partition" in error["hint"]
 
 
 def test_runs_are_listed_cancelled_and_freed(shop: Installation, started: Callable[..., subprocess.Popen[str]]) -> None:
