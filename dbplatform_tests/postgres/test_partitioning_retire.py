@@ -17,7 +17,7 @@ import pytest
 from dbplatform.errors import LockNotAcquired
 from dbplatform.partitioning.apply import PartitionReport, apply_partitions
 from dbplatform.partitioning.bounds import Bounds
-from dbplatform.partitioning.fates import Expected, NoArchives, RetirementReport
+from dbplatform.partitioning.fates import Expected, Kept, NoArchives, RetirementReport, exact_rows
 from dbplatform.partitioning.plan import plan_partitions
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.partitioning.retire import apply_retirement, plan_retirement
@@ -194,6 +194,55 @@ def test_what_was_refused_and_is_then_detached_by_hand_belongs_to_whoever_did(sa
     sale.execute("drop table refund; alter table sale detach partition sale_p2025_11")
     assert fates(retire(sale, retain=LOSS)) == {}
     assert one(sale, "select count(*) from sale_p2025_11") == 1
+
+
+class Comparing(NoArchives):
+    """The answers where an archive holds every row; counts how often rows were compared."""
+
+    compared = 0
+
+    def release(
+        self, connection: AutocommitConnection, policy: PartitionPolicy, partition: Relation, bounds: Bounds
+    ) -> Kept:
+        self.compared += 1
+        rows = exact_rows(connection, partition)
+        return Kept(rows=rows, kept=rows)
+
+
+def test_a_busy_table_that_a_partition_refers_to_is_waited_for_and_rows_are_compared_once(
+    database: Target, sale: AutocommitConnection
+) -> None:
+    sale.execute("create table item (id int primary key); insert into item values (1), (2), (3)")
+    sale.execute("alter table sale add foreign key (id) references item")
+    answers, waited = Comparing(), []
+    with psycopg.connect(database.url) as reader:
+        reader.execute("select count(*) from item")
+
+        def give_way(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                reader.rollback()
+
+        report = apply_retirement(sale, [policy()], answers, now=NOW, lock_timeout_ms=10, sleep=give_way)
+    assert fates(report) == {"sale_p2025_11": "dropped", "sale_p2025_12": "dropped"}
+    assert report.tables[0].partitions[0].reason == "its 1 rows are archived"
+    assert (len(waited), answers.compared) == (3, 2), "once for each partition"
+
+
+def test_a_table_that_is_never_free_stops_the_drop_and_the_next_run_goes_on(
+    database: Target, sale: AutocommitConnection
+) -> None:
+    sale.execute("create table item (id int primary key); insert into item values (1), (2), (3)")
+    sale.execute("alter table sale add foreign key (id) references item")
+    with psycopg.connect(database.url) as reader:
+        reader.execute("select count(*) from item")
+        with pytest.raises(LockNotAcquired, match="sale_p2025_11 refers to"):
+            apply_retirement(sale, [policy()], Comparing(), now=NOW, lock_timeout_ms=10, sleep=lambda _: None)
+    assert one(sale, "select count(*) from sale_p2025_11") == 1
+    assert fates(apply_retirement(sale, [policy()], Comparing(), now=NOW)) == {
+        "sale_p2025_12": "dropped",
+        "sale_p2025_11": "dropped",
+    }
 
 
 def test_a_view_on_a_partition_keeps_it_from_being_dropped(sale: AutocommitConnection) -> None:
