@@ -168,11 +168,12 @@ def test_a_folder_in_place_of_the_file_is_refused(project: Project) -> None:
     assert "cannot be read" in one.error.message
 
 
-def test_a_database_named_as_a_job_of_another_is_refused(project: Project) -> None:
+@pytest.mark.parametrize("name", ["shop_quality", "shop_periods_sale"])
+def test_a_database_named_as_a_job_of_another_is_refused(project: Project, name: str) -> None:
     declare(project, GOOD)
-    declare(project, GOOD.replace("name: shop", "name: shop_quality"), "shop_quality")
+    declare(project, GOOD.replace("name: shop", f"name: {name}"), name)
     [one] = load_project(project).broken
-    assert (one.folder, one.error.line) == ("shop_quality", 3)
+    assert (one.folder, one.error.line) == (name, 3)
     assert "job of the database 'shop'" in one.error.message
 
 
