@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from dbplatform import progress
 from dbplatform.backups.contents import everything, read_content, ready_to_read
-from dbplatform.backups.manifest import Manifest
+from dbplatform.backups.manifest import Manifest, TableContent
 from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.identifiers import Relation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +56,13 @@ class TableProof:
         }
 
 
-def compare(target: Target, manifest: Manifest, *, task: str) -> tuple[TableProof, ...]:
+def compare(target: Target, manifest: Manifest, *, jobs: int = 1, task: str) -> tuple[TableProof, ...]:
     """Read every table of ``target`` and set it beside the manifest, in the order of the names.
 
-    Tables that are on one side only are there too, as mismatches. Takes ACCESS SHARE on one table at a time.
+    ``jobs`` tables at a time, the largest first. Tables that are on one side only are there too, as mismatches. Takes
+    ACCESS SHARE on each table while it is read.
     """
-    with connect(target, work="compares with a backup") as connection:
-        ready_to_read(connection)
-        relations = everything(connection)
-        found = {}
-        for done, relation in enumerate(relations):
-            progress.report(task, done=done, total=len(relations), unit="tables")
-            content = read_content(connection, relation)
-            found[content.table] = content
-        progress.report(task, done=len(relations), total=len(relations), unit="tables")
+    found = _read(target, manifest, jobs, task)
     expected = {content.table: content for content in manifest.tables}
     return tuple(
         TableProof(
@@ -76,3 +74,37 @@ def compare(target: Target, manifest: Manifest, *, task: str) -> tuple[TableProo
         )
         for name in sorted(found.keys() | expected.keys())
     )
+
+
+def _read(target: Target, manifest: Manifest, jobs: int, task: str) -> dict[str, TableContent]:
+    """What every table holds now."""
+    rows = {content.table: content.rows for content in manifest.tables}
+    with connect(target, work="compares with a backup") as connection:
+        relations = sorted(everything(connection), key=lambda relation: -rows.get(str(relation), 0))
+    waiting: SimpleQueue[Relation] = SimpleQueue()
+    for relation in relations:
+        waiting.put(relation)
+    found: dict[str, TableContent] = {}
+
+    def work() -> None:
+        try:
+            with connect(target, work="compares with a backup") as connection:
+                ready_to_read(connection)
+                while True:
+                    content = read_content(connection, waiting.get_nowait())
+                    found[content.table] = content
+                    progress.report(task, done=len(found), total=len(relations), unit="tables")
+        except Empty:
+            return
+        except BaseException:
+            # The others come to an end soon.
+            while not waiting.empty():
+                with suppress(Empty):
+                    waiting.get_nowait()
+            raise
+
+    progress.report(task, done=0, total=len(relations), unit="tables")
+    with ThreadPoolExecutor(jobs, thread_name_prefix="backup-compare") as pool:
+        for future in [pool.submit(contextvars.copy_context().run, work) for _ in range(jobs)]:
+            future.result()
+    return found

@@ -158,7 +158,7 @@ def _carry_out(
                     dump = folder / DUMP
                     load(backup, manifest, dump, scratch, programs=programs, jobs=jobs, roles=False, task=task)
                     _step(backup, "loaded")
-                    tables = compare(scratch.target, manifest, task=f"compare {backup.database}")
+                    tables = compare(scratch.target, manifest, jobs=jobs, task=f"compare {backup.database}")
                     rto_seconds = time.monotonic() - started
                     _step(backup, "compared")
                 _step(backup, "dropped")

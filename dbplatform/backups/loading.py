@@ -84,7 +84,7 @@ def load(
     roles: bool,
     policies: bool = False,
     options: Sequence[str] = (),
-    keep: Callable[[str], bool] = lambda entry: True,
+    keep: Callable[[str], bool] | None = None,
     task: str,
 ) -> None:
     """Run pg_restore of the folder ``dump`` into the empty database, without subscriptions.
@@ -144,16 +144,19 @@ def listed(
     *,
     policies: bool,
     user_mappings: bool,
-    keep: Callable[[str], bool] = lambda entry: True,
+    keep: Callable[[str], bool] | None = None,
 ) -> Iterator[list[str | Path]]:
     """The pg_restore command with a list of what to restore: without some kinds, and what ``keep`` says of the rest."""
     left_out = [pattern for pattern, kept in ((_POLICY, policies), (_USER_MAPPING, user_mappings)) if not kept]
+    if not left_out and keep is None:
+        yield command
+        return
     answer = subprocess.run([command[0], "--list", dump], capture_output=True, env=own_environment(), check=False)
     if answer.returncode != 0:
         raise ProgramFailed(" ".join(answer.stderr.decode(errors="replace").split()))
     lines = answer.stdout.decode(errors="surrogateescape").splitlines(keepends=True)
     with tempfile.NamedTemporaryFile(suffix=".list") as wanted:
         entries = [line for line in lines if not any(pattern.match(line) for pattern in left_out)]
-        kept = "".join(line for line in entries if line.startswith(";") or keep(line))
+        kept = "".join(line for line in entries if line.startswith(";") or keep is None or keep(line))
         Path(wanted.name).write_text(kept, errors="surrogateescape")
         yield [*command, f"--use-list={wanted.name}"]

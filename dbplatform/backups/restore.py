@@ -135,7 +135,7 @@ def restore_backup(
             dump = folder / DUMP
             load(backup, manifest, dump, scratch, programs=programs, jobs=jobs, roles=owners, task=f"restore {name}")
             _step(name, "loaded")
-            tables = compare(scratch.target, manifest, task=f"compare {name}")
+            tables = compare(scratch.target, manifest, jobs=jobs, task=f"compare {name}")
             if differences := [table.difference for table in tables if table.difference]:
                 raise RestoreFailed(
                     id=backup.id, name=name, reason="; ".join(differences), hint="Restore another backup."

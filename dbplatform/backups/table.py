@@ -214,7 +214,7 @@ def _fill(
     if not manifest.scope.whole:
         clone_schema(live, scratch, programs=programs, policies=True)
 
-    def part(section: str, keep: Callable[[str], bool]) -> None:
+    def part(section: str, keep: Callable[[str], bool] | None) -> None:
         load(
             backup,
             manifest,
@@ -234,7 +234,7 @@ def _fill(
                 name = Relation.parse(chosen).identifier
                 connection.execute(sql.SQL("drop table if exists {} cascade").format(name))
     if manifest.scope.what != "data":
-        part("pre-data", lambda entry: True)
+        part("pre-data", None)
     with connect(scratch.target, work="restores a table") as connection:
         tree = with_partitions(connection, table)
         if manifest.scope.what == "data":
