@@ -15,10 +15,12 @@ from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality import record
 from dbplatform.quality.engine import check_table as check_and_record
 from dbplatform.quality.engine import run_table
+from dbplatform.quality.examination import explained
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import TableResult
+from dbplatform.quality.ways import TableWays
 
-__all__ = ["Column", "check_table", "columns_of", "finish_run", "policies", "row_count_of"]
+__all__ = ["Column", "check_table", "columns_of", "explain", "finish_run", "policies", "row_count_of"]
 
 
 class UnknownTable(UsageError):
@@ -74,6 +76,14 @@ def check_table(
             with connect(target, work="check") as connection:
                 return run_table(connection, policy, only=only)
         return check_and_record(target, platform.ledger, declared.name, run_id, policy, only=only)
+
+
+def explain(
+    platform: Platform, declared: Declared, policy: TablePolicy, *, only: Collection[str] | None = None
+) -> TableWays:
+    """How each check of a table would be answered now; reads the catalog only."""
+    with connect(platform.target(declared), work="check --explain") as connection:
+        return explained(connection, policy, only=only)
 
 
 def finish_run(platform: Platform, run_id: str) -> str:

@@ -1,8 +1,10 @@
 """Runs the checks of one table in one snapshot.
 
-All aggregates of all checks are computed by one scan; uniqueness, references and queries are asked one by one. A check
-that PostgreSQL cannot plan or run has errored, with PostgreSQL's message, and does not touch the others: each is
-planned by itself first, and when the shared scan fails on the data, each is run by itself.
+What the catalog proves is not read. Of a large table the columns that the checks need are streamed once and judged by
+the client, where that costs less; else all aggregates of all checks are computed by one scan, and uniqueness and
+references are asked one by one, as queries always are. A check that PostgreSQL cannot plan or run has errored, with
+PostgreSQL's message, and does not touch the others: each is planned by itself first, when the stream fails the scan is
+asked, and when the scan fails on the data, each check is run by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -27,8 +29,11 @@ from dbplatform.quality.checks.conditions import Count, Part
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.proof import proofs
 from dbplatform.quality.results import CheckResult, TableResult
-from dbplatform.quality.streaming.plan import NOTHING, Answers, Streaming, answers, planned, streamed
-from dbplatform.quality.streaming.sessions import StreamRefused
+from dbplatform.quality.streaming.cost import table_of
+from dbplatform.quality.ways import TableWays, Way, way
+
+if TYPE_CHECKING:
+    from dbplatform.quality.streaming.plan import Answers, Streaming
 
 CHECKS_PER_SCAN = 400  # PostgreSQL returns at most 1,664 columns; a check has at most 4.
 
@@ -84,6 +89,20 @@ def examined(
         yield Examination(connection=moment, relation=policy.table, checks=checks, result=result)
 
 
+def explained(
+    connection: AutocommitConnection,
+    policy: TablePolicy,
+    *,
+    only: Collection[str] | None = None,
+    stream: bool | None = None,
+) -> TableWays:
+    """How each check of a table would be answered now, and why; reads the catalog only. Errors as ``examined``."""
+    checks = _chosen(policy, only)
+    with snapshot(connection) as moment:
+        require_table(moment, policy.table)
+        return _Run(moment, policy.table, checks, stream).ways()
+
+
 def attempt(connection: SnapshotConnection, relation: Relation, work: Callable[[], _T]) -> _T | Refused:
     """The work's answer, or why PostgreSQL refused it; the transaction goes on either way."""
     try:
@@ -122,19 +141,40 @@ class _Run:
         """Run everything."""
         started = time.monotonic()
         self._tell()
-        ready = [check for check in self.checks if self._can_be_planned(check)]
-        self.proofs = proofs(self.connection, self.relation, ready)
-        stream = self._streamed(ready)
-        fused = {**stream.parts, **self._fused([check for check in ready if check.name not in stream.parts])}
+        ready = self._ready()
+        streamed = self._streamed(ready)
+        values: dict[str, Sequence[Any]] = dict(streamed.parts) if streamed else {}
+        values |= self._fused([check for check in ready if check.name not in values])
         for check in ready:
-            if check.name in fused:
-                self._judge(check, fused[check.name], stream.own.get(check.name))
+            if check.name in values:
+                self._judge(check, values[check.name], streamed.own.get(check.name) if streamed else None)
         return TableResult(
             table=str(self.relation),
             row_count=self.row_count,
             checks=tuple(self._result(check) for check in self.checks),
             seconds=time.monotonic() - started,
         )
+
+    def ways(self) -> TableWays:
+        """How each check would be answered; runs none."""
+        ready = self._ready()
+        plan = self._stream_plan(ready)
+        return TableWays(
+            table=str(self.relation),
+            stream=plan if isinstance(plan, str) else None,
+            checks=tuple(
+                Way(check=check.name, how="error", why=self.outcomes[check.name].message)
+                if check.name in self.outcomes
+                else way(check, proof=self.proofs.get(check.name), plan=plan)
+                for check in self.checks
+            ),
+        )
+
+    def _ready(self) -> list[Check]:
+        """The checks that can be planned; finds what the catalog proves of them."""
+        ready = [check for check in self.checks if self._can_be_planned(check)]
+        self.proofs = proofs(self.connection, self.relation, ready)
+        return ready
 
     def _can_be_planned(self, check: Check) -> bool:
         """Plan each statement by itself, by the protocol that takes one statement only."""
@@ -151,26 +191,46 @@ class _Run:
             self._errored(check, answer)
         return not isinstance(answer, Refused)
 
-    def _streamed(self, checks: list[Check]) -> Answers:
-        """What a stream of the table's columns answers, where that pays; nothing where it fails: then SQL is asked."""
-        if self.stream is False:
-            return NOTHING
-        plan = attempt(self.connection, self.relation, partial(self._stream_plan, checks))
-        if isinstance(plan, Refused) or plan.refused:
-            return NOTHING
+    def _streamed(self, checks: list[Check]) -> Answers | None:
+        """What a stream of the table's columns answers, where that pays; none where it fails: then SQL is asked."""
+        plan = self._stream_plan(checks)
+        if isinstance(plan, str):
+            return None
+        from dbplatform.quality.streaming.plan import answers, streamed
+        from dbplatform.quality.streaming.sessions import StreamRefused
+
         try:
             total = streamed(self.connection, plan, tell=self._tell)
         except StreamRefused:
-            return NOTHING
+            return None
         found = attempt(self.connection, self.relation, partial(answers, self.connection, plan, total))
         if isinstance(found, Refused):
-            return NOTHING
+            return None
         self.row_count = found.rows
         return found
 
-    def _stream_plan(self, checks: list[Check]) -> Streaming:
+    def _stream_plan(self, checks: list[Check]) -> Streaming | str:
+        """How the columns are streamed, or why they are not. What streams is imported only where it may pay."""
+        if self.stream is False:
+            return "it was not asked for"
+        table = attempt(self.connection, self.relation, partial(table_of, self.connection, self.relation))
+        if isinstance(table, Refused):
+            return table.reason
+        if table.refused:
+            return table.refused
+        if not self.stream and not table.may_pay(len(checks)):
+            return f"the table is small, about {table.rows:,} rows"
+        from dbplatform.quality.streaming.plan import planned
+
         parts = {check.name: self._parts(check) for check in checks}
-        return planned(self.connection, self.relation, checks, parts, self.proofs, always=self.stream is True)
+        plan = attempt(
+            self.connection,
+            self.relation,
+            partial(planned, self.connection, table, checks, parts, self.proofs, always=self.stream is True),
+        )
+        if isinstance(plan, Refused):
+            return plan.reason
+        return plan.refused or plan
 
     def _fused(self, checks: list[Check]) -> dict[str, Sequence[Any]]:
         """The answers to all aggregates, by one scan; where the data spoil it, by one scan for each check."""

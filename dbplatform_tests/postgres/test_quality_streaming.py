@@ -16,10 +16,11 @@ from psycopg import sql
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, Target, connect, snapshot
 from dbplatform.quality.checks import Check
 from dbplatform.quality.engine import run_table
-from dbplatform.quality.examination import examined
+from dbplatform.quality.examination import examined, explained
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.streaming import plan as streaming_plan
 from dbplatform.quality.streaming import sessions
+from dbplatform.quality.streaming.cost import table_of
 from dbplatform.quality.streaming.plan import Streaming, planned
 from dbplatform_tests.postgres.quality_support import emptied, kept_database
 
@@ -34,7 +35,8 @@ def connection(emptied: Target) -> Iterator[AutocommitConnection]:
 
 def plan_of(connection: SnapshotConnection, policy: TablePolicy) -> Streaming:
     checks: list[Check] = list(policy.checks)
-    return planned(connection, policy.table, checks, {c.name: c.parts for c in checks}, {}, always=True)
+    table = table_of(connection, policy.table)
+    return planned(connection, table, checks, {c.name: c.parts for c in checks}, {}, always=True)
 
 
 def outcome(check: Any) -> tuple[Any, ...]:
@@ -397,3 +399,56 @@ def test_failing_rows_are_read_in_the_moment_of_the_stream(connection: Autocommi
     with examined(connection, policy, stream=True) as examination:
         assert examination.result.checks[0].failed_rows == 10
         assert examination.connection.execute("select count(*) from t where a > 990").fetchone() == (10,)
+
+
+def test_the_way_of_each_check_is_told_with_its_reason(connection: AutocommitConnection) -> None:
+    connection.execute(
+        "create table p (id int); create table t (id int primary key, s text, w numeric, at timestamptz)"
+    )
+    checks: list[Any] = [
+        {"unique": "id"},
+        {"not_null": "s"},
+        {"unique": "s"},
+        {"matches": {"column": "s", "regex": r"\d"}},
+        {"mean": {"column": "w", "min": 0}},
+        {"unique": "w"},
+        {"relationship": {"column": "id", "to": "p.id"}},
+        {"sql": {"name": "query", "rows": "select 1"}},
+        {"not_null": "nope"},
+    ]
+    policy = TablePolicy(table="t", checks=checks)
+    streamed = explained(connection, policy, stream=True)
+    assert [(way.check, way.how) for way in streamed.checks] == [
+        ("unique_id", "proven"),
+        ("not_null_s", "streamed"),
+        ("unique_s", "streamed"),
+        ("matches_s", "streamed"),
+        ("mean_w", "fused"),
+        ("unique_w", "own query"),
+        ("relationship_id", "streamed"),
+        ("query", "own query"),
+        ("not_null_nope", "error"),
+    ]
+    why = {way.check: way.why for way in streamed.checks}
+    assert streamed.stream is None
+    assert "unique index t_pkey" in why["unique_id"]
+    assert "the server evaluates" in why["matches_s"]
+    assert "hashes" in why["unique_s"]
+    assert "exact avg" in why["mean_w"]
+    assert "column t.nope does not exist" in why["not_null_nope"]
+    as_it_chooses = explained(connection, policy)
+    assert as_it_chooses.stream == "the table is small, about 0 rows"
+    assert {way.how for way in as_it_chooses.checks} == {"proven", "fused", "own query", "error"}
+
+
+def test_a_large_table_is_streamed_where_that_costs_less(connection: AutocommitConnection) -> None:
+    """By the statistics: the same checks of few rows are fused, of many streamed; a single count never is."""
+    connection.execute("create table t (a bigint, s text)")
+    many = TablePolicy(
+        table="t", checks=[{"unique": "a"}, {"unique": "s"}, {"matches": {"column": "s", "regex": "^x"}}]
+    )
+    one = TablePolicy(table="t", checks=[{"row_count": {"min": 0}}])
+    for rows, streamed in ((1_000, False), (20_000_000, True)):
+        connection.execute("update pg_class set reltuples = %s where oid = 't'::regclass", (rows,))
+        assert (explained(connection, many).stream is None) is streamed
+        assert explained(connection, one).stream is not None

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
-from dbplatform.quality.checks.base import Check, one_row
+from dbplatform.quality.checks.base import Check, one_row, shortened
 from dbplatform.quality.checks.conditions import (
     NOW,
     Condition,
@@ -33,39 +33,18 @@ from dbplatform.quality.checks.conditions import (
     Where,
 )
 from dbplatform.quality.checks.keys import Relationship, Unique
-from dbplatform.quality.streaming import references
-from dbplatform.quality.streaming.batches import Batch, Field, Value
+from dbplatform.quality.streaming import cost, references
+from dbplatform.quality.streaming.batches import Batch, Field, Flag, Value
 from dbplatform.quality.streaming.columns import Column, columns
 from dbplatform.quality.streaming.compiled import Compiled, Compiler
+from dbplatform.quality.streaming.cost import Table
 from dbplatform.quality.streaming.references import Known
 from dbplatform.quality.streaming.sessions import Session, StreamRefused, read, sessions
 from dbplatform.quality.streaming.tally import Key, Reference, Sum, Tally, Total
 
 SESSIONS = 2
 _UNITS = 16
-
-# Nanoseconds for a row of the table of the benchmark (benchmarks/quality), and for the start of a stream.
-_START = 250_000_000
-_SCAN, _AGGREGATE, _REGEX, _UNIQUE, _LOOKUP = 100, 15, 700, 1_200, 150
-_STREAMED_ROW, _STREAMED_FIELD, _STREAMED_REGEX, _STREAMED_KEY = 330, 75, 120, 60
-_REMOTE_BYTE = 10  # a network of 100 MB/s
-
-_TABLE = """
-    with recursive family(oid) as (
-        select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = %(schema)s and c.relname = %(name)s
-        union select i.inhrelid from pg_inherits i join family on family.oid = i.inhparent
-    )
-    select bool_and(c.relkind in ('r', 'p') and (c.relam = 0 or m.amname = 'heap')),
-           coalesce(max(pg_relation_size(c.oid)) filter (where c.relkind = 'r'), 0)
-               / current_setting('block_size')::bigint,
-           sum(case when c.relkind <> 'r' then 0 when c.reltuples >= 0 then c.reltuples
-                    else pg_relation_size(c.oid) / 100 end)::bigint,
-           bool_or(row_security_active(c.oid)),
-           session_user = %(user)s,
-           coalesce(inet_server_addr() is null or inet_server_addr() = inet_client_addr(), false)
-    from family join pg_class c using (oid) left join pg_am m on m.oid = c.relam
-"""
+_LEAST_BLOCKS = 64
 
 _UNSTABLE = """
     select exists (select from pg_proc where provolatile <> 'i' and proname = any(%s))
@@ -96,6 +75,12 @@ class Streaming:
     left_out: dict[str, str] = field(default_factory=dict)
     """Checks that cannot take part, and why."""
 
+    def asked_of_server(self, check: str) -> list[str]:
+        """The conditions of a check that the server evaluates in the stream, but nulls, in words."""
+        conditions = {condition for part in self.parts[check] for condition in part.conditions}
+        flags = (c for c in conditions if not isinstance(c, IsNull) and isinstance(self.judges[c].field, Flag))
+        return sorted(shortened(c.sql(self.relation).as_string()) for c in flags)
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -111,7 +96,7 @@ NOTHING = Answers(0, {}, {})
 
 def planned(
     connection: SnapshotConnection,
-    relation: Relation,
+    table: Table,
     checks: Sequence[Check],
     parts: dict[str, tuple[Part, ...]],
     proofs: dict[str, str],
@@ -122,33 +107,18 @@ def planned(
 
     ``always``: whatever it costs.
     """
-    plan = Streaming(relation)
-    row = connection.execute(
-        _TABLE, {"schema": relation.schema, "name": relation.name, "user": connection.info.user}
-    ).fetchone()
-    if row is None or row[0] is None:
-        plan.refused = "the table is not there"
-        return plan
-    heap, plan.blocks, rows, secured, same_user, local = row
-    if not heap:
-        plan.refused = "a part of the table is foreign, or not a heap"
-    elif not same_user:
-        plan.refused = "the session speaks for another user than it was opened for"
-    elif not always and (rows or 0) * (_SCAN + _UNIQUE + 60 * len(checks)) < _START // 4:
-        plan.refused = f"the table is small (about {rows or 0:,} rows)"
-    if plan.refused:
-        return plan
-    if connection.info.server_version >= 140000 and not secured:  # else each range would read the whole table
-        plan.ranges = max(1, min(_UNITS, plan.blocks // 64)) if not always else max(1, min(_UNITS, plan.blocks))
-    plan.columns = columns(connection, relation)
+    plan = Streaming(table.relation, blocks=table.blocks)
+    if connection.info.server_version >= 140000 and not table.secured:  # else each range would read the whole table
+        plan.ranges = max(1, min(_UNITS, table.blocks // (1 if always else _LEAST_BLOCKS)))
+    plan.columns = columns(connection, table.relation)
     compiler = Compiler(connection, plan.columns)
     for check in checks:
         _add(plan, compiler, check, parts[check.name], proven=check.name in proofs)
     _lay_out(plan, compiler)
     if not plan.checks:
         plan.refused = "no check can take part"
-    elif not always and not _pays(plan, rows or 0, local):
-        plan.refused = f"it would not pay (about {rows or 0:,} rows)"
+    elif not always and not _pays(plan, table):
+        plan.refused = f"streaming about {table.rows:,} rows would cost more"
     return plan
 
 
@@ -248,18 +218,18 @@ def _lay_out(plan: Streaming, compiler: Compiler) -> None:
     plan.fields = {field_: index for index, field_ in enumerate(wanted)}
 
 
-def _pays(plan: Streaming, rows: int, local: bool) -> bool:
+def _pays(plan: Streaming, table: Table) -> bool:
     parts = {part for parts in plan.parts.values() for part in parts}
     regexes = len({c for part in parts for c in part.conditions if isinstance(c, NoMatch)})
-    scan = _SCAN + _AGGREGATE * len(parts) + _REGEX * regexes
-    scan += _UNIQUE * len(plan.keys) + (_SCAN + _LOOKUP) * len(plan.targets)
-    stream = _STREAMED_ROW + _STREAMED_FIELD * len(plan.fields)
-    stream += _STREAMED_REGEX * regexes + _STREAMED_KEY * len(plan.keys) + _AGGREGATE * len(parts) // 4
+    scan = cost.SCAN + cost.AGGREGATE * len(parts) + cost.REGEX * regexes
+    scan += cost.UNIQUE * len(plan.keys) + (cost.SCAN + cost.LOOKUP) * len(plan.targets)
+    stream = cost.STREAMED_ROW + cost.STREAMED_FIELD * len(plan.fields) + cost.STREAMED_AGGREGATE * len(parts)
+    stream += cost.STREAMED_REGEX * regexes + cost.STREAMED_KEY * len(plan.keys)
     stream = stream // min(SESSIONS, plan.ranges)
-    if not local:
+    if not table.local:
         width = sum(4 + (f.column.width if isinstance(f, Value) else 1) for f in plan.fields)
-        stream = max(stream, _REMOTE_BYTE * width)
-    return rows * (scan - stream) > _START
+        stream = max(stream, cost.REMOTE_BYTE * width)
+    return table.rows * (scan - stream) > cost.START
 
 
 def _queries(plan: Streaming) -> list[sql.Composable]:

@@ -1,0 +1,71 @@
+"""How each check of a table is answered, in words: what ``check --explain`` shows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dbplatform.quality.checks.base import Check
+from dbplatform.quality.checks.keys import Relationship, Unique
+
+if TYPE_CHECKING:
+    from dbplatform.quality.streaming.plan import Streaming
+
+How = Literal["proven", "streamed", "fused", "own query", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One check: the way to its answer, and the reason for it."""
+
+    check: str
+    how: How
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableWays:
+    """A table: why its columns are not streamed (none: they are), and the way of each check."""
+
+    table: str
+    stream: str | None
+    checks: tuple[Way, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The table, and a list of its checks."""
+        return asdict(self)
+
+
+def way(check: Check, *, proof: str | None, plan: Streaming | str) -> Way:
+    """The way of a check that can run; ``plan`` is the stream of its table, or why there is none."""
+    if proof is not None:
+        return Way(check=check.name, how="proven", why=f"by {proof}; only the rows considered are counted")
+    own = _own(check)
+    if isinstance(plan, str):
+        return Way(check=check.name, how="own query", why=own) if own else _fused(check, plan)
+    if check.name not in plan.checks:
+        reason = plan.left_out.get(check.name, "it reads no column")
+        return Way(check=check.name, how="own query", why=own) if own else _fused(check, reason)
+    if own and check.name not in plan.keys and check.name not in plan.targets:
+        return Way(check=check.name, how="own query", why=own)
+    asked = plan.asked_of_server(check.name)
+    if asked:
+        why = f"the server evaluates {', '.join(asked)} in the stream"
+    elif check.name in plan.keys and not plan.keys[check.name].exact:
+        why = "by hashes; where one repeats, the server compares the keys"
+    else:
+        why = "the client judges the values"
+    return Way(check=check.name, how="streamed", why=why)
+
+
+def _own(check: Check) -> str:
+    """What the check asks by itself where it is not streamed; empty: nothing."""
+    if isinstance(check, Unique):
+        return "one aggregation of its key in the server"
+    if isinstance(check, Relationship):
+        return "one anti-join in the server"
+    return "" if type(check).own is Check.own else "its own statement"
+
+
+def _fused(check: Check, why: str) -> Way:
+    return Way(check=check.name, how="fused", why=f"by the one scan of the server: {why}")
