@@ -86,7 +86,8 @@ class ArchivePlan:
         """Which rows match, in words."""
         before = f"before {self.cutoff:%Y-%m-%d}" if self.cutoff is not None else None
         where = f"where {self.policy.where}" if self.policy.where is not None else None
-        return " ".join(words for words in (before, where) if words is not None)
+        words = " ".join(words for words in (before, where) if words is not None)
+        return words or f"where {self.policy.rule}"
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``archives`` of ``archive plan --json``."""

@@ -266,6 +266,46 @@ def test_a_table_takes_partitions_as_well_as_files_do(platform: Platform, databa
     assert content(database) == before
 
 
+#: 40 rows in a partition that is due, and one in a partition that is not.
+_TIMES = """
+    create table sale (at {type} not null, id int, primary key (at, id)) partition by range (at);
+    create table sale_old partition of sale for values from ('2020-01-01') to ('2020-02-01');
+    create table sale_now partition of sale for values from ('2020-02-01') to ('9999-01-01');
+    insert into sale select '2020-01-01', i from generate_series(1, 40) i;
+    insert into sale values ('2020-02-01', 1);
+"""
+_NUMBERS = """
+    create table sale (at bigint not null, id int, primary key (at, id)) partition by range (at);
+    create table sale_old partition of sale for values from (-100) to (0);
+    create table sale_now partition of sale for values from (0) to (1000);
+    insert into sale select -100, i from generate_series(1, 40) i;
+    insert into sale values (950, 1);
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "interval", "keep"),
+    [
+        (_TIMES.replace("{type}", "date"), "1 month", "12 months"),
+        (_TIMES.replace("{type}", "timestamp"), "1 month", "12 months"),
+        (_NUMBERS, "100", "200"),
+    ],
+    ids=["date", "timestamp", "numbers"],
+)
+def test_a_range_of_any_kind_is_archived_by_its_bounds(
+    platform: Platform, database: Target, tmp_path: Path, script: str, interval: str, keep: str
+) -> None:
+    file = tmp_path / "defs" / "shop" / "defs.yaml"
+    text = file.read_text().replace("interval: 1 month", f"interval: {interval}").replace("start: 1 month, ", "")
+    file.write_text(text.replace("retain: 12 months", f"retain: {keep}"))
+    there = Platform(Project.at(tmp_path))
+    fill(database, f"drop table sale; {script}")
+    plan = archives.plan(there, shop(there), archives.policies(shop(there))[0])
+    assert (plan.rows, plan.rule.split()[0]) == (40, "where" if interval == "100" else "before")
+    assert archive(there) == [40]
+    assert retire(there) == {"sale_old": ("dropped", "its 40 rows are archived")}
+
+
 def test_a_table_without_a_key_that_no_archive_is_declared_for_is_told_as_before(
     platform: Platform, database: Target, tmp_path: Path
 ) -> None:
