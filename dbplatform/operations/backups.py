@@ -109,10 +109,13 @@ def prove(platform: Platform, declared: Declared, *, run_id: str | None = None) 
 def plan_restore(
     platform: Platform, declared: Declared, *, backup_id: str | None, into: str, replace: str | None
 ) -> Backup:
-    """Look at all that a restore needs; the backup that it would restore. Only reads."""
+    """Look at all that a restore needs; the backup that it would restore. Only reads.
+
+    The files of one in a bucket are compared when the restore fetches them, which is before it changes anything.
+    """
     backup = found(platform, declared, backup_id)
     server = _beside(platform.target(declared), into)
-    restore.check_restore(backup, server, into, platform.ledger, replace=replace)
+    restore.check_restore(backup, server, into, platform.ledger, replace=replace, compare_files=not backup.in_bucket)
     return backup
 
 

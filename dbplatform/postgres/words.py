@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 class Policy(BaseModel):
     """The base of all that people write: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True)
+    # A secret that was written where it does not belong is in no error, not even in a traceback.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True, hide_input_in_errors=True
+    )
 
 
 _ISO = re.compile(r"P(?=.)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")

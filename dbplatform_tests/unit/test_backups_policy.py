@@ -64,6 +64,12 @@ def test_a_mistake_is_one_sentence(block: dict[str, Any], sentence: str) -> None
     assert sentence in str(caught.value)
 
 
+def test_a_secret_key_in_the_declaration_is_not_repeated() -> None:
+    with pytest.raises(ValidationError) as caught:
+        BackupPolicy.model_validate({"encrypt_to": ["AGE-SECRET-KEY-1QQQQ"]})
+    assert "QQQQ" not in str(caught.value)
+
+
 def test_every_field_says_what_it_is() -> None:
     for name, definition in BackupPolicy.model_json_schema()["$defs"].items():
         for field, schema in definition["properties"].items():

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from dbplatform.backups.errors import KeyUnreadable
 from dbplatform.backups.files import size_words
+from dbplatform.backups.keys import given_keys
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import CannotConnect, PlatformError
 from dbplatform.operations import archives, backups
@@ -140,6 +142,8 @@ def destinations(platform: Platform, declared: Declared) -> Iterator[Finding]:
             yield _bucket(destination.location(), "bucket of backups")
         else:
             named["backup folder"] = Path(destination.location())
+        if declared.database.backups.encrypt_to:
+            yield _key()
     for archive in declared.database.archives:
         to = archives.destination_of(platform, archive)
         if not isinstance(to, str):
@@ -154,6 +158,17 @@ def destinations(platform: Platform, declared: Declared) -> Iterator[Finding]:
             yield error(trouble, "Give yourself the right to write there, or declare another folder.", probe=what)
         else:
             yield ok(f"{folder}, {size_words(_free(folder))} free", probe=what)
+
+
+def _key() -> Finding:
+    """Whether this host could read its encrypted backups; one that only makes them need not."""
+    try:
+        keys = given_keys()
+    except KeyUnreadable as refused:
+        return error(refused.message, refused.hint, probe="backup key")
+    if keys is None:
+        return ok("none is given: this host backs up, drills and restores run where the key is", probe="backup key")
+    return ok(f"{len(keys.identities)} in {keys.source}", probe="backup key")
 
 
 def _bucket(location: str, probe: str) -> Finding:
