@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyrage
 import pytest
 
+from dbplatform.storage import s3
 from dbplatform_tests.installation import Installation, small_project
+from dbplatform_tests.s3 import s3_server
 
 _DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -240,3 +244,30 @@ def test_a_backup_is_encrypted_listed_without_its_ledger_and_one_table_comes_bac
         assert shop.here("restore", "shop", "--into", "x", "--dry-run")["backup_id"] == made["id"]
         shop.command("backup", "roles", "shop", made["id"], "--to", str(tmp_path / "roles.sql"))
         assert "CREATE ROLE" in (tmp_path / "roles.sql").read_text()
+
+
+def test_the_backup_job_works_with_a_bucket_as_with_a_folder(tmp_path: Path) -> None:
+    declaration = _DECLARATION.replace("  backups:\n", "  backups:\n    destination: s3://shop-backups/here\n")
+    with s3_server() as endpoint, small_project(tmp_path, declaration, _MIGRATION) as shop:
+        shop.variables.update(
+            AWS_ENDPOINT_URL_S3=endpoint,
+            AWS_ACCESS_KEY_ID="test",
+            AWS_SECRET_ACCESS_KEY="test",
+            AWS_DEFAULT_REGION="us-east-1",
+        )
+        shop.here("migrate", "apply", "shop")
+        refused = shop.here("backup", "create", "shop", exit_code=3)["error"]
+        assert "NoSuchBucket" in refused["message"]
+        with mock.patch.dict(os.environ, shop.variables):
+            s3.client().create_bucket(Bucket="shop-backups")
+
+        steps = shop.json("run", "shop", "--job", "shop_backup")["steps"]
+        [newest] = shop.here("backup", "list", "shop")["backups"]
+        removed = steps["shop/backup_retention"]["removed"]
+        assert removed == 1, "the dump that waited went up first, and was one too many for the day"
+        assert steps["shop/backup"]["folder"] == newest["location"] == f"s3://shop-backups/here/shop/{newest['id']}"
+        assert steps["shop/restore_drill"]["proven"] is True
+        assert shop.here("backup", "verify", "shop")["passed"] is True
+        assert shop.here("restore", "shop", "--into", "copy")["name"] == "copy"
+        with shop.connect("copy") as connection:
+            assert connection.execute("select count(*) from item").fetchone() == (5000,)
