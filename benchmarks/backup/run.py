@@ -119,6 +119,8 @@ class Measured:
     client_mb: float
     programs_mb: float
     stored_mb: float
+    s3_cpu_s: float
+    """CPU time of the local S3 server meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,8 @@ class Given:
     ledger: str
     folder: str
     endpoint: str
+    s3_pid: int | None
+    """Of the S3 server that was started for this."""
 
     @property
     def target(self) -> Target:
@@ -259,11 +263,21 @@ def measured(given: Given, way: str) -> Measured:
         with psycopg.connect(given.ledger, autocommit=True) as session:
             session.execute("delete from ledger.backup")
     command = [sys.executable, __file__, "--one", way, "--given", json.dumps(asdict(given))]
+    before = cpu_of(given.s3_pid)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     folder = {"default": "dump", "bare": "dump", "backup": "backups", "backup, no hashes": "unhashed"}.get(way)
     files = (given.place / folder).rglob("*") if folder else ()
     stored = sum(file.stat().st_size for file in files if file.is_file())
-    return Measured(way=way, stored_mb=stored / 2**20, **json.loads(done.stdout))
+    s3_cpu_s = cpu_of(given.s3_pid) - before
+    return Measured(way=way, stored_mb=stored / 2**20, s3_cpu_s=s3_cpu_s, **json.loads(done.stdout))
+
+
+def cpu_of(pid: int | None) -> float:
+    """The CPU seconds that a process has taken."""
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def one(way: str, given: Given) -> None:
@@ -289,8 +303,8 @@ def fresh(admin: str, name: str) -> Iterator[str]:
 
 
 @contextmanager
-def local_s3() -> Iterator[str]:
-    """moto as a process of its own."""
+def local_s3() -> Iterator[tuple[str, int]]:
+    """moto as a process of its own: its endpoint and its number."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stderr=said, stdout=said) as process:
         try:
@@ -300,7 +314,7 @@ def local_s3() -> Iterator[str]:
                 )
             ):
                 time.sleep(0.1)
-            yield found[1]
+            yield found[1], process.pid
         finally:
             process.kill()
 
@@ -327,6 +341,8 @@ def report(runs: list[Measured], database_mb: float) -> int:
     good &= memory < MEMORY_LIMIT_MB
     verdict = "ok  " if memory < MEMORY_LIMIT_MB else "MISS"
     print(f"{verdict} peak memory of the client in MB (under {MEMORY_LIMIT_MB}): {memory:.0f}")
+    if uploads := [run.s3_cpu_s for run in runs if run.way == "sealed, no hashes"]:
+        print(f"     of an encrypted upload, CPU seconds of the S3 server itself: {statistics.median(uploads):.1f}")
     for ours, theirs in (("backup", "copy"), ("backup", "bare"), ("restore", "pg_restore")):
         if ours in medians and theirs in medians:
             print(f"     {ours} with its hashes, times {theirs}: {medians[ours] / medians[theirs]:.2f}")
@@ -365,8 +381,8 @@ def main() -> int:
             session.execute(text.encode())
             session.execute("vacuum analyze")
             size = sum(bytes for _, bytes in session.execute(_PARTS.encode()).fetchall()) / 2**20
-        endpoint = options.s3 or stack.enter_context(local_s3())
-        given = Given(url=url, ledger=ledger, folder=folder, endpoint=endpoint)
+        endpoint, pid = (options.s3, None) if options.s3 else stack.enter_context(local_s3())
+        given = Given(url=url, ledger=ledger, folder=folder, endpoint=endpoint, s3_pid=pid)
         runs: list[Measured] = []
         chosen = [way for way in WAYS if options.way is None or way in options.way]
         for turn in range(options.rounds):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyrage
+import pytest
 
 from dbplatform_tests.docs.test_tutorial import differences
 from dbplatform_tests.installation import REPOSITORY, Installation, small_project
@@ -51,6 +52,7 @@ def test_after_a_dropped_table_and_lost_rows(tmp_path: Path) -> None:
             assert connection.execute("select * from item order by id").fetchall() == before
 
 
+@pytest.mark.drill
 def test_after_a_migration_that_did_harm(tmp_path: Path) -> None:
     with small_project(tmp_path, _DECLARATION, _MIGRATION) as shop:
         before = made(shop)
@@ -64,6 +66,7 @@ def test_after_a_migration_that_did_harm(tmp_path: Path) -> None:
             assert connection.execute("select count(*) from item where name = 'n' || id").fetchone() == (5000,)
 
 
+@pytest.mark.drill
 def test_after_a_lost_key(tmp_path: Path) -> None:
     identity = pyrage.x25519.Identity.generate()
     (tmp_path / "key.txt").write_text(f"{identity}\n")
