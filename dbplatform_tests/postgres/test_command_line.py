@@ -119,6 +119,17 @@ def test_a_second_apply_says_that_there_is_nothing_to_do(type_: Type) -> None:
     assert "nothing to do, at version 1" in again.out
 
 
+def test_check_explain_tells_how_each_check_would_be_answered_and_runs_none(type_: Type) -> None:
+    type_("migrate", "apply", "shop")
+    told = type_("check", "shop", "--explain", "--json")
+    assert (told.code, told.json["database"]) == (0, "shop")
+    (table,) = told.json["tables"]
+    assert table["stream"] == "the table is small, about 0 rows"
+    assert {way["check"]: way["how"] for way in table["checks"]} == {"not_null_name": "fused", "range_price": "fused"}
+    assert "the table is small" in type_("check", "shop", "--explain").out
+    assert type_("report", "list", "shop", "--json").json["reports"] == []
+
+
 def test_health_and_metrics_are_measured_and_explained(type_: Type) -> None:
     type_("migrate", "apply", "shop")
     measured = type_("metrics", "shop", "--json")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.streaming import plan as streaming_plan
 from dbplatform.quality.streaming import sessions
 from dbplatform.quality.streaming.cost import table_of
+from dbplatform.quality.streaming.patterns import as_re2
 from dbplatform.quality.streaming.plan import Streaming, planned
 from dbplatform_tests.postgres.quality_support import emptied, kept_database
 
@@ -452,3 +455,28 @@ def test_a_large_table_is_streamed_where_that_costs_less(connection: AutocommitC
         connection.execute("update pg_class set reltuples = %s where oid = 't'::regclass", (rows,))
         assert (explained(connection, many).stream is None) is streamed
         assert explained(connection, one).stream is not None
+
+
+ATOMS = st.sampled_from(
+    ["a", "b", "1", "Z", " ", "@", r"\.", r"\$", ".", "[a-c]", "[^a]", "[0-9A-Z]", "[.b-]", "[^ab]"]
+)
+PIECES = st.tuples(ATOMS, st.sampled_from(["", "", "*", "+", "?", "{2}", "{1,}", "{0,2}"])).map("".join)
+SEQUENCES = st.lists(PIECES, min_size=1, max_size=4).map("".join)
+GROUPS = st.lists(SEQUENCES, min_size=1, max_size=3).map(lambda branches: f"({'|'.join(branches)})")
+REGEXES = st.tuples(
+    st.sampled_from(["", "^"]),
+    st.lists(SEQUENCES | st.tuples(GROUPS, st.sampled_from(["", "*", "{1,2}"])).map("".join), min_size=1, max_size=3),
+    st.sampled_from(["", "$"]),
+).map(lambda parts: parts[0] + "".join(parts[1]) + parts[2])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(regex=REGEXES, texts=st.lists(st.text(alphabet="ab1Z @.$\n-é😀", max_size=8), min_size=1, max_size=40))
+def test_an_expression_for_re2_matches_what_it_matches_in_postgresql(
+    connection: AutocommitConnection, regex: str, texts: list[str]
+) -> None:
+    same = as_re2(regex)
+    assert same is not None
+    row = connection.execute("select array(select t ~ %s from unnest(%s::text[]) as t)", (regex, texts)).fetchone()
+    assert row is not None
+    assert pc.match_substring_regex(pa.array(texts), same).to_pylist() == row[0]

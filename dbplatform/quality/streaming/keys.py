@@ -67,7 +67,7 @@ def repeating(keys: Iterable[Keys]) -> int:
         runs = [run for session in sessions for run in session.part(number)]
         if not runs:
             continue
-        ordered = np.sort(np.concatenate(runs))
+        ordered = np.sort(np.concatenate(runs), kind="stable")  # merges what is sorted in runs
         equal = ordered[1:] == ordered[:-1]
         if equal.any():
             beside = np.zeros(ordered.size, dtype=bool)

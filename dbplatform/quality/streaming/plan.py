@@ -124,21 +124,22 @@ def planned(
 
 def streamed(connection: SnapshotConnection, plan: Streaming, *, tell: Callable[[], None]) -> Total:
     """Stream the table once and count. Raises ``StreamRefused``; must not be called inside a savepoint."""
-    with sessions(connection, min(SESSIONS, plan.ranges)) as opened:
-        known = _known(opened[0], plan)
-        tallies = [_tally(plan, known) for _ in opened]
-        try:
+    tallies: list[Tally] = []
+    try:
+        with sessions(connection, min(SESSIONS, plan.ranges)) as opened:
+            known = _known(opened[0], plan)
+            tallies += [_tally(plan, known) for _ in opened]
 
             def take(number: int, batch: pa.RecordBatch) -> None:
                 tallies[number].take(Batch(batch, plan.fields, tallies[number].memory))
 
-            read(opened, list(_queries(plan)), take, tell=tell)
-            return Total.of(tallies)
-        except OSError as error:  # no room for the keys
-            raise StreamRefused(str(error)) from error
-        finally:
-            for tally in tallies:
-                tally.close()
+            read(opened, _queries(plan), take, tell=tell)
+        return Total.of(tallies)
+    except (OSError, pa.ArrowException) as error:  # OSError: no room for the keys
+        raise StreamRefused(str(error)) from error
+    finally:
+        for tally in tallies:
+            tally.close()
 
 
 def answers(connection: SnapshotConnection, plan: Streaming, total: Total) -> Answers:

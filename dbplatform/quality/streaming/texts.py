@@ -30,16 +30,16 @@ def hashes(array: pa.Array) -> Array:
     padded[: data.size] = data
     words: Array = np.ndarray(shape=(data.size + 1,), dtype="<u8", buffer=padded, strides=(1,))
     result = mixed(sizes.astype(np.uint64))
-    longest = int(sizes.max(initial=0))
+    shortest, longest = int(sizes.min(initial=2**31 - 1)), int(sizes.max(initial=0))
     for start in range(0, longest, _WORD):
-        rest = sizes - start
-        if int(sizes.min(initial=0)) > start:
-            word = words[starts + start] & _MASKS[np.minimum(rest, _WORD)]
-            result = mixed(result ^ word)
+        if shortest >= start + _WORD:
+            result = mixed(result ^ words[starts + start])
+        elif shortest == longest:
+            result = mixed(result ^ (words[starts + start] & _MASKS[longest - start]))
         else:
-            rows = np.flatnonzero(rest > 0)
-            word = words[starts[rows] + start] & _MASKS[np.minimum(rest[rows], _WORD)]
-            result[rows] = mixed(result[rows] ^ word)
+            rows = np.flatnonzero(sizes > start)
+            rest = np.minimum(sizes[rows] - start, _WORD)
+            result[rows] = mixed(result[rows] ^ (words[starts[rows] + start] & _MASKS[rest]))
     return result
 
 
