@@ -287,6 +287,23 @@ def test_a_small_table_is_not_streamed(connection: AutocommitConnection, monkeyp
     assert run_table(connection, TablePolicy(table="t", checks=[{"not_null": "a"}])).checks[0].status == "passed"
 
 
+def test_a_session_that_waits_for_the_stream_is_not_ended_for_being_idle(
+    connection: AutocommitConnection, emptied: Target
+) -> None:
+    connection.execute("create table t (a int); insert into t select generate_series(1, 1000)")
+    policy = TablePolicy(table="t", checks=[{"range": {"column": "a", "max": 1000}}])
+    waited = threading.Event()
+    with connect(emptied, work="test") as other:
+        other.execute("select set_config('idle_in_transaction_session_timeout', '20', false)")
+
+        def tell() -> None:
+            waited.wait(0.1)
+
+        with snapshot(other) as moment:
+            assert streaming_plan.streamed(moment, plan_of(moment, policy), tell=tell).rows == 1000
+            assert moment.execute("select count(*) from t").fetchone() == (1000,)
+
+
 @pytest.mark.parametrize(
     "where",
     [

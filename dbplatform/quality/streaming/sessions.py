@@ -26,6 +26,8 @@ from dbplatform.postgres.connection import SnapshotConnection
 _BATCH_BYTES = 8 << 20
 _LOOK_SECONDS = 0.2
 
+_PATIENT = [("idle_in_transaction_session_timeout", "0")]  # a session that has read all waits for the others
+
 _SETTINGS = """
     select name, current_setting(name) from pg_settings
     where source = 'session' and context in ('user', 'superuser') and name !~ '^transaction_'
@@ -83,6 +85,8 @@ class Session:
 @contextmanager
 def sessions(connection: SnapshotConnection, number: int) -> Iterator[list[Session]]:
     """So many sessions in the snapshot of ``connection``, which must not be inside a savepoint."""
+    for setting in _PATIENT:
+        connection.execute("select set_config(%s, %s, true)", setting)
     row = connection.execute("select pg_export_snapshot()").fetchone()
     assert row is not None
     opened: list[Session] = []
@@ -157,7 +161,7 @@ def _settings(connection: SnapshotConnection) -> list[tuple[str, Any]]:
     role = connection.execute("select current_setting('role')").fetchone()
     if role is not None and role[0] != "none":
         settings["role"] = role[0]
-    return [*settings.items(), ("max_parallel_workers_per_gather", "0")]
+    return [*settings.items(), ("max_parallel_workers_per_gather", "0"), *_PATIENT]
 
 
 @contextmanager
