@@ -46,3 +46,13 @@ class Home:
     def archives(self) -> Path:
         """The archives, one folder per database, where no other folder is declared."""
         return self.root / "archives"
+
+    @property
+    def wal(self) -> Path:
+        """Received WAL on its way into the archive, one folder per server."""
+        return self.root / "wal"
+
+    @property
+    def recoveries(self) -> Path:
+        """Servers that are being recovered, until their end."""
+        return self.root / "recoveries"

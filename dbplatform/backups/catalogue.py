@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 from sqlalchemy import func, select
 
 from dbplatform.backups.errors import BackupDamaged, BackupInUse, BackupUnreadable, NotRestorable, UnknownBackup
 from dbplatform.backups.holding import held
-from dbplatform.backups.manifest import DUMP, MANIFEST, Manifest, Scope
+from dbplatform.backups.manifest import DUMP, MANIFEST, FileEntry, Manifest, Scope
 from dbplatform.ledger.backups import BackupRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.storage.place import S3_SCHEME
@@ -145,7 +145,16 @@ def status_of(ledger: Ledger, backup: Backup) -> str:
 
 
 def load_manifest(backup: Backup) -> Manifest:
-    """The manifest of a complete backup, which must be the one that the ledger knows.
+    """The manifest of a complete logical backup; raises what ``read_manifest`` raises."""
+    data = read_manifest(backup)
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise damaged(backup, f"{MANIFEST} cannot be read") from error
+
+
+def read_manifest(backup: Backup) -> bytes:
+    """The manifest of a complete backup of any kind, which must be the one that the ledger knows.
 
     Raises ``BackupDamaged`` when it is another or gone, ``BackupUnreadable`` when it cannot be read.
     """
@@ -158,10 +167,7 @@ def load_manifest(backup: Backup) -> Manifest:
         raise unreadable(backup, MANIFEST, error) from error
     if hashlib.sha256(data).hexdigest() != backup.sha256:
         raise damaged(backup, f"{MANIFEST} has another SHA-256 than the ledger")
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        raise damaged(backup, f"{MANIFEST} cannot be read") from error
+    return data
 
 
 def damaged(backup: Backup, problems: str) -> BackupDamaged:
@@ -209,12 +215,25 @@ def register(ledger: Ledger, backup: Backup, *, run_id: str | None) -> None:
         )
 
 
-def complete(ledger: Ledger, id: str, manifest: Manifest, sha256: str) -> None:
+class Described(Protocol):
+    """What the catalogue keeps of a manifest, whatever its kind."""
+
+    @property
+    def finished_at(self) -> datetime: ...
+    @property
+    def taken_at(self) -> datetime: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def files(self) -> Sequence[FileEntry]: ...
+
+
+def complete(ledger: Ledger, id: str, manifest: Described, sha256: str) -> None:
     """Its files are all there, under their final name."""
     with ledger.session() as session:
         record = session.get_one(BackupRecord, id)
         record.status, record.error = "complete", None
-        record.taken_at, record.finished_at = manifest.source.taken_at, manifest.finished_at
+        record.taken_at, record.finished_at = manifest.taken_at, manifest.finished_at
         record.bytes, record.sha256 = manifest.bytes, sha256
 
 

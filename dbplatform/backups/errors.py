@@ -18,6 +18,7 @@ UsageError
 `-- SecretOnCommandLine     a secret of the URL that PostgreSQL's programs take in no safe way
 WorkError
 +-- NoFittingProgram
++-- NoSameProgram
 +-- NoRoom
 +-- BackupFailed
 +-- BackupDamaged           the files are not what was written
@@ -94,6 +95,10 @@ class SecretOnCommandLine(UsageError):
 
 class NoFittingProgram(WorkError):
     """No {program} of PostgreSQL {at_least} or newer was found; there is {found}."""
+
+
+class NoSameProgram(WorkError):
+    """No {program} of PostgreSQL {major} was found; there is {found}."""
 
 
 class NoRoom(WorkError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from dbplatform import progress
-from dbplatform.backups.catalogue import Backup, damaged, unreadable
+from dbplatform.backups.catalogue import Backup, Described, damaged, unreadable
 from dbplatform.backups.destination import temporary_folder
 from dbplatform.backups.errors import KeyMissing, NoRoom, NotUnpacked, WrongKey
 from dbplatform.backups.keys import IDENTITY, IDENTITY_FILE, Keys, given_keys
@@ -53,7 +53,7 @@ def describe_files(folder: Path, *, task: str) -> tuple[FileEntry, ...]:
     return tuple(entries)
 
 
-def check_files(backup: Backup, manifest: Manifest) -> tuple[Problem, ...]:
+def check_files(backup: Backup, manifest: Described) -> tuple[Problem, ...]:
     """Compare every file with the manifest: there, of that size, of that SHA-256, and no other file beside them.
 
     Reads all of them as they are stored, and so needs no key. Raises ``BackupUnreadable`` or ``StorageFailed`` where
@@ -83,7 +83,7 @@ def check_files(backup: Backup, manifest: Manifest) -> tuple[Problem, ...]:
     return (*problems, *_strangers(backup, manifest))
 
 
-def require_files(backup: Backup, manifest: Manifest) -> None:
+def require_files(backup: Backup, manifest: Described) -> None:
     """Raise ``BackupDamaged``, naming the files, unless all are what was written."""
     problems = check_files(backup, manifest)
     if problems:
@@ -261,7 +261,7 @@ def _side_by_side(backup: Backup, look: Any, entries: Sequence[FileEntry]) -> It
             pool.shutdown(cancel_futures=True)
 
 
-def _strangers(backup: Backup, manifest: Manifest) -> Iterator[Problem]:
+def _strangers(backup: Backup, manifest: Described) -> Iterator[Problem]:
     """Files that are no part of it."""
     known = {*_BESIDE, *(entry.name for entry in manifest.files)}
     if backup.in_bucket:

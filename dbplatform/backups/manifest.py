@@ -134,12 +134,17 @@ class Manifest(_Part):
         return bool(self.encrypted_to)
 
     @property
+    def taken_at(self) -> datetime:
+        """Every transaction that committed before is in it."""
+        return self.source.taken_at
+
+    @property
     def bytes(self) -> int:
         """The size of all files but the manifest."""
         return sum(file.bytes for file in self.files)
 
 
-def write_manifest(manifest: Manifest, folder: Path) -> str:
+def write_manifest(manifest: BaseModel, folder: Path) -> str:
     """Write ``manifest.json`` to disk, for sure; its SHA-256."""
     data = manifest.model_dump_json(indent=2).encode() + b"\n"
     with (folder / MANIFEST).open("xb") as file:

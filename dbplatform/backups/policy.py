@@ -13,9 +13,6 @@ from dbplatform.storage.place import S3_SCHEME
 
 #: The levels that pg_dump takes, by method.
 _LEVELS = {"none": (0, 0), "gzip": (1, 9), "lz4": (1, 12), "zstd": (1, 22)}
-_NOT_BUILT_YET = {
-    "physical": "physical backups are not built yet; leave physical out",
-}
 
 
 def _compression(value: str) -> str:
@@ -56,6 +53,33 @@ class LogicalPolicy(Policy):
     )
     jobs: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(
         default=2, description="How many tables are dumped, or restored, side by side; each takes a connection."
+    )
+
+
+class PhysicalPolicy(Policy):
+    """Copies of the whole server by pg_basebackup, and its WAL, from which any moment in between is restored."""
+
+    schedule: Cron | None = Field(
+        default=None, description="When a base backup is taken: five cron words, in UTC. It serves all databases there."
+    )
+    wal_archive: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="Whether the server's WAL is kept, so that a moment can be restored. The embedded server archives "
+        "it from its next start on; for others run dbplatform wal receive.",
+    )
+    incremental: Annotated[int, Field(strict=True, ge=0, le=30)] = Field(
+        default=6,
+        description="How many incremental base backups may follow a full one, from PostgreSQL 17 on with "
+        "summarize_wal; 0: each is a full one.",
+    )
+    recovery_window: DurationWords = Field(
+        default=Interval(days=14),
+        validate_default=True,
+        description="How far back every moment stays restorable: WAL older than that is pruned.",
+    )
+    max_slot_wal_mb: Annotated[int, Field(strict=True, ge=64)] = Field(
+        default=16_384,
+        description="How many MB of WAL the server may keep back for wal receive before that is a finding.",
     )
 
 
@@ -108,6 +132,9 @@ class BackupPolicy(Policy):
     )
     # Made when they are needed: a model is built at its first use, and a short command uses few.
     logical: LogicalPolicy = Field(default_factory=LogicalPolicy)
+    physical: PhysicalPolicy | None = Field(
+        default=None, description="Base backups of the server and its WAL, besides the dumps; left out: none."
+    )
     retain: RetainPolicy = Field(default_factory=RetainPolicy)
     drill: DrillPolicy = Field(default_factory=DrillPolicy)
 
@@ -122,10 +149,8 @@ class BackupPolicy(Policy):
 
     @model_validator(mode="before")
     @classmethod
-    def _built(cls, value: Any) -> Any:
+    def _none_of_physical(cls, value: Any) -> Any:
+        """``physical: false`` is none."""
         if isinstance(value, dict):
-            for key, sentence in _NOT_BUILT_YET.items():
-                if value.get(key, False) is not False:
-                    raise ValueError(sentence)
-            return {name: item for name, item in value.items() if name not in _NOT_BUILT_YET}
+            return {name: item for name, item in value.items() if name != "physical" or item is not False}
         return value

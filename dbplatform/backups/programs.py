@@ -1,4 +1,4 @@
-"""pg_dump and pg_restore: which installation fits, how they log in, what they said.
+"""PostgreSQL's programs for backups: which installation fits, how they log in, what they said.
 
 They get their login by environment variables; nothing secret is on a command line or in an error.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
-from dbplatform.backups.errors import NoFittingProgram, SecretOnCommandLine
+from dbplatform.backups.errors import NoFittingProgram, NoSameProgram, SecretOnCommandLine
 from dbplatform.postgres.connection import AnyConnection, Target
 from dbplatform.postgres.programs import Programs
 
@@ -93,6 +93,24 @@ def restore_program(programs: Programs, *, dump_major: int, server_major: int | 
     return _nearest(programs, "pg_restore", at_least=dump_major, to=server_major or dump_major)
 
 
+def same_major(programs: Programs, name: str, *, major: int) -> Programs:
+    """The installation of exactly that major version that has the program: files and WAL are no other's business.
+
+    Raises ``NoSameProgram``.
+    """
+    found = list(_installed(programs, name))
+    for one in found:
+        if one.major == major:
+            return one
+    raise NoSameProgram(
+        program=name,
+        major=major,
+        found=", ".join(f"{one.version} in {one.bin_dir}" for one in found) or "none",
+        hint=f"Install PostgreSQL {major} with its server and client programs, or name their folder in "
+        "DBPLATFORM_PG_BIN.",
+    )
+
+
 def compression_for(program: Programs, wanted: str) -> tuple[str, str]:
     """What pg_dump is told, and what that is called: ``wanted``, or gzip:1 where this program cannot do it."""
     method, _, level = wanted.partition(":")
@@ -155,10 +173,10 @@ def run(
 
 
 def own_environment() -> dict[str, str]:
-    """What a program is told of our environment: where things are, libpq's variables, messages in English."""
+    """What a program is told of our environment: where things are, libpq's variables; English and UTC."""
     environment = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
     environment.pop("PGCLIENTENCODING", None)
-    return {**environment, "LC_ALL": "C"}
+    return {**environment, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def unknown_timeout(program: Programs, *, server_major: int) -> Callable[[str], bool]:

@@ -76,7 +76,7 @@ def plan_prune(ledger: Ledger, database: str, policy: BackupPolicy, *, now: date
     """
     backups = [backup for backup in list_backups(ledger, database) if backup.kind == "logical"]
     complete = [backup for backup in backups if backup.status == "complete"]
-    reasons = _reasons([backup for backup in complete if backup.whole and backup.damage is None], policy.retain)
+    reasons = kept_for([backup for backup in complete if backup.whole and backup.damage is None], policy.retain)
     reasons |= {backup.id: ["damaged, for a closer look"] for backup in complete if backup.damage is not None}
     proven = newest_proven(ledger, database)
     if proven is not None:
@@ -114,11 +114,12 @@ def apply_prune(ledger: Ledger, plan: PrunePlan, policy: BackupPolicy, *, now: d
         if backup.id not in wanted:
             continue
         _step(database, "begun")
-        (pruned if _prune(ledger, backup) else in_use).append(backup.id)
+        (pruned if prune_one(ledger, backup) else in_use).append(backup.id)
     return PruneReport(database=database, pruned=tuple(pruned), in_use=tuple(in_use), refusal=current.refusal)
 
 
-def _prune(ledger: Ledger, backup: Backup) -> bool:
+def prune_one(ledger: Ledger, backup: Backup) -> bool:
+    """Remove one complete backup; whether nobody was reading it. Reports ``prune <database>: marked, removed``."""
     with held(ledger, backup.lock) as mine:
         if not mine or status_of(ledger, backup) != "complete":
             return False
@@ -153,7 +154,7 @@ def _refusal(
     return None
 
 
-def _reasons(complete: Sequence[Backup], retain: RetainPolicy) -> dict[str, list[str]]:
+def kept_for(complete: Sequence[Backup], retain: RetainPolicy) -> dict[str, list[str]]:
     """Why each is kept: the newest of the last so many days, ISO weeks and months that have one, in UTC."""
     reasons: dict[str, list[str]] = {}
     periods: tuple[tuple[str, int, Callable[[datetime], str]], ...] = (

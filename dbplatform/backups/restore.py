@@ -142,7 +142,7 @@ def restore_backup(
                 )
             _step(name, "compared")
             erased_again = before_named(scratch.target)
-            _finish(scratch, manifest, owners=owners)
+            finish(scratch, manifest, owners=owners)
             _step(name, "ready")
             replaced = rename(connection, scratch, server, name, replace=replace, sleep=sleep)
             _step(name, "renamed")
@@ -188,7 +188,7 @@ def may_become(connection: AutocommitConnection, server: Target, name: str, repl
     return exists
 
 
-def _finish(scratch: Scratch, manifest: Manifest, *, owners: bool) -> None:
+def finish(scratch: Scratch, manifest: Manifest, *, owners: bool) -> None:
     """What pg_restore leaves out: statistics, settings of the database, its owner."""
     with connect(scratch.target, work="finishes a restore") as connection:
         connection.execute("analyze")

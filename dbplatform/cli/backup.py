@@ -8,6 +8,7 @@ import click
 
 from dbplatform.backups.keys import new_key
 from dbplatform.backups.prune import PrunePlan
+from dbplatform.cli import physical
 from dbplatform.cli.common import (
     SubVerbs,
     bars,
@@ -22,8 +23,8 @@ from dbplatform.cli.common import (
     show_table,
     yes_option,
 )
-from dbplatform.errors import NotBuiltYet
-from dbplatform.operations import backups
+from dbplatform.errors import UsageError
+from dbplatform.operations import backups, recovery
 
 
 @click.group("backup", cls=SubVerbs)
@@ -40,16 +41,27 @@ def command() -> None:
     metavar="schema|data|TABLE",
     help="A part alone: the schema, the rows, or tables (once for each). It proves nothing of the database.",
 )
+@click.option("--full", is_flag=True, help="Of kind physical: not an incremental one.")
 @dry_run_option
 @json_option
 @click.pass_context
 def create(
-    context: click.Context, database: str, kind: str, only: tuple[str, ...], dry_run: bool, as_json: bool
+    context: click.Context,
+    database: str,
+    kind: str,
+    only: tuple[str, ...],
+    full: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Take a backup. Lock: ACCESS SHARE on every table; holds back vacuum while it lasts."""
-    if kind == "physical":
-        raise NotBuiltYet(what="A physical backup", hint="Leave the option out.")
+    """Take a backup. A logical one, of the database: ACCESS SHARE on every table, holds back vacuum while it lasts. A
+    physical one, of its whole server, locks nothing."""
     platform, declared = opened(context, database)
+    if kind == "physical":
+        if only:
+            raise UsageError("A physical backup holds the whole server.", hint="Leave --only out.")
+        physical.create(platform, declared, full=full, dry_run=dry_run, as_json=as_json)
+        return
     scope = backups.scope_of(only)
     folder = backups.destination_of(platform, declared).location(database)
     what = database if scope.whole else f"of {database} {scope}"
@@ -76,16 +88,25 @@ def create(
 @json_option
 @click.pass_context
 def list_(context: click.Context, database: str, as_json: bool) -> None:
-    """The backups, the newest first, with their proof."""
-    found = backups.known(*opened(context, database))
+    """The backups, the newest first, with their proof; those of the database, then those of its server."""
+    platform, declared = opened(context, database)
+    found = (*backups.known(platform, declared), *recovery.known(platform, declared))
     if as_json:
         show_json({"database": database, "backups": [backup.as_json() for backup in found]})
         return
     show_table(
         None,
-        ("backup", "status", "holds", "proven", "bytes", "note"),
+        ("backup", "kind", "status", "holds", "proven", "bytes", "note"),
         [
-            (b.id, b.status, b.scope, b.proven_at and f"{b.proven_at:%Y-%m-%d %H:%M} UTC", b.bytes, b.damage or b.error)
+            (
+                b.id,
+                b.kind,
+                b.status,
+                b.scope,
+                b.proven_at and f"{b.proven_at:%Y-%m-%d %H:%M} UTC",
+                b.bytes,
+                b.damage or b.error,
+            )
             for b in found
         ],
     )
@@ -98,8 +119,12 @@ def list_(context: click.Context, database: str, as_json: bool) -> None:
 @click.pass_context
 def verify(context: click.Context, database: str, backup_id: str | None, as_json: bool) -> int:
     """Read a backup from end to end, by default the newest; exit 1 when it is damaged."""
+    platform, declared = opened(context, database)
     with bars():
-        found = backups.examine(*opened(context, database), backup_id)
+        if backup_id is not None and recovery.is_physical(platform, declared, backup_id):
+            found = recovery.examine(platform, declared, backup_id)
+        else:
+            found = backups.examine(platform, declared, backup_id)
     if as_json:
         show_json({"database": database, **found.as_json()})
     else:
@@ -147,13 +172,19 @@ def key(file: Path) -> None:
 
 @command.command()
 @database_argument
+@click.option("--kind", type=click.Choice(["logical", "physical"]), default="logical", show_default=True)
 @dry_run_option
 @yes_option
 @json_option
 @click.pass_context
-def prune(context: click.Context, database: str, dry_run: bool, yes: bool, as_json: bool) -> int:
-    """Remove what the retention does not keep; never the newest proven backup. Exit 1 when nothing may be removed."""
+def prune(context: click.Context, database: str, kind: str, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Remove what the retention does not keep; never the newest proven backup. Exit 1 when nothing may be removed.
+
+    Of kind physical: base backups of the server, and the WAL before the recovery window.
+    """
     platform, declared = opened(context, database)
+    if kind == "physical":
+        return physical.prune(platform, declared, dry_run=dry_run, yes=yes, as_json=as_json)
     planned = backups.plan_prune(platform, declared)
     if not as_json or dry_run:
         show_json(planned.as_json()) if as_json else _show_plan(planned)
@@ -179,3 +210,15 @@ def _show_plan(planned: PrunePlan) -> None:
         [(kept.backup.id, ", ".join(kept.reasons)) for kept in planned.keep]
         + [(backup.id, "REMOVED") for backup in planned.prune],
     )
+
+
+@command.command("restore-point")
+@database_argument
+@click.argument("name")
+@dry_run_option
+@json_option
+@click.pass_context
+def restore_point(context: click.Context, database: str, name: str, dry_run: bool, as_json: bool) -> None:
+    """Give this moment a name, on the server of DATABASE: restore --restore-point NAME comes back to it."""
+    platform, declared = opened(context, database)
+    physical.restore_point(platform, declared, name, dry_run=dry_run, as_json=as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dbplatform.cli import physical
 from dbplatform.cli.common import (
     bars,
     database_argument,
@@ -20,12 +21,16 @@ from dbplatform.operations import backups
 
 @click.command("drill")
 @database_argument
+@click.option("--kind", type=click.Choice(["logical", "physical"]), default="logical", show_default=True)
 @dry_run_option
 @json_option
 @click.pass_context
-def command(context: click.Context, database: str, dry_run: bool, as_json: bool) -> int:
-    """Restore the newest backup on the scratch server and compare it. Exit 1 when it is not proven."""
+def command(context: click.Context, database: str, kind: str, dry_run: bool, as_json: bool) -> int:
+    """Restore the newest backup on the scratch server and compare it; of kind physical, recover its server aside to a
+    random moment and to the end of its WAL. Exit 1 when it is not proven."""
     platform, declared = opened(context, database)
+    if kind == "physical":
+        return physical.drill(platform, declared, dry_run=dry_run, as_json=as_json)
     if dry_run:
         backup = backups.newest(platform, declared)
         show_json({"backup_id": backup.id}) if as_json else say(f"would restore backup {backup.id} and compare it")

@@ -33,6 +33,7 @@ VERBS = {
     "check": "check",
     "report": "report",
     "backup": "backup",
+    "wal": "wal",
     "restore": "restore",
     "drill": "drill",
     "archive": "archive",
@@ -46,7 +47,7 @@ VERBS = {
 #: Verbs of the contract that this version does not build.
 NOT_BUILT_YET = (
     "adopt", "slow-queries",
-    "connections", "explain", "advise", "optimize", "roles", "bench", "wal",
+    "connections", "explain", "advise", "optimize", "roles", "bench",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dbplatform.cli import physical
 from dbplatform.cli.common import (
     bars,
     confirmed,
@@ -16,7 +17,7 @@ from dbplatform.cli.common import (
     show_json,
     yes_option,
 )
-from dbplatform.errors import NotBuiltYet, UsageError
+from dbplatform.errors import UsageError
 from dbplatform.operations import backups
 from dbplatform.postgres.identifiers import Relation
 
@@ -28,9 +29,9 @@ from dbplatform.postgres.identifiers import Relation
 @click.option("--table", help="One table alone: back in its place, if it is gone.")
 @click.option("--aside", metavar="SCHEMA", help="With --table: into this new schema of DATABASE.")
 @click.option("--replace", help="Restore over the database of this name: say its name again.")
-@click.option("--time", "point", hidden=True)
-@click.option("--lsn", hidden=True)
-@click.option("--restore-point", hidden=True)
+@click.option("--time", "point", help="Every commit before this time, ISO 8601 with its offset; or latest.")
+@click.option("--lsn", help="As it was at this WAL position, such as 16/B374D848.")
+@click.option("--restore-point", help="As it was at a named restore point.")
 @dry_run_option
 @yes_option
 @json_option
@@ -50,9 +51,11 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Restore a backup into a database, compared with what was dumped before it gets its name."""
-    if point or lsn or restore_point:
-        raise NotBuiltYet(what="Recovery to a point in time", hint="Restore a backup: --backup ID.")
+    """Restore a backup into a database, compared with what was dumped before it gets its name.
+
+    By a time, a position, a restore point or the id of a physical backup the whole server is recovered aside, and the
+    database copied out of it.
+    """
     if table is not None:
         _table(context, database, table, backup_id, aside, into, replace, dry_run=dry_run, as_json=as_json)
         return
@@ -65,6 +68,12 @@ def command(
             hint=f"Beside the database: --into {database}_restored. In its place: --replace {database}.",
         )
     platform, declared = opened(context, database)
+    moment = physical.moment_of(platform, declared, time=point, lsn=lsn, restore_point=restore_point, backup=backup_id)
+    if moment is not None:
+        physical.restore(
+            platform, declared, moment, into=name, replace=replace, dry_run=dry_run, yes=yes, as_json=as_json
+        )
+        return
     backup = backups.plan_restore(platform, declared, backup_id=backup_id, into=name, replace=replace)
     plan = f"backup {backup.id} into the database {name}" + (", which is replaced" if replace else "")
     if dry_run:

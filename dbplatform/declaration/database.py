@@ -51,7 +51,10 @@ _TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")
 _TAKEN = ("dagster", "dbplatform_ledger", "postgres", "template0", "template1")
 
 #: The jobs of a database are named as it is, with one of these behind.
-JOBS = ("migrate", "rehearse", "backup", "drill", "restore", "quality", "daily", "weekly", "monthly", "quarterly")
+JOBS = (
+    "migrate", "rehearse", "backup", "drill", "physical", "recovery_drill",
+    "restore", "quality", "daily", "weekly", "monthly", "quarterly",
+)  # fmt: skip
 
 
 def _owner(value: str) -> str:

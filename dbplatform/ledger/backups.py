@@ -67,3 +67,5 @@ class DrillRecord(Base):
     """From the backup's snapshot until the start of the drill."""
     tables: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
     errors: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
+    target: Mapped[str | None]
+    """The moment to which a physical backup was recovered."""

@@ -114,7 +114,7 @@ def plan_restore(
     The files of one in a bucket are compared when the restore fetches them, which is before it changes anything.
     """
     backup = found(platform, declared, backup_id)
-    server = _beside(platform.target(declared), into)
+    server = beside(platform.target(declared), into)
     restore.check_restore(backup, server, into, platform.ledger, replace=replace, compare_files=not backup.in_bucket)
     return backup
 
@@ -131,14 +131,14 @@ def bring_back(
     with platform.ledger.operation(declared.name, "restore") as summary:
         report = restore.restore_backup(
             backup,
-            _beside(server, into),
+            beside(server, into),
             into,
             platform.ledger,
             programs=find_programs(),
             jobs=policy.logical.jobs,
             replace=replace,
             work=work_of(platform),
-            before_named=lambda restored: _erase_again(platform, declared, restored),
+            before_named=lambda restored: erase_again(platform, declared, restored),
         )
         summary.update(report.as_json())
         return report
@@ -187,7 +187,7 @@ def bring_back_table(
             aside=aside,
             into=into,
             work=work_of(platform),
-            before_named=lambda restored: _erase_again(platform, declared, restored, since=backup.taken_at),
+            before_named=lambda restored: erase_again(platform, declared, restored, since=backup.taken_at),
         )
         summary.update(report.as_json())
         return report
@@ -245,7 +245,7 @@ def newest_proof(platform: Platform, declared: Declared) -> proof.ProvenSnapshot
     return proof.proven_snapshot(platform.ledger, declared.name)
 
 
-def _erase_again(
+def erase_again(
     platform: Platform, declared: Declared, restored: Target, *, since: datetime | None = None
 ) -> dict[str, int]:
     """Erase in a restored database what was erased on purpose since the backup; so many rows by table.
@@ -256,7 +256,7 @@ def _erase_again(
         return replay(connection, platform.ledger, declared.name, since=since).rows
 
 
-def _beside(target: Target, name: str) -> Target:
+def beside(target: Target, name: str) -> Target:
     """The same server, but not the database that is about to be replaced."""
     other = "postgres" if conninfo_to_dict(target.url).get("dbname") == name else None
     return Target(target.name, make_conninfo(target.url, dbname=other)) if other else target

@@ -46,7 +46,17 @@ class Platform:
     def server(self) -> EmbeddedServer:
         from dbplatform.postgres.embedded.server import EmbeddedServer
 
-        return EmbeddedServer(self.home)
+        return EmbeddedServer(self.home, archive_wal=self._wants_wal)
+
+    def _wants_wal(self) -> bool:
+        """Whether a database on the embedded server declares that its WAL is archived."""
+        return any(
+            declared.database.connection.url_env is None
+            and declared.database.backups is not None
+            and declared.database.backups.physical is not None
+            and declared.database.backups.physical.wal_archive
+            for declared in self.declarations.databases
+        )
 
     def target(self, declared: Declared) -> Target:
         """The database to work on; one on the embedded server is started and created when it is missing.

@@ -21,6 +21,7 @@ from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.partition_checks import partition_checks
 from dbplatform.orchestration.periods import period_assets
+from dbplatform.orchestration.physical import physical_assets
 from dbplatform.orchestration.resources import options_at_launch
 from dbplatform.orchestration.retirement import retirement_assets
 from dbplatform.orchestration.safety import backup_assets
@@ -62,6 +63,7 @@ class ManagedDatabase(dg.Component):
         filled = last_stage(assets)
         assets += table_assets(self.platform, self.declared, deps=filled)
         assets += backup_assets(self.platform, self.declared, deps=filled)
+        assets += physical_assets(self.platform, self.declared)
         assets += retirement_assets(self.platform, self.declared)
         assets += watching_assets(self.platform, self.declared)
         assets += rehearsal_assets(self.platform, self.declared)

@@ -16,8 +16,10 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
     """The main job, named as the database, and one per capability."""
     database = declared.name
     every = [key for asset in assets for key in asset.keys]
-    # A run of the whole graph has no period, and rehearses nothing.
-    graph = [key for key in every if key != keys.rehearsal(database) and key.path[1] != "periods"]
+    # A run of the whole graph has no period, rehearses nothing, and leaves the server's copies to their own schedule.
+    physical = [keys.physical_backup(database), keys.recovery_drill(database), keys.physical_retention(database)]
+    apart = {keys.rehearsal(database), *physical}
+    graph = [key for key in every if key not in apart and key.path[1] != "periods"]
     jobs = [_job(database, database, graph, "The whole graph: migrate, partition, seed, check, report.")]
     if keys.migrations(database) in every:
         jobs.append(_job(database, f"{database}_migrate", [keys.migrations(database)], "Apply pending migrations."))
@@ -31,6 +33,10 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
         words = "Take a backup, prove it by a restore, and remove old ones."
         jobs.append(_job(database, f"{database}_backup", [*proven, keys.backup_retention(database)], words))
         jobs.append(_job(database, f"{database}_drill", proven[1:], "Prove the newest backup by a restore."))
+    if keys.physical_backup(database) in every:
+        words = "Take a base backup of the server, prove it by a recovery, and remove what is too old."
+        jobs.append(_job(database, f"{database}_physical", physical, words))
+        jobs.append(_job(database, f"{database}_recovery_drill", physical[1:2], "Prove the newest base backup."))
     for policy in declared.database.partitioned_tables:
         words = f"One {policy.interval} of {policy.table}, or many: made where missing, archived where due, checked."
         name, key = keys.periods_name(database, policy.table), keys.periods(database, policy.table)
@@ -46,6 +52,9 @@ def schedules_of(declared: Declared, jobs: Sequence[UnresolvedAssetJobDefinition
     if database.backups is not None:
         wanted.append(("backup", f"{database.name}_backup", database.backups.logical.schedule))
         wanted.append(("drill", f"{database.name}_drill", database.backups.drill.schedule))
+        if database.backups.physical is not None:
+            wanted.append(("physical", f"{database.name}_physical", database.backups.physical.schedule))
+            wanted.append(("recovery_drill", f"{database.name}_recovery_drill", database.backups.drill.schedule))
     return [
         dg.ScheduleDefinition(
             name=f"{database.name}_{what}_schedule" if what != "daily" else f"{database.name}_daily",

@@ -46,6 +46,18 @@ def backup(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "backup"])
 
 
+def physical_backup(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "physical_backup"])
+
+
+def physical_retention(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "physical_retention"])
+
+
+def recovery_drill(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "recovery_drill"])
+
+
 def restore_drill(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "restore_drill"])
 

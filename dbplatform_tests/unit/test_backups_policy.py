@@ -21,20 +21,27 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert policy.drill.max_age == Interval(days=8)
 
 
-def test_the_block_of_the_contract_is_accepted_as_far_as_it_is_built() -> None:
+def test_the_block_of_the_contract_is_accepted() -> None:
     policy = BackupPolicy.model_validate(
         {
             "destination": "s3://bucket/backups",
             "server_side_encryption": "aws:kms",
             "encrypt_to": [RECIPIENT],
             "logical": {"schedule": "0 2 * * *", "compression": "gzip:6", "jobs": 4},
-            "physical": False,
+            "physical": {"schedule": "0 3 * * 0", "wal_archive": True},
             "retain": {"daily": 1, "weekly": 0, "monthly": 0},
             "drill": {"schedule": "0 5 * * 0", "max_age": "2 days"},
         }
     )
     assert policy.drill.max_age == Interval(days=2)
     assert policy.logical.jobs == 4
+    assert policy.physical is not None
+    assert (policy.physical.wal_archive, policy.physical.incremental) == (True, 6)
+
+
+def test_physical_backups_are_left_out_or_declared_as_none() -> None:
+    assert BackupPolicy().physical is None
+    assert BackupPolicy.model_validate({"physical": False}).physical is None
 
 
 @pytest.mark.parametrize(
@@ -44,7 +51,9 @@ def test_the_block_of_the_contract_is_accepted_as_far_as_it_is_built() -> None:
         ({"destination": "ftp://host/x"}, "is no destination; name a folder, or s3://bucket/prefix"),
         ({"server_side_encryption": "AES256"}, "server_side_encryption is for a bucket"),
         ({"destination": "s3://b", "kms_key_id": "x"}, "kms_key_id needs server_side_encryption: aws:kms"),
-        ({"physical": {"wal_archive": True}}, "physical backups are not built yet"),
+        ({"physical": {"wal_archive": "yes"}}, "valid boolean"),
+        ({"physical": {"incremental": 31}}, "less than or equal to 30"),
+        ({"physical": {"max_slot_wal_mb": 1}}, "greater than or equal to 64"),
         ({"encrypt_to": ["age1xyz"]}, "'age1xyz' is no age recipient; write the line age1"),
         ({"encrypt_to": ["AGE-SECRET-KEY-1QQ"]}, "a secret key was written down; write the public one (age1...)"),
         ({"logical": {"schedule": "at two"}}, "'at two' is no cron schedule"),

@@ -70,6 +70,27 @@ class Account:
         except (OSError, subprocess.SubprocessError) as error:
             raise ServerError(f"{command[0]} could not be run as user {self.name}: {error}.") from error
 
+    def start(
+        self, command: Sequence[str | Path], *, programs: Programs, cwd: Path, log: Path
+    ) -> subprocess.Popen[bytes]:
+        """Start a program as this user, as ``run`` does; what it says goes to the end of the file ``log``."""
+        with log.open("ab") as said:
+            try:
+                return subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=_environment(programs),
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    start_new_session=True,
+                    user=self.uid if self.switches else None,
+                    group=self.gid if self.switches else None,
+                    extra_groups=[] if self.switches else None,
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                raise ServerError(f"{command[0]} could not be started as user {self.name}: {error}.") from error
+
     def can_enter(self, folder: Path) -> bool:
         """Whether this user can reach files below the existing ``folder``; the operating system is asked."""
         if not self.switches:

@@ -11,6 +11,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from secrets import token_urlsafe
 
 from dbplatform.errors import ServerError, UsageError
@@ -27,7 +28,12 @@ from dbplatform.postgres.embedded.processes import (
     port_is_free,
     postmaster_of,
 )
-from dbplatform.postgres.embedded.settings import default_settings, place_settings, write_settings
+from dbplatform.postgres.embedded.settings import (
+    archive_settings,
+    default_settings,
+    place_settings,
+    write_settings,
+)
 from dbplatform.postgres.programs import Programs
 
 HOST = "127.0.0.1"
@@ -38,7 +44,9 @@ _PORT_TAKEN = re.compile(r"could not bind IPv4 address|could not create any TCP/
 _OLD_PROCESSES = "pre-existing shared memory block"
 
 
-def prepare(place: Place, programs: Programs, account: Account, settings: Mapping[str, str]) -> None:
+def prepare(
+    place: Place, programs: Programs, account: Account, settings: Mapping[str, str], *, archive_wal: bool
+) -> None:
     """Everything but the process: log folder, password, data directory, settings; leftovers are ended.
 
     Raises ServerError when the data directory was made by another major version or its password is lost.
@@ -53,7 +61,17 @@ def prepare(place: Place, programs: Programs, account: Account, settings: Mappin
     refuse_other_version(place.data_directory, programs)
     end_processes_in(place.data_directory, signals=(signal.SIGQUIT, signal.SIGKILL))
     forget_dead_postmaster(place.data_directory)
-    write_settings(place.data_directory, default_settings() | dict(settings), account)
+    archiving = _archiving(place, programs, account) if archive_wal else dict[str, str]()
+    write_settings(place.data_directory, default_settings() | archiving | dict(settings), account)
+
+
+def _archiving(place: Place, programs: Programs, account: Account) -> dict[str, str]:
+    """The spool and the program that fills it, written anew; the settings that make the server use them."""
+    account.make_folder(place.wal_spool)
+    script = Path(__file__).with_name("archive_wal.sh").read_text()
+    write_private(place.archiver, script)
+    account.own(place.archiver)
+    return archive_settings(place.archiver, major=programs.major)
 
 
 def launch(place: Place, programs: Programs, account: Account, *, timeout_s: float) -> None:

@@ -26,7 +26,7 @@ from dbplatform.postgres.embedded.processes import postmaster_of
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The files of one home's server; ``folder`` holds data and log, ``state`` the rest."""
+    """The files of one home's server; ``folder`` holds data, log and spooled WAL, ``state`` the rest."""
 
     state: Path
     folder: Path
@@ -44,6 +44,16 @@ class Place:
     @property
     def log(self) -> LogFolder:
         return LogFolder(self.folder / "log")
+
+    @property
+    def wal_spool(self) -> Path:
+        """Where finished WAL waits to be brought into the archive, when the server archives."""
+        return self.folder / "wal"
+
+    @property
+    def archiver(self) -> Path:
+        """The program that puts it there."""
+        return self.folder / "archive_wal.sh"
 
     @property
     def password_file(self) -> Path:

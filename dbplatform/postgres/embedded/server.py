@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -74,13 +74,22 @@ class ServerStatus:
 class EmbeddedServer:
     """The one embedded server of a home; any number of these objects, in any process, mean the same server."""
 
-    def __init__(self, home: Home, *, settings: Mapping[str, str] | None = None, timeout_s: float = 120) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        settings: Mapping[str, str] | None = None,
+        archive_wal: Callable[[], bool] = bool,
+        timeout_s: float = 120,
+    ) -> None:
         """``settings`` are added to the platform's own, and win, when this object is the one that starts the server.
 
-        ``timeout_s`` bounds each wait: for the lock, for the server to be ready, for it to end.
+        ``archive_wal`` is asked then whether the server is to put its finished WAL into ``wal_spool``. ``timeout_s``
+        bounds each wait: for the lock, for the server to be ready, for it to end.
         """
         self._home = home
         self._settings = dict(settings or {})
+        self._archive_wal = archive_wal
         self._timeout_s = timeout_s
 
     def start(self) -> ServerStatus:
@@ -111,10 +120,10 @@ class EmbeddedServer:
             self._stop_locked()
             place = self._place
             remove_leftovers(place.folder)
-            for folder in (place.data_directory, place.log.path):
+            for folder in (place.data_directory, place.log.path, place.wal_spool):
                 if folder.exists():
                     shutil.rmtree(folder)
-            for file in (place.password_file, place.port_file, place.record):
+            for file in (place.password_file, place.port_file, place.record, place.archiver):
                 file.unlink(missing_ok=True)
             if place.folder != place.state:
                 shutil.rmtree(place.folder)
@@ -152,6 +161,11 @@ class EmbeddedServer:
             password = quote(password_of(self._place), safe="")
         return f"postgresql://{SUPERUSER}:{password}@{HOST}:{status.port}/{quote(database, safe='')}"
 
+    @property
+    def wal_spool(self) -> Path:
+        """The folder of WAL that waits for the archive; there when the server was ever started with ``archive_wal``."""
+        return self._place.wal_spool
+
     def has_database(self, name: str) -> bool:
         """Whether the running server has such a database."""
         with connect(Target(name="postgres", url=self.url()), work="server") as connection:
@@ -188,7 +202,7 @@ class EmbeddedServer:
             programs = readable_programs(find_programs(), account)
             place = choose_place(self._place, account)
         with working_in(place.folder):
-            prepare(place, programs, account, self._settings)
+            prepare(place, programs, account, self._settings, archive_wal=self._archive_wal())
             launch(place, programs, account, timeout_s=self._timeout_s)
         status = self._wait_until_ready()
         if status is None:

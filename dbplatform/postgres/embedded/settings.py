@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dbplatform.postgres.embedded.processes import cluster_name
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 _MB = 1024 * 1024
+_SUMMARIZES_SINCE = 17
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -64,6 +66,20 @@ def place_settings(*, port: int, data_directory: Path, log_directory: Path) -> d
         "log_rotation_size": "10MB",
         "log_rotation_age": "1d",
     }
+
+
+def archive_settings(archiver: Path, *, major: int) -> dict[str, str]:
+    """How finished WAL goes to the program ``archiver``: a minute after it was begun at the latest.
+
+    From 17 on the server keeps summaries of its WAL, which incremental backups need.
+    """
+    command = f"sh {shlex.quote(str(archiver))}".replace("%", "%%")
+    settings = {
+        "archive_mode": "on",
+        "archive_command": f'{command} "%p" "%f"',
+        "archive_timeout": "60s",
+    }
+    return settings | ({"summarize_wal": "on"} if major >= _SUMMARIZES_SINCE else {})
 
 
 def write_settings(data_directory: Path, settings: Mapping[str, str], account: Account) -> None:
