@@ -24,7 +24,7 @@ from dbplatform.cli.common import (
     yes_option,
 )
 from dbplatform.errors import UsageError
-from dbplatform.operations import backups, recovery
+from dbplatform.operations import backups, recovery, wal
 
 
 @click.group("backup", cls=SubVerbs)
@@ -90,7 +90,7 @@ def create(
 def list_(context: click.Context, database: str, as_json: bool) -> None:
     """The backups, the newest first, with their proof; those of the database, then those of its server."""
     platform, declared = opened(context, database)
-    found = (*backups.known(platform, declared), *recovery.known(platform, declared))
+    found = (*backups.known(platform, declared), *wal.known(platform, declared))
     if as_json:
         show_json({"database": database, "backups": [backup.as_json() for backup in found]})
         return

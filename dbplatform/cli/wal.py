@@ -19,7 +19,7 @@ from dbplatform.cli.common import (
     show_json,
     show_table,
 )
-from dbplatform.operations import receiving, recovery
+from dbplatform.operations import receiving, wal
 
 
 @click.group("wal", cls=SubVerbs)
@@ -34,7 +34,7 @@ def command() -> None:
 def status(context: click.Context, database: str, as_json: bool) -> int:
     """Which moments can be restored, and how the WAL is archived. Exit 1 on a finding."""
     with bars():
-        found = recovery.status(*opened(context, database))
+        found = wal.status(*opened(context, database))
     if as_json:
         show_json(found.as_json())
         return 1 if found.findings else 0
@@ -78,7 +78,7 @@ def receive(context: click.Context, database: str, once: bool, dry_run: bool, as
         show_json(planned.as_json()) if as_json else say(f"would {planned.words}")
         return
     if once:
-        caught_up = recovery.catch_up(platform, declared)
+        caught_up = wal.catch_up(platform, declared)
         document = {"database": database, "caught_up": caught_up}
         show_json(document) if as_json else say(
             "all WAL until now is archived" if caught_up else "what had been received is archived; newer WAL is not yet"

@@ -14,7 +14,7 @@ from dbplatform.backups.physical.spool import ship
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import WorkError
 from dbplatform.operations.platform import Platform
-from dbplatform.operations.recovery import archive_of, physical_of, remember_seat, spool_of
+from dbplatform.operations.wal import archive_of, physical_of, remember_seat, spool_of
 from dbplatform.postgres.programs import find_programs
 
 _SHIP_S = 5.0

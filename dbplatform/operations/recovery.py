@@ -4,86 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import psycopg
-
-from dbplatform.backups import rebuild as rebuilding
 from dbplatform.backups.catalogue import Backup, list_backups
-from dbplatform.backups.errors import BackupDamaged
-from dbplatform.backups.physical import base, recover, slot, targets
+from dbplatform.backups.physical import base, recover, targets
 from dbplatform.backups.physical import drill as drills
 from dbplatform.backups.physical import prune as pruning
 from dbplatform.backups.physical.archive import WalArchive
 from dbplatform.backups.physical.drill import RecoveryProof
 from dbplatform.backups.physical.errors import BaseBackupRunning, NoPhysicalBackup, TargetOutside
-from dbplatform.backups.physical.known import RestorePoint, remember, restore_points, seats
-from dbplatform.backups.physical.manifest import load_physical
+from dbplatform.backups.physical.known import RestorePoint, remember
 from dbplatform.backups.physical.points import create_restore_point
 from dbplatform.backups.physical.prune import PhysicalPrunePlan
 from dbplatform.backups.physical.server import Server, key_of, read_server
-from dbplatform.backups.physical.spool import ship, waiting
-from dbplatform.backups.physical.targets import RecoveryPlan, Window
+from dbplatform.backups.physical.targets import RecoveryPlan
 from dbplatform.backups.physical.wal import parse_lsn
-from dbplatform.backups.physical.witness import TableState, quiet_tables, testify, witnesses
-from dbplatform.backups.policy import PhysicalPolicy
+from dbplatform.backups.physical.witness import TableState, quiet_tables, witnesses
 from dbplatform.backups.verify import Verification
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import WorkError
 from dbplatform.operations.backups import beside, destination_of, erase_again, policy_of
-from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import AutocommitConnection, connect
+from dbplatform.operations.wal import archive_of, catch_up, known, physical_of, rebuild, remember_seat
+from dbplatform.postgres.connection import connect
 from dbplatform.postgres.programs import find_programs
 
-#: How long a restore waits for the newest WAL to reach the archive before it answers without it.
-CATCH_UP_S = 3.0
-_LOOK_S = 0.05
 #: A base backup of so long ago is as good as a new one.
 SHARED_FOR = timedelta(hours=1)
 _WAIT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WalStatus:
-    """What can be restored, and how the WAL comes into the archive."""
-
-    database: str
-    system: str | None
-    windows: tuple[Window, ...]
-    restore_points: tuple[RestorePoint, ...]
-    waiting: int
-    """Files in the spool that the archive does not have yet."""
-    archiving: str
-    slot: slot.Slot | None
-    findings: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "database": self.database,
-            "system_identifier": self.system,
-            "windows": [window.as_json() for window in self.windows],
-            "restore_points": [
-                {"name": point.name, "lsn": point.lsn, "made_at": point.made_at.isoformat()}
-                for point in self.restore_points
-            ],
-            "waiting": self.waiting,
-            "archiving": self.archiving,
-            "slot": self.slot.as_json() if self.slot else None,
-            "findings": list(self.findings),
-        }
-
-
-def physical_of(declared: Declared) -> PhysicalPolicy:
-    """What is declared of physical backups; raises ``NotDeclared``."""
-    physical = policy_of(declared).physical
-    if physical is None:
-        raise not_declared(declared, "physical backups", "backups: {physical: {wal_archive: true}}")
-    return physical
 
 
 def plan_take(platform: Platform, declared: Declared) -> tuple[Server, Backup | None]:
@@ -133,25 +81,6 @@ def take_shared(platform: Platform, declared: Declared, *, run_id: str | None = 
             time.sleep(_WAIT_S)
 
 
-def remember_seat(platform: Platform, declared: Declared) -> Server:
-    """Look at the server of the database, and write down that it lies there."""
-    target = platform.target(declared)
-    with connect(target, work="look at the server") as connection:
-        server = read_server(connection, target)
-        remember(platform.ledger, declared.name, system=server.system, on_server=connection.info.dbname)
-    return server
-
-
-def known(platform: Platform, declared: Declared) -> tuple[Backup, ...]:
-    """Every base backup, of every server on which the database was seen, the newest first."""
-    found = [
-        backup
-        for seat in seats(platform.ledger, declared.name)
-        for backup in list_backups(platform.ledger, key_of(seat.system))
-    ]
-    return tuple(sorted(found, key=lambda backup: backup.started_at, reverse=True))
-
-
 def newest(platform: Platform, declared: Declared) -> Backup:
     """The newest complete base backup; raises ``NoPhysicalBackup``."""
     for backup in known(platform, declared):
@@ -166,31 +95,6 @@ def examine(platform: Platform, declared: Declared, backup_id: str) -> Verificat
     """Read every file of a base backup, and of those on which it rests; a damaged one is marked so in the ledger."""
     backup = next(backup for backup in known(platform, declared) if backup.id == backup_id)
     return base.verify_base(backup, platform.ledger)
-
-
-def rebuild(platform: Platform, declared: Declared) -> tuple[str, ...]:
-    """Take up every base backup at the destination that the ledger does not know; their ids.
-
-    Witnesses and named restore points are the ledger's alone: without it a drill hears fewer, and a point is restored
-    by its time. Raises ``StorageFailed``.
-    """
-    destination, ledger = destination_of(platform, declared), platform.ledger
-    keys = {file.name.partition("/")[0] for file in destination.store().files() if file.name.startswith(key_of(""))}
-    found: list[str] = []
-    for key in sorted(keys):
-        found += rebuilding.rebuild(ledger, destination, key)
-        for backup in list_backups(ledger, key):
-            with suppress(BackupDamaged):
-                manifest = load_physical(backup)
-                if declared.name in manifest.declared:
-                    remember(
-                        ledger,
-                        declared.name,
-                        system=manifest.source.system_identifier,
-                        on_server=manifest.declared[declared.name],
-                        seen_at=manifest.source.taken_at,
-                    )
-    return tuple(found)
 
 
 def is_physical(platform: Platform, declared: Declared, backup_id: str) -> bool:
@@ -361,122 +265,6 @@ def name_point(platform: Platform, declared: Declared, name: str) -> RestorePoin
             point = create_restore_point(connection, platform.ledger, server, database=declared.name, name=name)
         summary.update(name=name, lsn=point.lsn)
     return point
-
-
-def status(platform: Platform, declared: Declared) -> WalStatus:
-    """What can be restored now; only reads. A server that cannot be reached is a finding, its past is still told."""
-    physical = physical_of(declared)
-    ledger = platform.ledger
-    findings = []
-    if not known(platform, declared):
-        rebuild(platform, declared)
-    found_slot, archiving, spooled = None, "not known", 0
-    system = next((seat.system for seat in seats(ledger, declared.name)), None)
-    target = platform.existing_target(declared)
-    if target is None:
-        findings.append("The server does not run, or has no such database.")
-    else:
-        try:
-            with connect(target, work="wal status") as connection:
-                system = read_server(connection, target).system
-                archiving = _archiving(connection)
-                found_slot = slot.read_slot(connection, system)
-        except WorkError as error:
-            findings.append(error.message)
-    if physical.wal_archive and target is not None and archiving == "off" and found_slot is None:
-        findings.append(f"No WAL is archived: {_how_to_archive(declared)}")
-    if found_slot is not None and (finding := found_slot.finding(physical.max_slot_wal_mb << 20)):
-        findings.append(finding)
-    found: tuple[Window, ...] = ()
-    try:
-        pasts = targets.read_pasts(ledger, declared.name, lambda one: archive_of(platform, declared, one))
-        found = targets.windows(ledger, pasts, find_programs())
-        if system is not None:
-            past = next((past for past in pasts if past.seat.system == system), None)
-            files = past.files if past is not None else {}
-            spooled = sum(path.name not in files for path in waiting(spool_of(platform, declared, system)))
-    except NoPhysicalBackup as error:
-        findings.append(error.message)
-    findings += [f"The WAL file {window.broken_at} is missing." for window in found if window.broken_at]
-    return WalStatus(
-        database=declared.name,
-        system=system,
-        windows=found,
-        restore_points=restore_points(ledger, [seat.system for seat in seats(ledger, declared.name)]),
-        waiting=spooled,
-        archiving=archiving,
-        slot=found_slot,
-        findings=tuple(findings),
-    )
-
-
-def catch_up(
-    platform: Platform,
-    declared: Declared,
-    *,
-    to: int | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> bool:
-    """Bring all WAL of the live server into the archive; whether all came within seconds.
-
-    Where the server can be reached and archives, a witness is committed and a new segment begun, so that every moment
-    until now can be restored. Not where the server itself has not come ``to`` that position yet.
-    """
-    target = platform.existing_target(declared)
-    if target is None:
-        return False
-    with connect(target, work="catch up") as connection:
-        server = read_server(connection, target)
-        archive, spool = archive_of(platform, declared, server.system), spool_of(platform, declared, server.system)
-        ship(spool, archive)
-        if _archiving(connection) == "off" and not slot.is_active(connection, server.system):
-            return False
-        if to is not None and to > _position(connection):
-            return False
-        testify(connection, platform.ledger, system=server.system, database=declared.name, hashes=False)
-        try:
-            row = connection.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
-        except psycopg.errors.InsufficientPrivilege:
-            return False
-    assert row is not None
-    deadline = clock() + CATCH_UP_S
-    while row[0] not in archive.files():
-        if clock() > deadline:
-            return False
-        sleep(_LOOK_S)
-        ship(spool, archive)
-    return True
-
-
-def archive_of(platform: Platform, declared: Declared, system: str) -> WalArchive:
-    """Where the WAL of a server is kept: beside its base backups."""
-    store = destination_of(platform, declared).store(key_of(system), "wal")
-    return WalArchive(system, store, encrypt_to=policy_of(declared).encrypt_to)
-
-
-def spool_of(platform: Platform, declared: Declared, system: str) -> Path:
-    """Where WAL comes first: beside the embedded server's data, else into a folder of this home."""
-    if declared.database.connection.url_env is None:
-        return platform.server.wal_spool
-    return platform.home.wal / system
-
-
-def _position(connection: AutocommitConnection) -> int:
-    row = connection.execute("select pg_current_wal_lsn()::text").fetchone()
-    assert row is not None
-    return parse_lsn(row[0])
-
-
-def _archiving(connection: AutocommitConnection) -> str:
-    row = connection.execute("select current_setting('archive_mode')").fetchone()
-    return str(row[0]) if row else "off"
-
-
-def _how_to_archive(declared: Declared) -> str:
-    if declared.database.connection.url_env is None:
-        return "start the embedded server anew, dbplatform server stop and dbplatform server start."
-    return f"let this run as a service: dbplatform wal receive {declared.name}"
 
 
 def _room(platform: Platform, declared: Declared) -> Path | None:

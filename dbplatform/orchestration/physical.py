@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from dbplatform.declaration.loading import Declared
-from dbplatform.operations import recovery
+from dbplatform.operations import recovery, wal
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
@@ -41,7 +41,7 @@ def _backup(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
                 kind = f"An incremental base backup on {parent.id}" if parent else "A full base backup"
                 return dg.MaterializeResult(metadata={"dry run": True, "plan": f"{kind} of {server.place}."})
             taken = recovery.take_shared(platform, declared, run_id=context.run.run_id)
-            found = recovery.status(platform, declared)
+            found = wal.status(platform, declared)
         windows = [window.as_json() for window in found.windows]
         return dg.MaterializeResult(
             metadata={
