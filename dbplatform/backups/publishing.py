@@ -6,12 +6,14 @@ be called again after a failure or a kill at any point, and goes on with what is
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 from dbplatform import progress
@@ -20,17 +22,15 @@ from dbplatform.backups.destination import Destination
 from dbplatform.backups.manifest import MANIFEST, FileEntry, sum_file, sync_folder
 from dbplatform.storage.store import Store
 
-#: Small files go side by side; one of more than this goes alone, and is sent in parts.
-_SMALL = 16 * 1024 * 1024
+#: Files of a bucket that are on their way at the same time; a large one is sent in parts besides.
 _STREAMS = 4
 
 
 def publish(made: Path, backup: Backup, destination: Destination, files: Sequence[FileEntry]) -> None:
     """Bring ``files`` and their manifest from the folder ``made`` to where the backup lies; ``made`` is gone then.
 
-    In a folder they get the final name by one rename; in a bucket every object is read back before the next one, and
-    the manifest goes up when all are there. Reports ``upload <database>`` in bytes. Raises ``StorageFailed`` or
-    ``OSError``.
+    In a folder they get the final name by one rename; in a bucket every object is read back, and the manifest goes up
+    when all are there. Reports ``upload <database>`` in bytes. Raises ``StorageFailed`` or ``OSError``.
     """
     if backup.in_bucket:
         _upload(made, destination.store(backup.database, backup.id), files, task=f"upload {backup.database}")
@@ -46,25 +46,29 @@ def _upload(made: Path, store: Store, files: Sequence[FileEntry], *, task: str) 
     missing = [entry for entry in files if there.get(entry.name) != entry.bytes or not _same(store, entry)]
     done = total - sum(entry.bytes for entry in missing)
     progress.report(task, done=done, total=total, unit="bytes")
+    counting = Lock()
 
     def heard(sent: int) -> None:
         nonlocal done
-        done += sent
-        progress.report(task, done=min(done, total), total=total, unit="bytes")
+        with counting:
+            done += sent
+            progress.report(task, done=min(done, total), total=total, unit="bytes")
 
-    small = [entry for entry in missing if entry.bytes <= _SMALL]
+    def send(entry: FileEntry) -> None:
+        store.put(entry.name, made / entry.name, sha256=entry.sha256, heard=heard)
+
+    # The largest first, so that none is sent alone at the end; while one is read back, others go up.
     with ThreadPoolExecutor(_STREAMS, thread_name_prefix="backup-upload") as pool:
-        futures = {pool.submit(store.put, entry.name, made / entry.name, sha256=entry.sha256): entry for entry in small}
+        sent = [
+            pool.submit(contextvars.copy_context().run, send, entry)
+            for entry in sorted(missing, key=lambda entry: -entry.bytes)
+        ]
         try:
-            for future in as_completed(futures):
+            for future in as_completed(sent):
                 future.result()
-                heard(futures[future].bytes)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    for entry in missing:
-        if entry.bytes > _SMALL:
-            store.put(entry.name, made / entry.name, sha256=entry.sha256, heard=heard)
     store.put(MANIFEST, made / MANIFEST, sha256=sum_file(made / MANIFEST))
 
 

@@ -38,6 +38,8 @@ from dbplatform.storage.store import ServerSideEncryption, StoredFile, ignore
 PART_BYTES = 16 * 1024 * 1024
 _MOST_PARTS = 10_000
 _THREADS = 4
+#: Of one client: a few files at a time, each by so many threads.
+_CONNECTIONS = 4 * _THREADS
 #: Of one request, the first included.
 TRIES = 5
 CONNECT_TIMEOUT_S = 10
@@ -339,6 +341,7 @@ def client() -> Any:
             retries={"mode": "standard", "total_max_attempts": TRIES},
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
+            max_pool_connections=_CONNECTIONS,
             s3={
                 # Other servers than Amazon's seldom have a name for each bucket, or know its newer checksums.
                 "addressing_style": "path" if own_endpoint else "auto",
