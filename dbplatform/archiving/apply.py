@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +29,8 @@ from dbplatform.archiving.plan import plan_archive
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot, Recheck, require_proof
-from dbplatform.archiving.shape import read_shape
+from dbplatform.archiving.shape import TableShape, read_shape
+from dbplatform.archiving.staging import Loaded, staging
 from dbplatform.archiving.verify import read_back
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection
@@ -37,6 +39,9 @@ from dbplatform.postgres.locks import advisory_lock
 from dbplatform.storage.place import Place
 
 LOCK = "archive"
+#: A file up to this size is loaded once: its rows stay in the temporary table where they were compared until they leave
+#: the table. A larger one is loaded again, block by block, and needs no room on the server.
+MOST_KEPT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,50 +206,69 @@ def _finish(work: _Work, entry: ArchiveEntry) -> list[ArchiveEntry]:
     connection, table = work.connection, Relation.parse(entry.table)
     members = [entry, *catalogue.along(work.ledger, entry)]
     shapes = {member.id: read_shape(connection, Relation.parse(member.table)) for member in members}
-    for member in members:
-        if member.status == "exported":
-            read_back(
-                connection,
-                shapes[member.id],
-                member.location,
-                sha256=member.sha256,
-                rows=member.rows,
-                content_hash=member.content_hash,
-            )
-            catalogue.mark_verified(work.ledger, member.id)
-    reached(entry.name, "verify", entry.rows, entry.rows)
-    proof = require_proof(connection, work.recheck(), table=table, database=work.database)
-    # A database that was set back to before the export has forgotten it: all of its rows are there again.
-    for member in members:
-        records.begin(connection, member.id, member.name, member.table, member.parent_id)
-    stopped = delete_rows(
-        connection,
-        shapes[entry.id],
-        entry.id,
-        entry.location,
-        sha256=entry.sha256,
-        proof=proof,
-        pace=work.pace,
-        children=[
-            ChildFile(
-                archive_id=member.id,
-                parent_id=member.parent_id,
-                shape=shapes[member.id],
-                columns=member.parent_columns,
-                location=member.location,
-                sha256=member.sha256,
-            )
-            for member in members
-            if member.parent_id is not None
-        ],
-    )
-    if stopped is not None:
-        return _as_they_stand(work, [entry, *catalogue.along(work.ledger, entry)])
+    with ExitStack() as stack:
+        loaded = _verify(work, stack, members, shapes)
+        reached(entry.name, "verify", entry.rows, entry.rows)
+        proof = require_proof(connection, work.recheck(), table=table, database=work.database)
+        # A database that was set back to before the export has forgotten it: all of its rows are there again.
+        for member in members:
+            records.begin(connection, member.id, member.name, member.table, member.parent_id)
+        stopped = delete_rows(
+            connection,
+            shapes[entry.id],
+            entry.id,
+            entry.location,
+            sha256=entry.sha256,
+            proof=proof,
+            pace=work.pace,
+            loaded=loaded,
+            children=[
+                ChildFile(
+                    archive_id=member.id,
+                    parent_id=member.parent_id,
+                    shape=shapes[member.id],
+                    columns=member.parent_columns,
+                    location=member.location,
+                    sha256=member.sha256,
+                )
+                for member in members
+                if member.parent_id is not None
+            ],
+        )
+        if stopped is not None:
+            return _as_they_stand(work, [entry, *catalogue.along(work.ledger, entry)])
     reached(entry.name, "finish", entry.rows, entry.rows)
     outcomes = {member.id: _outcome(connection, member) for member in members}
     done = catalogue.mark_deleted(work.ledger, outcomes, backup_id=proof.backup_id)
     reached(entry.name, "done", entry.rows, entry.rows)
     return done
+
+
+def _verify(
+    work: _Work, stack: ExitStack, members: Sequence[ArchiveEntry], shapes: Mapping[uuid.UUID, TableShape]
+) -> Loaded | None:
+    """Read back what was exported; the rows of the first of them where they stay, until the ``stack`` is left."""
+    loaded = None
+    for place, member in enumerate(members):
+        if member.status == "exported":
+            shape, into = shapes[member.id], None
+            if place == 0 and member.bytes <= MOST_KEPT_BYTES:
+                number = len(members)  # the others are those of the children
+                into = stack.enter_context(
+                    staging(work.connection, shape.table, shape.names, by_place=False, number=number)
+                )
+            found = read_back(
+                work.connection,
+                shape,
+                member.location,
+                sha256=member.sha256,
+                rows=member.rows,
+                content_hash=member.content_hash,
+                into=into,
+            )
+            loaded = found or loaded
+            catalogue.mark_verified(work.ledger, member.id)
+    return loaded
 
 
 def _as_they_stand(work: _Work, entries: Sequence[ArchiveEntry]) -> list[ArchiveEntry]:

@@ -13,7 +13,7 @@ therefore sees every row of another table that has come to refer to them: their 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import cast
@@ -26,13 +26,13 @@ from dbplatform.archiving.along import Batch, ChildFile, Member, family
 from dbplatform.archiving.children import any_of
 from dbplatform.archiving.content import be_durable, be_exact, find_by_key, row_text, same_key
 from dbplatform.archiving.errors import ArchiveTableChanged
-from dbplatform.archiving.kept import reading
+from dbplatform.archiving.kept import Reader, reading
 from dbplatform.archiving.pace import Pace, waiting_for_us
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
 from dbplatform.archiving.records import Reason
 from dbplatform.archiving.shape import TableShape, read_references
-from dbplatform.archiving.staging import Staging, staging
+from dbplatform.archiving.staging import Loaded, Staging, staging
 from dbplatform.archiving.verify import require_same_columns
 from dbplatform.errors import LockNotAcquired
 from dbplatform.postgres.connection import AutocommitConnection
@@ -62,10 +62,12 @@ def delete_rows(
     proof: ProvenSnapshot,
     pace: Pace,
     children: Sequence[ChildFile] = (),
+    loaded: Loaded | None = None,
 ) -> str | None:
     """Delete the exported rows that are still what they were, from where the last call stopped, with ``children``.
 
-    Why it stopped before the end, where the ``pace`` says so; then it goes on when it is called again. The SHA-256 of
+    ``loaded`` are its rows where they were just read back; else they are loaded from the file, block by block. Answers
+    why it stopped before the end, where the ``pace`` says so; then it goes on when it is called again. The SHA-256 of
     every file is read first. Each batch is one transaction (ROW EXCLUSIVE on the table, row locks) that also records
     what became of every row: ``records.read_progress`` and ``records.kept_counts`` tell. Triggers fire. Raises
     ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ArchiveMovedOn``, ``ReplicaBehind``, ``RowsHeldBack`` and
@@ -79,7 +81,7 @@ def delete_rows(
         name, total = reader.metadata.name, reader.rows
         reached(name, "delete", position, total)
         with ExitStack() as stack:
-            stage = stack.enter_context(staging(connection, shape.table, shape.names))
+            stage = loaded.stage if loaded else stack.enter_context(staging(connection, shape.table, shape.names))
             root = Member(place=0, archive_id=archive_id, shape=shape, stage=stage, parent=None, columns=())
             members = stack.enter_context(family(connection, root, children))
             work = _Work(
@@ -93,18 +95,28 @@ def delete_rows(
                 total=total,
                 members=members,
             )
-            for block in reader.blocks(start=position):
-                stage.replace(block)
-                stage.analyze()
-                end = block.first + block.rows
+            for end, bytes_per_row in _staged(reader, stage, position, loaded):
                 while position < end:
                     if (stopped := pace.stops()) is not None:
                         return stopped
                     pace.wait_for_replicas(connection, shape.table)
                     pace.wait_for_wal(connection)
-                    position = _batch(work, position, end, bytes_per_row=len(block.csv) // block.rows)
+                    position = _batch(work, position, end, bytes_per_row=bytes_per_row)
                     reached(name, "delete", position, total)
     return None
+
+
+def _staged(reader: Reader, stage: Staging, position: int, loaded: Loaded | None) -> Iterator[tuple[int, int]]:
+    """Have the rows from a place on in the stage, all of them or block by block: the place behind, bytes for a row."""
+    if loaded is not None:
+        stage.index_places()
+        stage.analyze()
+        yield reader.rows, loaded.bytes // reader.rows
+        return
+    for block in reader.blocks(start=position):
+        stage.replace(block)
+        stage.analyze()
+        yield block.first + block.rows, len(block.csv) // block.rows
 
 
 def _batch(work: _Work, first: int, block_end: int, *, bytes_per_row: int) -> int:

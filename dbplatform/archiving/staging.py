@@ -43,6 +43,10 @@ class Staging:
             place=self.ordinal_of(alias), first=sql.Literal(first), end=sql.Literal(end)
         )
 
+    def index_places(self) -> None:
+        """Let rows be found by their place."""
+        self.connection.execute(sql.SQL("create unique index on {} ({})").format(self.table, self.place))
+
     def index(self, columns: Sequence[str]) -> None:
         """Let rows be found by these columns."""
         self.connection.execute(
@@ -80,6 +84,14 @@ class Staging:
         return RowSums(rows=row[0], first=row[1], second=row[2])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """All rows of a file, as they were read back and found equal; so many bytes of CSV."""
+
+    stage: Staging
+    bytes: int
+
+
 @contextmanager
 def staging(
     connection: AutocommitConnection, like: Relation, names: Sequence[str], *, by_place: bool = True, number: int = 0
@@ -94,7 +106,7 @@ def staging(
     definition = sql.SQL("as select {} from {} as t with no data").format(sql.SQL(", ").join(columns), like.identifier)
     with _made(connection, names, definition, number) as stage:
         if by_place:
-            connection.execute(sql.SQL("create unique index on {} ({})").format(stage.table, place))
+            stage.index_places()
         yield stage
 
 

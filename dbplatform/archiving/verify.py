@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import psycopg
 
 from dbplatform.archiving.content import RowSums
@@ -10,34 +12,48 @@ from dbplatform.archiving.kept import reading
 from dbplatform.archiving.parquet import Metadata, first_line
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.shape import Column, TableShape
-from dbplatform.archiving.staging import staging
+from dbplatform.archiving.staging import Loaded, Staging, staging
 from dbplatform.postgres.connection import AutocommitConnection
 
 
 def read_back(
-    connection: AutocommitConnection, shape: TableShape, location: str, *, sha256: str, rows: int, content_hash: str
-) -> None:
+    connection: AutocommitConnection,
+    shape: TableShape,
+    location: str,
+    *,
+    sha256: str,
+    rows: int,
+    content_hash: str,
+    into: Staging | None = None,
+) -> Loaded | None:
     """Raise ``ReadBackDiffers`` or ``ArchiveDamaged`` unless the file gives back exactly the exported rows.
 
-    Every value is read by the server from the file into a temporary table of the table's own types and hashed there.
-    Writes nothing that outlives the session. Raises ``ArchiveTableChanged`` too.
+    Every value is read by the server from the file into a temporary table of the table's own types and hashed there:
+    the empty ``into``, which then holds all of them, or block by block. Writes nothing that outlives the session.
+    Raises ``ArchiveTableChanged`` too.
     """
-    sums = RowSums()
-    with reading(location, sha256, connection) as reader:
+    sums, bytes_ = RowSums(), 0
+    with ExitStack() as stack:
+        reader = stack.enter_context(reading(location, sha256, connection))
         require_same_columns(shape, reader.metadata)
         name = reader.metadata.task
-        with staging(connection, shape.table, shape.names, by_place=False) as stage:
-            for block in reader.blocks():
-                try:
-                    stage.replace(block)
-                except psycopg.DataError as error:
-                    raise _differs(location, f"PostgreSQL does not take a value ({first_line(error)})") from error
+        stage = into or stack.enter_context(staging(connection, shape.table, shape.names, by_place=False))
+        for block in reader.blocks():
+            try:
+                stage.add(block) if into else stage.replace(block)
+            except psycopg.DataError as error:
+                raise _differs(location, f"PostgreSQL does not take a value ({first_line(error)})") from error
+            if into is None:
                 sums += stage.sums()
-                reached(name, "read back", sums.rows, rows)
+            bytes_ += len(block.csv)
+            reached(name, "read back", block.first + block.rows, rows)
+        if into is not None:
+            sums = into.sums()
     if sums.rows != rows:
         raise _differs(location, f"{sums.rows} rows instead of {rows}")
     if sums.hash != content_hash:
         raise _differs(location, f"the content hash {sums.hash} instead of {content_hash}")
+    return Loaded(stage=into, bytes=bytes_) if into is not None else None
 
 
 def require_same_columns(shape: TableShape, metadata: Metadata) -> None:

@@ -51,7 +51,7 @@ def content(target: Target) -> str:
         ("delete", 0, 1000, ["verified"]),
         ("batch", 70, 1000, ["verified"]),
         ("delete", 280, 720, ["verified"]),
-        ("batch", 350, 700, ["verified"]),
+        ("batch", 350, 720, ["verified"]),
         ("finish", 0, 300, ["verified"]),
         ("done", 0, 300, ["deleted"]),
         sample=(("export", 600), "read back", ("batch", 350), "finish"),

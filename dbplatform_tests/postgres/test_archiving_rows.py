@@ -21,6 +21,7 @@ from dbplatform.archiving.apply import apply_archive
 from dbplatform.archiving.catalogue import get_archive, list_archives
 from dbplatform.archiving.pace import Throttle
 from dbplatform.archiving.plan import plan_archive
+from dbplatform.archiving.staging import Staging
 from dbplatform.errors import LockNotAcquired
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres import catalog
@@ -99,6 +100,32 @@ def test_an_archive_and_its_restore_give_the_same_content_hash(
     assert only(ledger).status == "restored"
     fill(database, "insert into orders (at) values (now())")
     assert ask(database, "select max(id) from orders") == 1001, "the sequence goes on where it was"
+
+
+@pytest.mark.parametrize("most", [0, 10**9])
+def test_a_file_is_loaded_once_where_its_rows_can_wait_and_again_by_blocks_where_not(
+    database: Target, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    fill(database, ORDERS)
+    before = content(database)
+    monkeypatch.setattr("dbplatform.archiving.apply.MOST_KEPT_BYTES", most)
+    monkeypatch.setattr(export, "BLOCK_ROWS", 300)
+    loads: list[int] = []
+    add = Staging.add
+    monkeypatch.setattr(Staging, "add", lambda stage, block: (loads.append(block.rows), add(stage, block))[1])
+    late = "update orders set note = 'late' where id = 450"
+    with at("verify", lambda: fill(database, late)):
+        assert archive(database, ledger, tmp_path).deleted == 699
+    assert loads == [300, 300, 100] * (1 if most else 2)
+    fill(database, "delete from orders where id = 450")
+    restore(database, ledger, only(ledger).id)
+    assert count(database) == 999
+    fill(
+        database,
+        "insert into orders (id, at, amount, note) overriding system value"
+        " select 450, timestamptz '2026-01-01' + 450 * interval '5 hours', 450 / 7.0, 'note ' || 450 % 13",
+    )
+    assert content(database) == before
 
 
 def test_the_hash_of_an_archive_is_that_of_a_table_with_just_its_rows(
