@@ -137,6 +137,7 @@ def _database(server: EmbeddedServer, name: str, rows: int) -> str:
                 connection.execute(statement.encode())
         connection.execute("vacuum (analyze)")
         connection.execute("checkpoint")
+        connection.execute("select count(note) from orders")  # the first contender finds it in memory, too
     return url
 
 
