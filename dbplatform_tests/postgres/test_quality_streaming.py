@@ -25,6 +25,7 @@ from dbplatform.quality.streaming import sessions
 from dbplatform.quality.streaming.cost import table_of
 from dbplatform.quality.streaming.patterns import as_re2
 from dbplatform.quality.streaming.plan import Streaming, planned
+from dbplatform.quality.streaming.sessions import StreamRefused
 from dbplatform_tests.postgres.quality_support import emptied, kept_database
 
 __all__ = ["emptied", "kept_database"]
@@ -302,6 +303,28 @@ def test_a_session_that_waits_for_the_stream_is_not_ended_for_being_idle(
         with snapshot(other) as moment:
             assert streaming_plan.streamed(moment, plan_of(moment, policy), tell=tell).rows == 1000
             assert moment.execute("select count(*) from t").fetchone() == (1000,)
+
+
+def test_a_stream_does_not_wait_behind_who_waits_for_the_checks(
+    connection: AutocommitConnection, emptied: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ALTER TABLE that queues between plan and stream would be a deadlock that no server can see."""
+    monkeypatch.setattr(sessions, "_LOCK_TIMEOUT", "100ms")
+    connection.execute("create table t (a int); insert into t select generate_series(1, 1000)")
+    policy = TablePolicy(table="t", checks=[{"range": {"column": "a", "max": 1000}}])
+    waiting = "select count(*) from pg_locks where not granted and relation = 't'::regclass"
+    with psycopg.connect(emptied.url) as owner, psycopg.connect(emptied.url, autocommit=True) as watcher:
+        with snapshot(connection) as moment:
+            plan = plan_of(moment, policy)
+            moment.execute("select from t limit 1")
+            queued = threading.Thread(target=owner.execute, args=("lock table t in access exclusive mode",))
+            queued.start()
+            while watcher.execute(waiting).fetchone() == (0,):
+                pass
+            with pytest.raises(StreamRefused, match="lock timeout"):
+                streaming_plan.streamed(moment, plan, tell=lambda: None)
+            assert moment.execute("select count(*) from t").fetchone() == (1000,)
+        queued.join()
 
 
 @pytest.mark.parametrize(

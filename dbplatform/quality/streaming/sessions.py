@@ -26,6 +26,7 @@ from dbplatform.postgres.connection import SnapshotConnection
 _BATCH_BYTES = 8 << 20
 _LOOK_SECONDS = 0.2
 
+_LOCK_TIMEOUT = "2s"
 _PATIENT = [("idle_in_transaction_session_timeout", "0")]  # a session that has read all waits for the others
 
 _SETTINGS = """
@@ -156,12 +157,21 @@ def _cancel(sessions_: Sequence[Session], threads: Sequence[threading.Thread]) -
 
 
 def _settings(connection: SnapshotConnection) -> list[tuple[str, Any]]:
-    """What the session of the checks has set, its role, and no parallel workers: the sessions are parallel already."""
+    """What the session of the checks has set, its role, and what reading beside it needs.
+
+    The session of the checks has its lock already: these wait only behind one who waits for it to end, and would wait
+    for ever. No parallel workers: the sessions are parallel already.
+    """
     settings = dict(connection.execute(_SETTINGS).fetchall())
     role = connection.execute("select current_setting('role')").fetchone()
     if role is not None and role[0] != "none":
         settings["role"] = role[0]
-    return [*settings.items(), ("max_parallel_workers_per_gather", "0"), *_PATIENT]
+    return [
+        *settings.items(),
+        ("lock_timeout", _LOCK_TIMEOUT),
+        ("max_parallel_workers_per_gather", "0"),
+        *_PATIENT,
+    ]
 
 
 @contextmanager
