@@ -176,6 +176,8 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
                 "rule": policy.rule,
                 **({"cutoff": report.cutoff.isoformat()} if report.cutoff is not None else {}),
                 "rows archived": report.deleted if policy.by == "rows" else report.written,
+                **{f"rows of {table} along": rows for table, rows in report.along.items()},
+                **({"left off because": report.stopped} if report.stopped else {}),
                 "rows changed meanwhile": report.kept_changed,
                 "rows not proven": report.uncovered,
                 "rows in archives": standing.rows,
