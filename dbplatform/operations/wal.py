@@ -19,6 +19,7 @@ from dbplatform.backups.physical.archive import WalArchive
 from dbplatform.backups.physical.errors import NoPhysicalBackup
 from dbplatform.backups.physical.known import RestorePoint, remember, restore_points, seats
 from dbplatform.backups.physical.manifest import load_physical
+from dbplatform.backups.physical.past import read_pasts
 from dbplatform.backups.physical.server import Server, key_of, read_server
 from dbplatform.backups.physical.spool import ship, waiting
 from dbplatform.backups.physical.targets import Window
@@ -146,7 +147,7 @@ def status(platform: Platform, declared: Declared) -> WalStatus:
         findings.append(finding)
     found: tuple[Window, ...] = ()
     try:
-        pasts = targets.read_pasts(ledger, declared.name, lambda one: archive_of(platform, declared, one))
+        pasts = read_pasts(ledger, declared.name, lambda one: archive_of(platform, declared, one))
         found = targets.windows(ledger, pasts, find_programs())
         if system is not None:
             past = next((past for past in pasts if past.seat.system == system), None)

@@ -11,9 +11,10 @@ import pytest
 from dbplatform.backups.catalogue import Backup, list_backups, mark_proven
 from dbplatform.backups.physical.base import reading_chain
 from dbplatform.backups.physical.errors import TargetOutside
+from dbplatform.backups.physical.past import read_pasts
 from dbplatform.backups.physical.prune import PhysicalPrunePlan, apply_prune, plan_prune
 from dbplatform.backups.physical.server import key_of
-from dbplatform.backups.physical.targets import read_pasts, windows
+from dbplatform.backups.physical.targets import windows
 from dbplatform.backups.policy import BackupPolicy
 from dbplatform.ledger.backups import BackupRecord
 from dbplatform.ledger.ledger import Ledger

@@ -20,10 +20,11 @@ from dbplatform.backups.physical.errors import (
     TargetOutside,
     UnknownRestorePoint,
 )
+from dbplatform.backups.physical.past import read_pasts
 from dbplatform.backups.physical.points import create_restore_point
 from dbplatform.backups.physical.recover import check_recovery
 from dbplatform.backups.physical.server import read_server
-from dbplatform.backups.physical.targets import Window, read_pasts, windows
+from dbplatform.backups.physical.targets import Window, windows
 from dbplatform.backups.physical.wal import parse_lsn
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect

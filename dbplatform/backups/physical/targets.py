@@ -7,35 +7,36 @@ would come to the end of the WAL without having stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dbplatform.backups.catalogue import Backup, list_backups
-from dbplatform.backups.errors import BackupDamaged
+from dbplatform.backups.catalogue import Backup
 from dbplatform.backups.physical.archive import WalArchive, WalFile
 from dbplatform.backups.physical.base import chain_of
 from dbplatform.backups.physical.errors import (
-    NoPhysicalBackup,
     TargetOutside,
     UnknownRestorePoint,
-    WalKeyMissing,
 )
-from dbplatform.backups.physical.known import Seat, restore_points, seats
-from dbplatform.backups.physical.manifest import PhysicalManifest, load_physical
-from dbplatform.backups.physical.records import newest_commit, record_at_or_behind
-from dbplatform.backups.physical.server import key_of
-from dbplatform.backups.physical.wal import HISTORY, SEGMENT, Segments, Timeline, contiguous_end, lsn_words, parse_lsn
+from dbplatform.backups.physical.known import restore_points
+from dbplatform.backups.physical.manifest import PhysicalManifest
+from dbplatform.backups.physical.past import (
+    Archives,
+    Past,
+    Run,
+    end_time,
+    goes_on,
+    has_gap,
+    read_pasts,
+)
+from dbplatform.backups.physical.wal import HISTORY, Timeline, lsn_words, parse_lsn
 from dbplatform.backups.physical.witness import witnesses
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.programs import Programs
 
+
 #: Where the WAL archive of a server is, by its system identifier.
-Archives = Callable[[str], WalArchive]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """Where a recovery is to stop: before the first commit at or behind ``time``, or before the first record at or
@@ -52,36 +53,6 @@ class Moment:
     @classmethod
     def at_lsn(cls, lsn: int) -> Moment:
         return cls(lsn=lsn, words=lsn_words(lsn))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A base backup and the unbroken WAL behind it."""
-
-    backup: Backup
-    manifest: PhysicalManifest
-    way: Timeline
-    first: int
-    """The segment in which the base backup ends."""
-    end: int
-    """The first segment that is missing."""
-
-    @property
-    def segments(self) -> Segments:
-        return Segments(self.manifest.source.segment_bytes)
-
-    @property
-    def start_lsn(self) -> int:
-        return parse_lsn(self.manifest.source.stop_lsn)
-
-    @property
-    def end_lsn(self) -> int:
-        return max(self.start_lsn, self.segments.start(self.end)) if self.end > self.first else self.start_lsn
-
-    @property
-    def missing(self) -> str:
-        """The file that is not there."""
-        return self.way.segment(self.segments, self.end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,48 +119,6 @@ class RecoveryPlan:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """All that is known of one server's past."""
-
-    seat: Seat
-    archive: WalArchive
-    files: dict[str, WalFile]
-    runs: tuple[Run, ...]
-    """The newest base backup first."""
-
-
-def read_past(ledger: Ledger, seat: Seat, archive: WalArchive) -> Past:
-    """The base backups of a server and the WAL behind each. Reads the ledger, manifests, and names in the archive."""
-    files = archive.files()
-    manifests = []
-    for backup in list_backups(ledger, key_of(seat.system)):
-        if backup.status == "complete" and backup.damage is None:
-            try:
-                manifests.append((backup, load_physical(backup)))
-            except BackupDamaged:
-                continue  # it is no place to begin from; the next verification or drill says what it has
-    ways = archive.timelines(files, also={manifest.source.timeline_id for _, manifest in manifests})
-    runs = []
-    for backup, manifest in manifests:
-        stop = parse_lsn(manifest.source.stop_lsn)
-        way = next((way for way in ways if way.holds(manifest.source.timeline_id, stop)), None)
-        if way is not None:
-            segments = Segments(manifest.source.segment_bytes)
-            first = segments.number(stop - 1)
-            end = contiguous_end(way, segments, first, files)
-            runs.append(Run(backup=backup, manifest=manifest, way=way, first=first, end=end))
-    return Past(seat=seat, archive=archive, files=files, runs=tuple(runs))
-
-
-def read_pasts(ledger: Ledger, database: str, archives: Archives) -> tuple[Past, ...]:
-    """The pasts of all servers on which the database was seen, the newest first; raises ``NoPhysicalBackup``."""
-    pasts = tuple(read_past(ledger, seat, archives(seat.system)) for seat in seats(ledger, database))
-    if not any(past.runs for past in pasts):
-        raise NoPhysicalBackup(database=database, hint=f"Take one: dbplatform backup create {database} --kind physical")
-    return pasts
-
-
 def windows(ledger: Ledger, pasts: Sequence[Past], programs: Programs) -> tuple[Window, ...]:
     """Every unbroken stretch of moments, the newest first. Reads the last few WAL files of each."""
     found = []
@@ -204,10 +133,10 @@ def windows(ledger: Ledger, pasts: Sequence[Past], programs: Programs) -> tuple[
                     system=past.seat.system,
                     timeline_id=oldest.way.id,
                     start=oldest.manifest.source.taken_at,
-                    end=_end_time(ledger, past, max(runs, key=lambda run: run.start_lsn), programs),
+                    end=end_time(ledger, past, max(runs, key=lambda run: run.start_lsn), programs),
                     start_lsn=oldest.start_lsn,
                     end_lsn=oldest.end_lsn,
-                    broken_at=oldest.missing if _has_gap(past, oldest) else None,
+                    broken_at=oldest.missing if has_gap(past, oldest) else None,
                 )
             )
     return tuple(found)
@@ -264,7 +193,7 @@ def plan_recovery(
             if broken is None:
                 return _plan(ledger, database, past, run, moment)
             if reason.startswith("that lies before"):
-                reason, behind = broken, not _has_gap(past, run)
+                reason, behind = broken, not has_gap(past, run)
     raise outside(reason, behind=behind)
 
 
@@ -275,14 +204,14 @@ def plan_end(ledger: Ledger, database: str, archives: Archives, *, programs: Pro
     """
     past = next(past for past in read_pasts(ledger, database, archives) if past.runs)
     run = past.runs[0]
-    newest = _end_time(ledger, past, run, programs)
+    newest = end_time(ledger, past, run, programs)
     if run.end == run.first:
         return _to_backup(ledger, database, [past], run.backup.id), newest
     # The end by a witness's position: behind the last commit, while a time is before the commit that it names.
     for witness in reversed(witnesses(ledger, past.seat.system)):
         lsn = parse_lsn(witness.lsn)
         on_way = run.way.holds(witness.timeline_id, lsn)
-        if on_way and run.start_lsn <= lsn < run.end_lsn and _goes_on(past, run, lsn, programs):
+        if on_way and run.start_lsn <= lsn < run.end_lsn and goes_on(past, run, lsn, programs):
             return _plan(ledger, database, past, run, Moment.at_lsn(lsn)), newest
     return _plan(ledger, database, past, run, Moment.at_time(newest)), newest
 
@@ -305,61 +234,19 @@ def _ended_before(run: Run, moment: Moment) -> bool:
 
 def _out_of_reach(ledger: Ledger, past: Past, run: Run, moment: Moment, programs: Programs) -> str | None:
     """Why the unbroken WAL behind a base backup does not come to the moment; None where it does."""
-    gap = _has_gap(past, run)
+    gap = has_gap(past, run)
     if moment.lsn is not None:
-        if moment.lsn < run.end_lsn and _goes_on(past, run, moment.lsn, programs):
+        if moment.lsn < run.end_lsn and goes_on(past, run, moment.lsn, programs):
             return None
         missing = f"the WAL file {run.missing} is missing" if gap else "no WAL behind it is archived"
         return f"{missing}, and the archived WAL ends at {lsn_words(run.end_lsn)}"
     assert moment.time is not None
-    end = _end_time(ledger, past, run, programs)
+    end = end_time(ledger, past, run, programs)
     if moment.time <= end and run.end > run.first:
         return None
     if gap:
         return f"the WAL file {run.missing} is missing, and the last commit before it is of {time_words(end)}"
     return f"no commit behind it is archived, the last one is of {time_words(end)}"
-
-
-def _goes_on(past: Past, run: Run, lsn: int, programs: Programs) -> bool:
-    """Whether a record begins at or behind the position: whole segments behind it have some, the last one may not."""
-    number = run.segments.number(lsn)
-    if number < run.end - 1:
-        return True
-    file = past.files[run.way.segment(run.segments, number)]
-    return record_at_or_behind(past.archive, file, lsn, programs=programs, major=run.manifest.source.server_major)
-
-
-def _end_time(ledger: Ledger, past: Past, run: Run, programs: Programs) -> datetime:
-    """A commit of this time or later is in the unbroken WAL behind the base backup."""
-    known = [run.manifest.source.taken_at]
-    if run.end > run.first:
-        known += [
-            witness.began_at
-            for witness in witnesses(ledger, past.seat.system)
-            if run.way.holds(witness.timeline_id, parse_lsn(witness.lsn)) and parse_lsn(witness.lsn) <= run.end_lsn
-        ]
-        known += [at for at in [_last_commit(past, run, programs)] if at is not None]
-    return max(known)
-
-
-def _last_commit(past: Past, run: Run, programs: Programs) -> datetime | None:
-    """As the newest segments tell; None where they tell of none, or no key is here to read them."""
-    names = [run.way.segment(run.segments, number) for number in range(run.end - 1, run.first - 1, -1)]
-    major = run.manifest.source.server_major
-    with suppress(WalKeyMissing):
-        return newest_commit(past.archive, [past.files[name] for name in names], programs=programs, major=major)
-    return None
-
-
-def _has_gap(past: Past, run: Run) -> bool:
-    """Whether the archive holds segments behind the first one that is missing and before it, on the same way.
-
-    Where there are none before it, the archive began later, or was pruned up to there.
-    """
-    on_way = {id_ for id_, _ in run.way.begins}
-    found = [run.segments.parse(name) for name in past.files if SEGMENT.fullmatch(name)]
-    numbers = [number for timeline, number in found if timeline in on_way]
-    return any(number > run.end for number in numbers) and any(number < run.end for number in numbers)
 
 
 def _plan(ledger: Ledger, database: str, past: Past, run: Run, moment: Moment) -> RecoveryPlan:
