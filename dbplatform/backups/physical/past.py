@@ -23,6 +23,7 @@ from dbplatform.backups.physical.witness import witnesses
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.programs import Programs
 
+#: Where the WAL archive of a server is, by its system identifier.
 Archives = Callable[[str], WalArchive]
 
 

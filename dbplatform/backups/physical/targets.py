@@ -36,7 +36,6 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.programs import Programs
 
 
-#: Where the WAL archive of a server is, by its system identifier.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """Where a recovery is to stop: before the first commit at or behind ``time``, or before the first record at or
