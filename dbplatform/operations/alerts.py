@@ -19,19 +19,20 @@ from dbplatform.alerting import deliver, evaluate, record
 from dbplatform.alerting.policy import NotifyPolicy
 from dbplatform.alerting.record import AlertRecord
 from dbplatform.alerting.sending import Send, send_by_apprise
+from dbplatform.alerting.states import Observation
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import Judgements, judge
-from dbplatform.operations import looks, observations, watching
-from dbplatform.operations.observations import REACHABLE, Runs
+from dbplatform.operations import looks, observations, wal, watching
+from dbplatform.operations.observations import REACHABLE, WAL_ARCHIVE, Runs
 from dbplatform.operations.platform import Platform
 from dbplatform.quality.record import results_since
 
-#: A server that restarts is away for a moment.
-_HOLD_UNREACHABLE = timedelta(minutes=1)
+#: A server that restarts is away for a moment; a bucket answers again after a while.
+_HOLD = {REACHABLE: timedelta(minutes=1), WAL_ARCHIVE: timedelta(minutes=5)}
 _DATABASES_SIDE_BY_SIDE = 8
 #: Each holds a connection to the ledger while its receiver answers: fewer than the ledger's pool has.
 _CHANNELS_SIDE_BY_SIDE = 4
@@ -66,8 +67,9 @@ class Watched:
 def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs | None = None) -> Watched:
     """Look at a database, and bring its alerts up to what was seen; messages go into the outbox.
 
-    Without ``runs`` the alerts on runs stay as they are. A database that cannot be measured is an observation, not an
-    error; one that was never there is none. Killed before its end, the next look sees the same again.
+    What waits of its WAL goes into the archive. Without ``runs`` the alerts on runs stay as they are. A database that
+    cannot be measured is an observation, not an error; one that was never there is none. Killed before its end, the
+    next look sees the same again.
     """
     ledger, name = platform.ledger, declared.name
     look = looks.begin(ledger, name, now)
@@ -81,12 +83,13 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
     judgements = judge(metrics, policies) if metrics is not None else None
     observed = [
         *([observations.reachable(declared, problem)] if there else ()),
+        *([_wal_archive(platform, declared)] if wal.archives_wal(declared) else ()),
         *(observations.metrics(judgements) if judgements is not None else ()),
         *observations.checks(declared, results_since(ledger, name, since=look.checks_since)),
         *observations.runs(runs),
         *observations.withdrawn(declared, record.list_alerts(ledger, name), runs),
     ]
-    hold = {**{policy.metric: policy.for_.timedelta for policy in policies}, REACHABLE: _HOLD_UNREACHABLE}
+    hold = {**{policy.metric: policy.for_.timedelta for policy in policies}, **_HOLD}
     evaluate.evaluate(ledger, name, observed, declared.database.notify, now=now, hold=hold)
     looks.end(ledger, name, now, runs_seen=runs is not None, measured=metrics is not None)
     return Watched(
@@ -97,6 +100,15 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
         problem=problem,
         alerts=record.list_alerts(ledger, name),
     )
+
+
+def _wal_archive(platform: Platform, declared: Declared) -> Observation:
+    """Bring the WAL that waits into the archive; how that went."""
+    try:
+        wal.bring(platform, declared)
+    except (PlatformError, OSError) as error:
+        return observations.wal_archive(declared, error)
+    return observations.wal_archive(declared, None)
 
 
 def watch_all(

@@ -1,7 +1,8 @@
-"""What was seen of a database, as observations for ``alerting``: four sources, each with keys of its own.
+"""What was seen of a database, as observations for ``alerting``: five sources, each with keys of its own.
 
-Metrics against their limits (``<metric>``), the database that cannot be measured (``reachable``), data-quality checks
-that failed or could not run (``check:<table>.<name>``), and runs that failed (``run:<job>``).
+Metrics against their limits (``<metric>``), the database that cannot be measured (``reachable``), WAL that does not
+reach the archive (``wal_archive``), data-quality checks that failed or could not run (``check:<table>.<name>``), and
+runs that failed (``run:<job>``).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dbplatform.alerting.states import Observation, Severity
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
 from dbplatform.monitoring.thresholds import Judgements
-from dbplatform.operations import watching
+from dbplatform.operations import wal, watching
 from dbplatform.quality.results import CheckResult
 
-REACHABLE, CHECK, RUN = "reachable", "check:", "run:"
+REACHABLE, WAL_ARCHIVE, CHECK, RUN = "reachable", "wal_archive", "check:", "run:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,20 @@ def reachable(declared: Declared, problem: PlatformError | None) -> Observation:
         severity="critical" if problem is not None else None,
         cause=problem.message.rstrip(".") if problem is not None else f"{declared.name} can be measured",
         advice=f"{problem.hint or ''} dbplatform doctor {declared.name} says more.".strip() if problem else "",
+    )
+
+
+def wal_archive(declared: Declared, problem: PlatformError | OSError | None) -> Observation:
+    """Whether the WAL that its server has put down came into the archive, and why not."""
+    reason = problem.message if isinstance(problem, PlatformError) else f"{problem}."
+    return Observation(
+        key=WAL_ARCHIVE,
+        metric=WAL_ARCHIVE,
+        severity="critical" if problem is not None else None,
+        cause=reason.rstrip(".") if problem is not None else "the WAL reaches its archive",
+        advice=f"Until it does, a lost disk loses what was written. dbplatform wal status {declared.name} says more."
+        if problem
+        else "",
     )
 
 
@@ -115,6 +130,7 @@ def runs(runs: Runs | None) -> list[Observation]:
 def withdrawn(declared: Declared, alerts: Sequence[AlertRecord], runs: Runs | None) -> list[Observation]:
     """An end for each open alert whose threshold, check or job is no longer declared."""
     limits = {policy.metric for policy in watching.limits(declared)} | {REACHABLE}
+    limits |= {WAL_ARCHIVE} if wal.archives_wal(declared) else set()
     keys = _check_keys(declared)
     gone = []
     for alert in alerts:

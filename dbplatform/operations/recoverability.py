@@ -46,7 +46,8 @@ def _measured(ledger: Ledger, database: str, now: datetime) -> tuple[list[Metric
     else:
         absent["backup_age_s"] = "nothing was done on the database yet"
 
-    proven = [one for one in list_drills(ledger, database) if one.status == "proven"]
+    # Those of a moment prove the past of the server, not that its dumps can be restored.
+    proven = [one for one in list_drills(ledger, database) if one.status == "proven" and one.target is None]
     if proven:
         newest = proven[0]
         found.append(_age("drill_age_s", newest.finished_at or newest.started_at, now, newest.backup_id))

@@ -207,6 +207,24 @@ def catch_up(
     return True
 
 
+def archives_wal(declared: Declared) -> bool:
+    """Whether the WAL of the database's server is declared to be kept."""
+    backups = declared.database.backups
+    return backups is not None and backups.physical is not None and backups.physical.wal_archive
+
+
+def bring(platform: Platform, declared: Declared) -> tuple[str, ...]:
+    """Bring into the archive what has come into the spool of the server; the names of the files that are new.
+
+    The database is not asked. Nothing is done before its first base backup. Raises ``WalConflict``, ``StorageFailed``
+    and ``OSError``; what was not brought stays in the spool.
+    """
+    seat = next(iter(seats(platform.ledger, declared.name)), None) if archives_wal(declared) else None
+    if seat is None:
+        return ()
+    return ship(spool_of(platform, declared, seat.system), archive_of(platform, declared, seat.system))
+
+
 def archive_of(platform: Platform, declared: Declared, system: str) -> WalArchive:
     """Where the WAL of a server is kept: beside its base backups."""
     store = destination_of(platform, declared).store(key_of(system), "wal")

@@ -20,9 +20,9 @@ from dbplatform.monitoring.metrics import KINDS
 from dbplatform.monitoring.probes import FIRST_COLLECTION
 from dbplatform.monitoring.words import value_words
 from dbplatform.operations import alerts as alerting
-from dbplatform.operations import watching
+from dbplatform.operations import wal, watching
 from dbplatform.operations.alerts import Watched
-from dbplatform.operations.observations import CHECK, REACHABLE, RUN
+from dbplatform.operations.observations import CHECK, REACHABLE, RUN, WAL_ARCHIVE
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
@@ -172,6 +172,8 @@ def _check_words(declared: Declared) -> dict[str, str]:
         for policy in watching.limits(declared)
     }
     words[REACHABLE] = "The database can be reached and measured."
+    if wal.archives_wal(declared):
+        words[WAL_ARCHIVE] = "The WAL that the server puts down reaches its archive."
     words[RUNS] = "No job failed when it ran last."
     if declared.database.quality:
         words[QUALITY] = "No data-quality check failed, or could not run, when it was asked last."
@@ -219,7 +221,7 @@ def check_states(platform: Platform, declared: Declared, looked: Watched) -> dic
         elif unmeasured.get(name, FIRST_COLLECTION) != FIRST_COLLECTION:
             words = f"Could not be measured: {unmeasured[name]}"
             states[name] = CheckState(severity="warning", words=words, metadata={}, sign=words)
-        elif name in (REACHABLE, RUNS, QUALITY) and (name != REACHABLE or looked.metrics is not None):
+        elif name in (REACHABLE, WAL_ARCHIVE, RUNS, QUALITY) and (name != REACHABLE or looked.metrics is not None):
             states[name] = _quiet("no alert", here)
         elif name == CHANNELS:
             states[name] = _channels(platform, declared)

@@ -11,12 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from dbplatform.backups.physical.known import remember
 from dbplatform.cli.main import main
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
-from dbplatform.operations import alerts, checks, looks
+from dbplatform.operations import alerts, checks, looks, wal
 from dbplatform.operations.alerts import Watched
 from dbplatform.operations.observations import RunEnd, Runs
 from dbplatform.operations.platform import Platform
@@ -283,6 +284,34 @@ def test_a_database_that_was_never_backed_up_grows_old(shop: Path, ledger: Ledge
     assert "no complete backup" in metrics.values["backup_age_s"].detail
     assert set(metrics.absent) >= {"drill_age_s", "recovery_time_s"}
     assert keys(look(1)["shop"]) == {"backup_age_s"}
+
+
+def test_each_look_brings_wal_into_the_archive_and_tells_when_it_cannot(
+    shop: Path, ledger: Ledger, look: Look, tmp_path: Path
+) -> None:
+    place = tmp_path / "archive"
+    physical = f"  backups: {{destination: {place}, physical: {{wal_archive: true}}}}\n  thresholds:\n"
+    shop.write_text(_SHOP.replace("  thresholds:\n", physical))
+    remember(ledger, "shop", system="7", on_server="shop")
+    platform = Platform(Project.at(shop.parents[2]))
+    declared = platform.declarations.get("shop")
+    spool = wal.spool_of(platform, declared, "7")
+    spool.mkdir(parents=True)
+    (spool / "000000010000000000000001").write_bytes(b"1" * 100)
+
+    assert "wal_archive" not in keys(look()["shop"])
+    assert list(wal.archive_of(platform, declared, "7").files()) == ["000000010000000000000001"]
+
+    aside = place.rename(tmp_path / "aside")
+    place.write_text("no folder")
+    (spool / "000000010000000000000002").write_bytes(b"2" * 100)
+    assert [one.state for one in look(1)["shop"].alerts if one.key == "wal_archive"] == ["pending"]
+    assert "wal_archive" in {alert.key for alert in look(7)["shop"].firing}
+
+    place.unlink()
+    aside.rename(place)
+    assert "wal_archive" not in keys(look(8)["shop"])
+    assert len(wal.archive_of(platform, declared, "7").files()) == 2
 
 
 def _backed_up(ledger: Ledger, id: str, *, hours_ago: float, rto: float) -> None:
