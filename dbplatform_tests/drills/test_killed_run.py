@@ -1,6 +1,6 @@
 """``kill -9`` in every step of the main job: the next run ends green, and every table is as if nothing had happened.
 
-Each point by itself is a drill; every run of the tests kills one run after the other at four of them.
+Each point by itself is a drill; every run of the tests kills one run after the other at three of them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ def test_runs_killed_one_after_the_other_are_made_good_by_the_last(
     installation.forget()
     kill(installation, "migrate flights", 2)
     kill(installation, "seed flights", 150_000)
-    kill(installation, "check flights", 5)
     kill(installation, "archive old_flights batch", 30_000)
     assert_made_good(installation, undisturbed)
 

@@ -6,6 +6,7 @@ One module, because what is carried over there is what must come back.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -395,7 +396,7 @@ def test_a_held_table_is_asked_for_often_and_given_up(
     database: Target, connection: AutocommitConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.execute(PLAIN)
-    monkeypatch.setattr(patience, "TRIES", 3)
+    monkeypatch.setattr(patience, "PAUSES", replace(patience.PAUSES, tries=3))
     pauses: list[float] = []
     with psycopg.connect(database.url) as holder:
         holder.execute("select 1 from event")

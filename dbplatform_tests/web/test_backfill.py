@@ -50,6 +50,7 @@ def dev(shop: Installation) -> Iterator[Dev]:
         yield running
 
 
+@pytest.mark.drill
 def test_a_year_of_months_is_back_filled_in_one_run(dev: Dev, shop: Installation, open_page: Open) -> None:
     page = open_page(f"{dev.ui}/assets/shop/periods/sale", width=1600).page
     expect(page.get_by_text("Never materialized")).to_be_visible()

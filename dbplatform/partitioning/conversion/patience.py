@@ -20,7 +20,7 @@ from dbplatform.postgres.connection import AutocommitConnection
 SOFT_LOCK_MS = 2000
 #: No statement behind a hard lock touches rows, so none takes long.
 HARD_STATEMENT_MS = 5000
-_PAUSES = Pauses(tries=60, first_s=0.1, growth=1.5, most_s=2.0, spread=0.5)
+PAUSES = Pauses(tries=60, first_s=0.1, growth=1.5, most_s=2.0, spread=0.5)
 
 
 class Changed(Exception):
@@ -48,7 +48,7 @@ class Patience:
             relations=relations,
             waited_ms=self.lock_timeout_ms,
             sleep=self.sleep,
-            pauses=_PAUSES,
+            pauses=PAUSES,
             again_on=(Changed,),
             hint="Find in pg_stat_activity the transaction that holds it, then run the command again: it goes on where "
             "it was.",
