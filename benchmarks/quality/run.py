@@ -121,7 +121,7 @@ def _python(lock: str | None) -> str:
     file, stamp, python = HERE / f"{lock}.lock", TOOLS / lock / ".lock", TOOLS / lock / "bin" / "python"
     if not stamp.is_file() or stamp.read_text() != file.read_text():
         subprocess.run([sys.executable, "-m", "venv", "--clear", TOOLS / lock], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", file]
+        install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", file]
         subprocess.run(install, check=True)
         stamp.write_text(file.read_text())
     return str(python)
