@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import func, select
 
@@ -113,7 +113,7 @@ def drill(
         try:
             report = _carry_out(backup, record, scratch_server, programs, jobs, room, work or default_work())
         except BaseException as error:
-            _finish(ledger, record, status="errored", errors=(str(error) or type(error).__name__,))
+            finish(ledger, record, status="errored", errors=(str(error) or type(error).__name__,))
             raise
         if report.proven:
             mark_proven(ledger, backup.id)
@@ -121,7 +121,7 @@ def drill(
         else:
             mark_damaged(ledger, backup.id, report.errors)
             drop_proof(backup)
-        _finish(
+        finish(
             ledger,
             record,
             status="proven" if report.proven else "not proven",
@@ -194,12 +194,24 @@ def _close_killed(ledger: Ledger, database: str) -> None:
         if record.status == "running":
             with held(ledger, _lock(record.id)) as mine:
                 if mine:
-                    _finish(ledger, record, status="errored", errors=("its process was ended before it had finished",))
+                    finish(ledger, record, status="errored", errors=("its process was ended before it had finished",))
 
 
-def _finish(
-    ledger: Ledger, record: DrillRecord, *, status: str, errors: tuple[str, ...], report: DrillReport | None = None
+class Measured(Protocol):
+    """What a drill has measured, of whatever kind of backup."""
+
+    @property
+    def rto_seconds(self) -> float | None: ...
+    @property
+    def rpo_seconds(self) -> float | None: ...
+    @property
+    def tables(self) -> tuple[TableProof, ...]: ...
+
+
+def finish(
+    ledger: Ledger, record: DrillRecord, *, status: str, errors: tuple[str, ...], report: Measured | None = None
 ) -> None:
+    """Write down how a drill ended, and what it measured where it came so far."""
     with ledger.session() as session:
         stored = session.get_one(DrillRecord, record.id)
         stored.status, stored.errors, stored.finished_at = status, list(errors), func.now()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 
 from pydantic import ValidationError
 
 from dbplatform.backups import catalogue
-from dbplatform.backups.catalogue import Backup, list_backups, load_manifest
+from dbplatform.backups.catalogue import Backup, Described, list_backups, load_manifest
 from dbplatform.backups.destination import Destination
 from dbplatform.backups.errors import BackupDamaged
 from dbplatform.backups.files import remove_backup, require_files
@@ -19,13 +20,18 @@ from dbplatform.backups.publishing import publish
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection
 
-# pg_dump outlives the process that started it; its sessions bear the name that ``application`` gives.
+# pg_dump and pg_basebackup outlive the process that started them; their sessions bear the name of ``application``.
 _END_SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s"
 
 
 def application(id: str) -> str:
-    """What the sessions of a backup's pg_dump are called, after ``dbplatform``."""
+    """What the sessions of a backup's programs are called, after ``dbplatform``."""
     return f"backup {id}"
+
+
+def end_sessions(connection: AutocommitConnection, backup: Backup) -> None:
+    """End what an attempt that was killed still has at work on the server."""
+    connection.execute(_END_SESSIONS, (f"dbplatform {application(backup.id)}",))
 
 
 def clear_leftovers(connection: AutocommitConnection, ledger: Ledger, database: str, destination: Destination) -> None:
@@ -42,7 +48,7 @@ def clear_leftovers(connection: AutocommitConnection, ledger: Ledger, database: 
             # Read again: before the lock was ours its holder may have come to an end.
             status = catalogue.status_of(ledger, backup) if mine else None
             if status == "running":
-                connection.execute(_END_SESSIONS, (f"dbplatform {application(backup.id)}",))
+                end_sessions(connection, backup)
             if status in ("running", "failed") and _finished(ledger, backup, destination):
                 continue
             if status in ("running", "failed", "pruned"):
@@ -70,11 +76,14 @@ def _finished(ledger: Ledger, backup: Backup, destination: Destination) -> bool:
         except (OSError, ValidationError):
             continue
         publish(made, backup, destination, manifest.files)
-    return _adopted(ledger, backup)
+    return adopted(ledger, backup, load_manifest)
 
 
-def _adopted(ledger: Ledger, backup: Backup) -> bool:
-    """Whether the backup lies at its destination, with every file right; then its row is completed."""
+def adopted(ledger: Ledger, backup: Backup, load: Callable[[Backup], Described]) -> bool:
+    """Whether the backup lies at its destination, with every file right; then its row is completed.
+
+    ``load`` reads its manifest, which says the SHA-256 of every file.
+    """
     try:
         with backup.store.reading(MANIFEST) as file:
             sha256 = hashlib.sha256(file.read()).hexdigest()
@@ -82,7 +91,7 @@ def _adopted(ledger: Ledger, backup: Backup) -> bool:
         return False
     found = replace(backup, sha256=sha256)
     try:
-        manifest = load_manifest(found)
+        manifest = load(found)
         require_files(found, manifest)
     except BackupDamaged:
         return False

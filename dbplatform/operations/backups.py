@@ -206,9 +206,12 @@ def plan_prune(platform: Platform, declared: Declared) -> prune.PrunePlan:
 
 
 def apply_prune(platform: Platform, declared: Declared, planned: prune.PrunePlan) -> prune.PruneReport:
-    """Remove what is planned, each backup checked again."""
+    """Remove what is planned, each backup checked again; recorded when there is something to remove."""
+    policy, now = policy_of(declared), datetime.now(UTC)
+    if not planned.prune:
+        return prune.apply_prune(platform.ledger, planned, policy, now=now)
     with platform.ledger.operation(declared.name, "prune") as summary:
-        report = prune.apply_prune(platform.ledger, planned, policy_of(declared), now=datetime.now(UTC))
+        report = prune.apply_prune(platform.ledger, planned, policy, now=now)
         summary.update(report.as_json())
         return report
 

@@ -22,7 +22,8 @@ def added(platform: Platform, declared: Declared, metrics: Metrics) -> Metrics:
     """The collection with the metrics of backups and drills, as the ledger has them at its time.
 
     A database that declares backups and has none yet is as old as the first work on it: to have never been backed up
-    must not look well. What is not complete, or is a part of the database, does not count.
+    must not look well. What is not complete, is a part of the database, or was found damaged, does not count; nor does
+    a proof that damage has taken away since.
     """
     if declared.database.backups is None:
         reasons = dict.fromkeys(_OF_BACKUPS, "no backups are declared")
@@ -35,27 +36,30 @@ def added(platform: Platform, declared: Declared, metrics: Metrics) -> Metrics:
 def _measured(ledger: Ledger, database: str, now: datetime) -> tuple[list[Metric], dict[str, str]]:
     found: list[Metric] = []
     absent: dict[str, str] = {}
-    complete = [one for one in list_backups(ledger, database) if one.status == "complete" and one.whole]
+    sound = [
+        one for one in list_backups(ledger, database) if one.status == "complete" and one.whole and one.damage is None
+    ]
     since = _first_work(ledger, database)
-    if complete:
-        found.append(_age("backup_age_s", complete[0].taken_at or complete[0].started_at, now, complete[0].id))
+    if sound:
+        found.append(_age("backup_age_s", sound[0].taken_at or sound[0].started_at, sound[0].id, now=now))
     elif since is not None:
         found.append(
-            _age("backup_age_s", since, now, "there is no complete backup yet; this is the age of the database")
+            _age("backup_age_s", since, "there is no sound backup yet; this is the age of the database", now=now)
         )
     else:
         absent["backup_age_s"] = "nothing was done on the database yet"
 
-    # Those of a moment prove the past of the server, not that its dumps can be restored.
-    proven = [one for one in list_drills(ledger, database) if one.status == "proven" and one.target is None]
-    if proven:
-        newest = proven[0]
-        found.append(_age("drill_age_s", newest.finished_at or newest.started_at, now, newest.backup_id))
-    elif complete:
-        first = min(one.taken_at or one.started_at for one in complete)
-        found.append(_age("drill_age_s", first, now, "no backup was ever proven; this is the age of the oldest one"))
+    proofs = [(one.proven_at, one.id) for one in sound if one.proven_at is not None]
+    if proofs:
+        found.append(_age("drill_age_s", *max(proofs), now=now))
+    elif sound:
+        first = min(one.taken_at or one.started_at for one in sound)
+        found.append(_age("drill_age_s", first, "no backup is proven; this is the age of the oldest one", now=now))
     else:
-        absent["drill_age_s"] = "there is no backup to prove"
+        absent["drill_age_s"] = "there is no sound backup to prove"
+
+    # Those of a moment tell how long a whole server takes.
+    proven = [one for one in list_drills(ledger, database) if one.status == "proven" and one.target is None]
     if proven and proven[0].rto_seconds is not None:
         found.append(
             Metric(name="recovery_time_s", value=proven[0].rto_seconds, unit="seconds", detail=proven[0].backup_id)
@@ -65,7 +69,7 @@ def _measured(ledger: Ledger, database: str, now: datetime) -> tuple[list[Metric
     return found, absent
 
 
-def _age(name: str, since: datetime, now: datetime, detail: str) -> Metric:
+def _age(name: str, since: datetime, detail: str, *, now: datetime) -> Metric:
     return Metric(name=name, value=max(0.0, (now - since).total_seconds()), unit="seconds", detail=detail)
 
 

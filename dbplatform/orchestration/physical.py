@@ -12,7 +12,7 @@ from dbplatform.operations import recovery, wal
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import step, table_metadata
+from dbplatform.orchestration.steps import proof_result, step, table_metadata
 
 
 def physical_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDefinition]:
@@ -74,24 +74,14 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
             return dg.MaterializeResult(metadata={"dry run": True, "plan": "The server would be recovered aside."})
         with step(context, f"{declared.name}/recovery_drill"):
             proof = recovery.prove(platform, declared, run_id=context.run.run_id)
-        found = proof.as_json()
-        measured = {"RTO seconds": proof.rto_seconds, "RPO seconds": proof.rpo_seconds}
-        metadata: dict[str, Any] = {
-            "backup": proof.backup_id,
-            "proven": proof.proven,
+        columns = ("table", "rows", "expected_rows", "hash", "match")
+        more = {
             "moment": proof.moment or "none: no WAL is archived behind it",
             "end": proof.end,
             "witnesses": proof.witnesses,
-            **{name: value for name, value in measured.items() if value is not None},
-            **table_metadata("quiet tables", found["tables"], ("table", "rows", "expected_rows", "hash", "match")),
         }
-        if not proof.proven:
-            raise dg.Failure(
-                description=f"Base backup {proof.backup_id} is not proven: {'; '.join(proof.errors)}",
-                metadata=metadata,
-                allow_retries=False,
-            )
-        return dg.MaterializeResult(metadata=metadata)
+        tables = table_metadata("quiet tables", proof.as_json()["tables"], columns)
+        return proof_result("Base backup", proof, more=more, tables=tables)
 
     return recovery_drill
 

@@ -13,7 +13,7 @@ from dbplatform.operations import archives, backups
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import step, table_metadata
+from dbplatform.orchestration.steps import proof_result, step, table_metadata
 from dbplatform.postgres.catalog import TableMissing
 
 
@@ -87,21 +87,9 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
             return dg.MaterializeResult(metadata={"dry run": True, "plan": "The newest backup would be restored."})
         with step(context, f"{declared.name}/restore_drill"):
             report = backups.prove(platform, declared, run_id=context.run.run_id)
-        found = report.as_json()
-        measured = {"RTO seconds": report.rto_seconds, "RPO seconds": report.rpo_seconds}
-        metadata: dict[str, Any] = {
-            "backup": report.backup_id,
-            "proven": report.proven,
-            **{name: value for name, value in measured.items() if value is not None},
-            **table_metadata("tables", found["tables"], ("table", "rows", "expected_rows", "hash", "match")),
-        }
-        if not report.proven:
-            raise dg.Failure(
-                description=f"Backup {report.backup_id} is not proven: {'; '.join(report.errors)}",
-                metadata=metadata,
-                allow_retries=False,
-            )
-        return dg.MaterializeResult(metadata=metadata)
+        columns = ("table", "rows", "expected_rows", "hash", "match")
+        tables = table_metadata("tables", report.as_json()["tables"], columns)
+        return proof_result("Backup", report, more={}, tables=tables)
 
     return restore_drill
 

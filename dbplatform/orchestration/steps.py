@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 
@@ -87,6 +87,21 @@ class Found:
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
 
 
+class Proof(Protocol):
+    """What every drill tells, of whatever kind of backup."""
+
+    @property
+    def backup_id(self) -> str: ...
+    @property
+    def proven(self) -> bool: ...
+    @property
+    def rto_seconds(self) -> float | None: ...
+    @property
+    def rpo_seconds(self) -> float | None: ...
+    @property
+    def errors(self) -> tuple[str, ...]: ...
+
+
 def check_result(key: dg.AssetKey, name: str, ask: Callable[[], Found]) -> dg.AssetCheckResult:
     """The check as Dagster shows it. One that could not run has not passed: it is an error that says why."""
     try:
@@ -101,6 +116,30 @@ def check_result(key: dg.AssetKey, name: str, ask: Callable[[], Found]) -> dg.As
         description=found.words,
         metadata=found.evidence,
     )
+
+
+def proof_result(
+    what: str, proof: Proof, *, more: Mapping[str, Any], tables: Mapping[str, dg.MetadataValue[Any]]
+) -> dg.MaterializeResult[Any]:
+    """What a drill found, as Dagster shows and charts it; one that proves nothing is a failure with the same evidence.
+
+    ``what`` names the kind of backup in the sentence of a failure.
+    """
+    measured = {"RTO seconds": proof.rto_seconds, "RPO seconds": proof.rpo_seconds}
+    metadata: dict[str, Any] = {
+        "backup": proof.backup_id,
+        "proven": proof.proven,
+        **more,
+        **{name: value for name, value in measured.items() if value is not None},
+        **tables,
+    }
+    if not proof.proven:
+        raise dg.Failure(
+            description=f"{what} {proof.backup_id} is not proven: {'; '.join(proof.errors)}",
+            metadata=metadata,
+            allow_retries=False,
+        )
+    return dg.MaterializeResult(metadata=metadata)
 
 
 def table_metadata(

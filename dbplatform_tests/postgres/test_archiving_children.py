@@ -1,4 +1,7 @@
-"""Rows that refer to archived ones leave along with them, or hold them: none goes silently, none is left behind."""
+"""Rows that refer to archived ones leave along with them, or hold them: none goes silently, none is left behind.
+
+One module, because every claim is about the same family of tables: orders, their lines, the notes on these.
+"""
 
 from __future__ import annotations
 

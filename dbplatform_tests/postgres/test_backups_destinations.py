@@ -1,5 +1,8 @@
 """A backup is the same wherever it lies: in a folder or a bucket, readable or encrypted; the host that makes it needs
-no key, and nothing readable or half-made is seen at the destination."""
+no key, and nothing readable or half-made is seen at the destination.
+
+One module, because each claim is run at the same places: a bucket, and folder and bucket encrypted.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from dbplatform.backups.catalogue import mark_damaged
 from dbplatform.backups.physical.known import remember
 from dbplatform.cli.main import main
 from dbplatform.declaration.project import Project
@@ -265,6 +266,9 @@ def test_an_overdue_backup_and_drill_and_a_slow_recovery_are_alerts_until_a_new_
     _backed_up(ledger, "20261110T000000Z-bbbbbb", hours_ago=1, rto=3000.0)
     assert keys(look(3)["shop"]) == set()
 
+    mark_damaged(ledger, "20261110T000000Z-bbbbbb", ["a byte"])
+    assert keys(look(4)["shop"]) == {"backup_age_s", "drill_age_s"}, "what was found damaged is no backup and no proof"
+
 
 def test_a_database_that_was_never_backed_up_grows_old(shop: Path, ledger: Ledger, look: Look) -> None:
     shop.write_text(_SHOP.replace("  thresholds:\n", "  backups: {}\n  thresholds:\n"))
@@ -281,7 +285,7 @@ def test_a_database_that_was_never_backed_up_grows_old(shop: Path, ledger: Ledge
     metrics = look()["shop"].metrics
     assert metrics is not None
     assert metrics.values["backup_age_s"].value > timedelta(hours=71).total_seconds()
-    assert "no complete backup" in metrics.values["backup_age_s"].detail
+    assert "no sound backup" in metrics.values["backup_age_s"].detail
     assert set(metrics.absent) >= {"drill_age_s", "recovery_time_s"}
     assert keys(look(1)["shop"]) == {"backup_age_s"}
 
@@ -321,7 +325,15 @@ def _backed_up(ledger: Ledger, id: str, *, hours_ago: float, rto: float) -> None
     with ledger.session() as session:
         session.add(
             BackupRecord(
-                id=id, kind="logical", status="complete", location="/x", taken_at=then, bytes=1, sha256="00", **about
+                id=id,
+                kind="logical",
+                status="complete",
+                location="/x",
+                taken_at=then,
+                bytes=1,
+                sha256="00",
+                proven_at=then,
+                **about,
             )
         )
         session.flush()

@@ -30,9 +30,9 @@ from dbplatform.backups import catalogue
 from dbplatform.backups.catalogue import Backup, list_backups, mark_damaged, new_attempt, reading
 from dbplatform.backups.destination import Destination
 from dbplatform.backups.errors import BackupDamaged, NotRestorable
-from dbplatform.backups.files import Problem, check_files, describe_files, require_files, require_room, size_of
+from dbplatform.backups.files import Problem, check_files, describe_files, require_room, size_of
 from dbplatform.backups.holding import held, unhurried
-from dbplatform.backups.leftovers import application, remove_attempt
+from dbplatform.backups.leftovers import adopted, application, end_sessions, remove_attempt
 from dbplatform.backups.manifest import MANIFEST, FileEntry, write_manifest
 from dbplatform.backups.physical.errors import BaseBackupFailed, BaseBackupRunning
 from dbplatform.backups.physical.known import databases_on, remember
@@ -58,8 +58,6 @@ from dbplatform.storage.place import StorageFailed
 
 DATA = "data"
 _INCREMENTAL_SINCE = 17
-# pg_basebackup outlives the process that started it.
-_END_SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s"
 _TIMELINE = re.compile(r"^START TIMELINE: (\d+)$", re.MULTILINE)
 _START = re.compile(r"^START WAL LOCATION: (\S+)", re.MULTILINE)
 
@@ -212,28 +210,12 @@ def _clear_killed(connection: AutocommitConnection, ledger: Ledger, server: Serv
     """
     for backup in list_backups(ledger, server.key, pruned=True, left=True):
         if backup.status == "running":
-            connection.execute(_END_SESSIONS, (f"dbplatform {application(backup.id)}",))
-            if _adopted(ledger, backup):
+            end_sessions(connection, backup)
+            if adopted(ledger, backup, load_physical):
                 continue
             catalogue.fail(ledger, backup.id, "its process was ended before it had finished")
         remove_attempt(backup, destination)
         catalogue.mark_removed(ledger, backup.id)
-
-
-def _adopted(ledger: Ledger, backup: Backup) -> bool:
-    try:
-        with backup.store.reading(MANIFEST) as file:
-            sha256 = hashlib.sha256(file.read()).hexdigest()
-    except FileNotFoundError:
-        return False
-    found = replace(backup, sha256=sha256)
-    try:
-        manifest = load_physical(found)
-        require_files(found, manifest)
-    except BackupDamaged:
-        return False
-    catalogue.complete(ledger, backup.id, manifest, sha256)
-    return True
 
 
 def _make(

@@ -16,12 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func
-
 from dbplatform import progress
 from dbplatform.backups.catalogue import Backup, list_backups, mark_proven
 from dbplatform.backups.compare import TableProof
 from dbplatform.backups.contents import list_tables, read_content, ready_to_read
+from dbplatform.backups.drill import finish
 from dbplatform.backups.errors import BackupDamaged
 from dbplatform.backups.holding import held
 from dbplatform.backups.kept import drop_proof, keep_proof
@@ -123,7 +122,7 @@ def drill(
         try:
             proof = _carry_out(plan, record, ledger, rpo_seconds, newest_commit, quiet, place, programs, choose)
         except BaseException as error:
-            _finish(ledger, record, status="errored", errors=(str(error) or type(error).__name__,))
+            finish(ledger, record, status="errored", errors=(str(error) or type(error).__name__,))
             raise
         if proof.proven:
             mark_proven(ledger, plan.base.id)
@@ -131,7 +130,7 @@ def drill(
         else:
             _take_proof_away(ledger, plan.base.id)
             drop_proof(plan.base)
-        _finish(ledger, record, status="proven" if proof.proven else "not proven", errors=proof.errors, proof=proof)
+        finish(ledger, record, status="proven" if proof.proven else "not proven", errors=proof.errors, report=proof)
     _step(plan, "recorded")
     return proof
 
@@ -274,17 +273,6 @@ def _now(ledger: Ledger, backup: Backup) -> Backup:
 def _take_proof_away(ledger: Ledger, backup_id: str) -> None:
     with ledger.session() as session:
         session.get_one(BackupRecord, backup_id).proven_at = None
-
-
-def _finish(
-    ledger: Ledger, record: DrillRecord, *, status: str, errors: tuple[str, ...], proof: RecoveryProof | None = None
-) -> None:
-    with ledger.session() as session:
-        stored = session.get_one(DrillRecord, record.id)
-        stored.status, stored.errors, stored.finished_at = status, list(errors), func.now()
-        if proof is not None:
-            stored.rto_seconds, stored.rpo_seconds = proof.rto_seconds, proof.rpo_seconds
-            stored.tables = [table.as_json() for table in proof.tables]
 
 
 def _step(plan: RecoveryPlan, fact: str) -> None:
