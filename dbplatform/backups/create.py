@@ -20,11 +20,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform import progress
 from dbplatform.backups import catalogue
+from dbplatform.backups.ahead import Ahead, working_ahead
 from dbplatform.backups.catalogue import EVERYTHING, Backup, find_backup, list_backups, new_attempt
 from dbplatform.backups.contents import lock_tables, read_content, read_source, ready_to_read
 from dbplatform.backups.destination import Destination
 from dbplatform.backups.errors import BackupFailed
-from dbplatform.backups.files import describe_files, require_room, size_of
+from dbplatform.backups.files import require_room, size_of
 from dbplatform.backups.holding import held
 from dbplatform.backups.leftovers import application, clear_leftovers, remove_attempt
 from dbplatform.backups.manifest import DUMP, GLOBALS, Manifest, Scope, TableContent, write_manifest
@@ -33,7 +34,6 @@ from dbplatform.backups.programs import ProgramFailed, compression_for, dump_pro
 from dbplatform.backups.publishing import publish
 from dbplatform.backups.roles import dump_globals
 from dbplatform.backups.scope import in_scope
-from dbplatform.backups.sealing import seal_files
 from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, Target, connect, snapshot
@@ -82,9 +82,10 @@ def create_backup(
         catalogue.register(ledger, backup, run_id=run_id)
         _step(database, "started")
         try:
-            manifest, sha256 = _make(backup, made, target, destination, policy, ledger, programs, scope)
-            finished = True
-            publish(made, backup, destination, manifest.files)
+            with working_ahead(made, backup, destination, policy.encrypt_to) as ahead:
+                manifest, sha256 = _make(backup, made, target, destination, policy, ledger, programs, scope, ahead)
+                finished = True
+                publish(made, backup, destination, manifest.files, sent=ahead.sent())
             _step(database, "published")
         except BaseException as error:
             waits = finished and isinstance(error, StorageFailed)
@@ -112,6 +113,7 @@ def _make(
     ledger: Ledger,
     programs: Programs,
     scope: Scope,
+    ahead: Ahead,
 ) -> tuple[Manifest, str]:
     """The finished files in the folder ``made``; their manifest and that one's SHA-256."""
     database = backup.database
@@ -138,14 +140,15 @@ def _make(
                 f"--snapshot={name}",
                 f"--lock-wait-timeout={LOCK_WAIT_S}s",
                 "--no-password",
+                # Each file is synced when it is described.
+                "--no-sync",
                 *tables.options,
             ]
-            contents, warnings = _dump_and_count(backup, made, target, exporter, command, name, tables.counted)
+            contents, warnings = _dump_and_count(backup, made, target, exporter, command, name, tables.counted, ahead)
             if scope.whole:
                 warnings += dump_globals(program, target, exporter, made / GLOBALS, passwords=bool(policy.encrypt_to))
     _step(database, "counted")
-    task = f"sum backup {database}"
-    files = seal_files(made, policy.encrypt_to, task=task) if policy.encrypt_to else describe_files(made, task=task)
+    files = ahead.rest(task=f"sum backup {database}")
     _step(database, "summed")
     manifest = Manifest(
         id=backup.id,
@@ -175,6 +178,7 @@ def _dump_and_count(
     command: Sequence[str | Path],
     name: str,
     relations: Sequence[Relation],
+    ahead: Ahead,
 ) -> tuple[tuple[TableContent, ...], tuple[str, ...]]:
     """Run pg_dump, and count and hash in a thread meanwhile; what fails first ends the other."""
     database = backup.database
@@ -186,6 +190,7 @@ def _dump_and_count(
 
         def poll() -> None:
             progress.report(f"backup {database}", done=size_of(made), unit="bytes")
+            ahead.look()
             if counting.done() and counting.exception() is not None:
                 counting.result()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,8 @@ from dbplatform.backups.sealing import NoMatchingKey, NotKept, copy_out, opens
 from dbplatform.storage.store import Store
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
-#: Files of a bucket that are read at the same time.
-_STREAMS = 4
+#: Files of a bucket that are on their way at the same time.
+STREAMS = 4
 #: Written beside a backup, and no part of it.
 _BESIDE = (MANIFEST, PROOF)
 
@@ -46,11 +47,18 @@ def describe_files(folder: Path, *, task: str) -> tuple[FileEntry, ...]:
     done = 0
     entries = []
     for path in paths:
-        size = path.stat().st_size
-        entries.append(FileEntry(name=str(path.relative_to(folder)), bytes=size, sha256=sum_file(path)))
-        done += size
+        entries.append(describe_file(path, folder))
+        done += entries[-1].bytes
         progress.report(task, done=done, total=total, unit="bytes")
     return tuple(entries)
+
+
+def describe_file(path: Path, folder: Path) -> FileEntry:
+    """Size and SHA-256 of a file below ``folder``, which is on disk then."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+        return FileEntry(name=str(path.relative_to(folder)), bytes=file.tell(), sha256=sha256)
 
 
 def check_files(backup: Backup, manifest: Described) -> tuple[Problem, ...]:
@@ -254,7 +262,7 @@ def _side_by_side(backup: Backup, look: Any, entries: Sequence[FileEntry]) -> It
     if not backup.in_bucket:
         yield from ((entry, look(entry)) for entry in entries)
         return
-    with ThreadPoolExecutor(_STREAMS, thread_name_prefix="backup-read") as pool:
+    with ThreadPoolExecutor(STREAMS, thread_name_prefix="backup-read") as pool:
         try:
             yield from zip(entries, pool.map(look, entries), strict=True)
         finally:

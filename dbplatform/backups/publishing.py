@@ -10,7 +10,7 @@ import contextvars
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Lock
@@ -19,52 +19,57 @@ from typing import Any, cast
 from dbplatform import progress
 from dbplatform.backups.catalogue import Backup
 from dbplatform.backups.destination import Destination
+from dbplatform.backups.files import STREAMS
 from dbplatform.backups.manifest import MANIFEST, FileEntry, sum_file, sync_folder
 from dbplatform.storage.store import Store
 
-#: Files of a bucket that are on their way at the same time; a large one is sent in parts besides.
-_STREAMS = 4
 
-
-def publish(made: Path, backup: Backup, destination: Destination, files: Sequence[FileEntry]) -> None:
+def publish(
+    made: Path, backup: Backup, destination: Destination, files: Sequence[FileEntry], *, sent: Container[str] = ()
+) -> None:
     """Bring ``files`` and their manifest from the folder ``made`` to where the backup lies; ``made`` is gone then.
 
     In a folder they get the final name by one rename; in a bucket every object is read back, and the manifest goes up
-    when all are there. Reports ``upload <database>`` in bytes. Raises ``StorageFailed`` or ``OSError``.
+    when all are there. ``sent``: the names of those that were put there, and read back, before. Reports ``upload
+    <database>`` in bytes. Raises ``StorageFailed`` or ``OSError``.
     """
     if backup.in_bucket:
-        _upload(made, destination.store(backup.database, backup.id), files, task=f"upload {backup.database}")
+        _upload(made, destination.store(backup.database, backup.id), files, sent, task=f"upload {backup.database}")
     else:
         _move(made, backup, files)
     if made.exists():
         shutil.rmtree(made)
 
 
-def _upload(made: Path, store: Store, files: Sequence[FileEntry], *, task: str) -> None:
+def _upload(made: Path, store: Store, files: Sequence[FileEntry], sent: Container[str], *, task: str) -> None:
     total = sum(entry.bytes for entry in files)
     there = {file.name: file.bytes for file in store.files()}
-    missing = [entry for entry in files if there.get(entry.name) != entry.bytes or not _same(store, entry)]
+    missing = [
+        entry
+        for entry in files
+        if there.get(entry.name) != entry.bytes or not (entry.name in sent or _same(store, entry))
+    ]
     done = total - sum(entry.bytes for entry in missing)
     progress.report(task, done=done, total=total, unit="bytes")
     counting = Lock()
 
-    def heard(sent: int) -> None:
+    def heard(bytes: int) -> None:
         nonlocal done
         with counting:
-            done += sent
+            done += bytes
             progress.report(task, done=min(done, total), total=total, unit="bytes")
 
     def send(entry: FileEntry) -> None:
         store.put(entry.name, made / entry.name, sha256=entry.sha256, heard=heard)
 
     # The largest first, so that none is sent alone at the end; while one is read back, others go up.
-    with ThreadPoolExecutor(_STREAMS, thread_name_prefix="backup-upload") as pool:
-        sent = [
+    with ThreadPoolExecutor(STREAMS, thread_name_prefix="backup-upload") as pool:
+        uploads = [
             pool.submit(contextvars.copy_context().run, send, entry)
             for entry in sorted(missing, key=lambda entry: -entry.bytes)
         ]
         try:
-            for future in as_completed(sent):
+            for future in as_completed(uploads):
                 future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -34,12 +34,10 @@ class NotDecrypted(Exception):
 
 
 def seal_files(folder: Path, to: Sequence[str], *, task: str) -> tuple[FileEntry, ...]:
-    """Put an encrypted file in the place of every file below ``folder``; their sizes and SHA-256, read on the way.
+    """Put an encrypted file in the place of every file below ``folder``; their sizes and SHA-256.
 
-    Each is on disk before the readable one is removed. Reports ``task`` in bytes.
+    Reports ``task`` in bytes.
     """
-    import pyrage
-
     public = recipients(to)
     paths = list(files_in(folder))
     total = sum(path.stat().st_size for path in paths)
@@ -47,21 +45,26 @@ def seal_files(folder: Path, to: Sequence[str], *, task: str) -> tuple[FileEntry
     entries = []
     for path in paths:
         done += path.stat().st_size
-        sealed = path.with_name(path.name + SEALED)
-        with path.open("rb") as source, sealed.open("xb") as file:
-            summing = _Summing(file)
-            try:
-                pyrage.encrypt_io(source, summing, public)
-            except (pyrage.EncryptError, OSError) as error:
-                raise summing.error or error from None
-            file.flush()
-            os.fsync(file.fileno())
-        path.unlink()
-        entries.append(
-            FileEntry(name=str(sealed.relative_to(folder)), bytes=summing.bytes, sha256=summing.digest.hexdigest())
-        )
+        entries.append(seal_file(path, folder, public))
         progress.report(task, done=done, total=total, unit="bytes")
     return tuple(entries)
+
+
+def seal_file(path: Path, folder: Path, public: Sequence[Any]) -> FileEntry:
+    """Put an encrypted file in the place of one below ``folder``; it is on disk before the readable one is removed."""
+    import pyrage
+
+    sealed = path.with_name(path.name + SEALED)
+    with path.open("rb") as source, sealed.open("xb") as file:
+        summing = _Summing(file)
+        try:
+            pyrage.encrypt_io(source, summing, list(public))
+        except (pyrage.EncryptError, OSError) as error:
+            raise summing.error or error from None
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+    return FileEntry(name=str(sealed.relative_to(folder)), bytes=summing.bytes, sha256=summing.digest.hexdigest())
 
 
 def copy_out(source: BinaryIO, target: BinaryIO, keys: Keys | None) -> tuple[int, str, Exception | None]:

@@ -176,7 +176,11 @@ class S3Store:
 
     def _uploads(self, key: str, *, exactly: bool) -> list[dict[str, Any]]:
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=key)
-        uploads = [one for page in pages for one in page.get("Uploads", [])]
+        try:
+            uploads = [one for page in pages for one in page.get("Uploads", [])]
+        except self._client.exceptions.NoSuchUpload:
+            # The answer of rclone serve s3 for a bucket that has none.
+            return []
         return [one for one in uploads if not exactly or one["Key"] == key]
 
     def _abort(self, key: str, *, exactly: bool) -> None:
