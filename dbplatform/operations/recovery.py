@@ -25,7 +25,7 @@ from dbplatform.backups.verify import Verification
 from dbplatform.declaration.loading import Declared
 from dbplatform.operations.backups import beside, destination_of, erase_again, policy_of
 from dbplatform.operations.platform import Platform
-from dbplatform.operations.wal import archive_of, catch_up, known, physical_of, rebuild, remember_seat
+from dbplatform.operations.wal import archive_of, catch_up, keep_wal, known, physical_of, rebuild, remember_seat
 from dbplatform.postgres.connection import connect
 from dbplatform.postgres.programs import find_programs
 
@@ -56,6 +56,7 @@ def take(platform: Platform, declared: Declared, *, full: bool = False, run_id: 
             incremental=0 if full else physical.incremental,
             encrypt_to=policy.encrypt_to,
             run_id=run_id,
+            begins=lambda: keep_wal(platform, declared),
         )
         summary.update(backup.as_json())
     catch_up(platform, declared)

@@ -14,7 +14,8 @@ import psycopg
 from dbplatform.backups import rebuild as rebuilding
 from dbplatform.backups.catalogue import Backup, list_backups
 from dbplatform.backups.errors import BackupDamaged
-from dbplatform.backups.physical import slot, targets
+from dbplatform.backups.holding import held
+from dbplatform.backups.physical import base, slot, targets
 from dbplatform.backups.physical.archive import WalArchive
 from dbplatform.backups.physical.errors import NoPhysicalBackup
 from dbplatform.backups.physical.known import RestorePoint, remember, restore_points, seats
@@ -28,6 +29,7 @@ from dbplatform.backups.physical.witness import testify
 from dbplatform.backups.policy import PhysicalPolicy
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import WorkError
+from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.backups import destination_of, policy_of
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
@@ -155,6 +157,8 @@ def status(platform: Platform, declared: Declared) -> WalStatus:
             spooled = sum(path.name not in files for path in waiting(spool_of(platform, declared, system)))
     except NoPhysicalBackup as error:
         findings.append(error.message)
+        if archiving == "on" and _lets_go(platform, declared):
+            findings.append("Until it begins, the server lets its WAL go.")
     findings += [f"The WAL file {window.broken_at} is missing." for window in found if window.broken_at]
     return WalStatus(
         database=declared.name,
@@ -190,6 +194,8 @@ def catch_up(
         ship(spool, archive)
         if _archiving(connection) == "off" and not slot.is_active(connection, server.system):
             return False
+        if _lets_go(platform, declared):
+            return False
         if to is not None and to > _position(connection):
             return False
         testify(connection, platform.ledger, system=server.system, database=declared.name, hashes=False)
@@ -216,13 +222,50 @@ def archives_wal(declared: Declared) -> bool:
 def bring(platform: Platform, declared: Declared) -> tuple[str, ...]:
     """Bring into the archive what has come into the spool of the server; the names of the files that are new.
 
-    The database is not asked. Nothing is done before its first base backup. Raises ``WalConflict``, ``StorageFailed``
-    and ``OSError``; what was not brought stays in the spool.
+    The database is not asked. Where there is no base backup, the embedded server lets its WAL go. Raises
+    ``WalConflict``, ``StorageFailed`` and ``OSError``; what was not brought stays in the spool.
     """
     seat = next(iter(seats(platform.ledger, declared.name)), None) if archives_wal(declared) else None
     if seat is None:
         return ()
+    if not _keeps_what_is_of_use(platform, declared, seat.system):
+        return ()
     return ship(spool_of(platform, declared, seat.system), archive_of(platform, declared, seat.system))
+
+
+def keep_wal(platform: Platform, declared: Declared) -> None:
+    """Let the server of the database keep its WAL from now on, where it is the embedded one."""
+    if declared.database.connection.url_env is None:
+        platform.server.keep_wal()
+
+
+def _keeps_what_is_of_use(platform: Platform, declared: Declared, system: str) -> bool:
+    """Whether the WAL of the server is kept; that of the embedded one is exactly where a base backup could use it.
+
+    Without one it would fill the disk and bring nothing back. A catalogue that knows none is made again from the
+    destination before that is believed.
+    """
+    if declared.database.connection.url_env is not None:
+        return True
+    ledger, server = platform.ledger, platform.server
+    if server.keeps_wal != _has_base(ledger, system):
+        with held(ledger, base.taking(system)) as mine:
+            if mine and not _has_base(ledger, system):
+                rebuild(platform, declared)
+            # One that is being taken has said that WAL is kept.
+            if mine and not _has_base(ledger, system):
+                server.let_wal_go()
+            else:
+                server.keep_wal()
+    return server.keeps_wal
+
+
+def _lets_go(platform: Platform, declared: Declared) -> bool:
+    return declared.database.connection.url_env is None and not platform.server.keeps_wal
+
+
+def _has_base(ledger: Ledger, system: str) -> bool:
+    return any(backup.status == "complete" for backup in list_backups(ledger, key_of(system)))
 
 
 def archive_of(platform: Platform, declared: Declared, system: str) -> WalArchive:

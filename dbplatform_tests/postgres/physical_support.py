@@ -155,6 +155,7 @@ def archiving(ledger: Ledger) -> Iterator[Archiving]:
         home = Home(root=root / "home")
         embedded = EmbeddedServer(home, settings={"fsync": "off", "shared_buffers": "16MB"}, archive_wal=lambda: True)
         embedded.start()
+        embedded.keep_wal()
         try:
             embedded.ensure_database(NAME)
             server = Target("the server", embedded.url())

@@ -58,6 +58,15 @@ def test_the_server_puts_a_segment_down_once_and_is_content_to_be_asked_again(sp
     assert (spool / FIRST).read_bytes() == path.read_bytes()
 
 
+def test_a_server_that_is_told_so_lets_a_segment_go(spool: Path, tmp_path: Path) -> None:
+    (spool / ".let_go").touch()
+    assert put_down(spool, segment(tmp_path), FIRST).returncode == 0
+    assert waiting(spool) == []
+    (spool / ".let_go").unlink()
+    assert put_down(spool, segment(tmp_path), SECOND).returncode == 0
+    assert [path.name for path in waiting(spool)] == [SECOND]
+
+
 def test_the_server_never_puts_a_segment_over_a_different_one(spool: Path, tmp_path: Path) -> None:
     put_down(spool, segment(tmp_path), FIRST)
     before = (spool / FIRST).read_bytes()

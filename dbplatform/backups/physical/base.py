@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -82,6 +82,7 @@ def create_base(
     incremental: int,
     encrypt_to: Sequence[str] = (),
     run_id: str | None = None,
+    begins: Callable[[], None] = lambda: None,
 ) -> Backup:
     """Take a base backup of the server of ``target`` into ``destination``; as the ledger has it.
 
@@ -90,7 +91,8 @@ def create_base(
     first moment, then ``complete`` or ``failed``; a failed attempt leaves no file. Before and behind it a witness is
     committed; the first tells what is in the tables of ``database``.
 
-    Reports ``base backup <server>`` in bytes and the facts ``base backup <server>: started, witnessed, copied,
+    ``begins`` is called when no other one is being taken, before the server is asked for its copy. Reports ``base
+    backup <server>`` in bytes and the facts ``base backup <server>: started, witnessed, copied,
     verified, packed, described, published, recorded``. Raises what ``plan_base`` raises, ``BaseBackupRunning``,
     ``NoRoom`` and ``BaseBackupFailed`` with pg_basebackup's own words.
     """
@@ -98,7 +100,7 @@ def create_base(
         unhurried(connection)
         server = _ready(connection, target, programs)
         remember(ledger, database, system=server.system, on_server=connection.info.dbname)
-        with held(ledger, f"base backup {server.system}") as mine:
+        with held(ledger, taking(server.system)) as mine:
             if not mine:
                 raise BaseBackupRunning(server=server.place, hint="Wait for it: it serves every database there.")
             _clear_killed(connection, ledger, server, destination)
@@ -108,6 +110,7 @@ def create_base(
                 catalogue.register(ledger, backup, run_id=run_id)
                 _step(server, "started")
                 try:
+                    begins()
                     testify(connection, ledger, system=server.system, database=database, hashes=True)
                     _step(server, "witnessed")
                     manifest, sha256 = _make(
@@ -127,6 +130,11 @@ def create_base(
                 _step(server, "recorded")
             testify(connection, ledger, system=server.system, database=database, hashes=False)
     return next(made for made in list_backups(ledger, server.key) if made.id == backup.id)
+
+
+def taking(system: str) -> str:
+    """The lock of whoever takes a base backup of a server: one at a time."""
+    return f"base backup {system}"
 
 
 def chain_of(ledger: Ledger, backup: Backup) -> tuple[tuple[Backup, PhysicalManifest], ...]:

@@ -66,8 +66,13 @@ def prepare(
 
 
 def _archiving(place: Place, programs: Programs, account: Account) -> dict[str, str]:
-    """The spool and the program that fills it, written anew; the settings that make the server use them."""
-    account.make_folder(place.wal_spool)
+    """The spool and the program that fills it, written anew; the settings that make the server use them.
+
+    In a new spool nothing is kept yet.
+    """
+    if not place.wal_spool.is_dir():
+        account.make_folder(place.wal_spool)
+        place.wal_let_go.touch()
     script = Path(__file__).with_name("archive_wal.sh").read_text()
     write_private(place.archiver, script)
     account.own(place.archiver)

@@ -51,6 +51,11 @@ class Place:
         return self.folder / "wal"
 
     @property
+    def wal_let_go(self) -> Path:
+        """A file that is there while the server lets its finished WAL go instead."""
+        return self.wal_spool / ".let_go"
+
+    @property
     def archiver(self) -> Path:
         """The program that puts it there."""
         return self.folder / "archive_wal.sh"

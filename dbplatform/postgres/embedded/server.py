@@ -166,6 +166,29 @@ class EmbeddedServer:
         """The folder of WAL that waits for the archive; there when the server was ever started with ``archive_wal``."""
         return self._place.wal_spool
 
+    @property
+    def keeps_wal(self) -> bool:
+        """Whether finished WAL stays in ``wal_spool``, where the server archives at all."""
+        with working_in(self._home.server):
+            return not self._place.wal_let_go.exists()
+
+    def keep_wal(self) -> None:
+        """Let finished WAL stay in ``wal_spool`` from now on: a base backup that begins after this can use it.
+
+        Before the first one nothing can, and a server whose spool is new lets it go.
+        """
+        with working_in(self._home.server):
+            self._place.wal_let_go.unlink(missing_ok=True)
+
+    def let_wal_go(self) -> None:
+        """Keep no finished WAL any more, and remove what waits in ``wal_spool``: no base backup is there to use it."""
+        with working_in(self._home.server):
+            mark = self._place.wal_let_go
+            mark.touch()
+            for path in mark.parent.iterdir():
+                if path != mark:
+                    path.unlink(missing_ok=True)
+
     def has_database(self, name: str) -> bool:
         """Whether the running server has such a database."""
         with connect(Target(name="postgres", url=self.url()), work="server") as connection:

@@ -1,0 +1,109 @@
+"""The embedded server keeps its WAL exactly where a base backup could use it; its spool fills nobody's disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+from sqlalchemy import delete
+
+from dbplatform.backups.catalogue import list_backups
+from dbplatform.backups.physical.server import key_of
+from dbplatform.backups.physical.spool import waiting
+from dbplatform.declaration.loading import Declared
+from dbplatform.declaration.project import Project
+from dbplatform.ledger.backups import BackupRecord
+from dbplatform.operations import wal
+from dbplatform.operations.platform import Platform
+from dbplatform_tests.installation import Installation, small_project
+from dbplatform_tests.postgres.physical_support import until
+
+_DECLARATION = """
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  migrations: {directory: migrations}
+  backups:
+    physical: {wal_archive: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    migration = "create table item (id int primary key, word text);"
+    with small_project(tmp_path_factory.mktemp("shop"), _DECLARATION, migration) as installation:
+        installation.here("migrate", "apply", "shop")
+        yield installation
+
+
+@pytest.fixture
+def platform(shop: Installation) -> Iterator[Platform]:
+    with mock.patch.dict(os.environ, shop.environment, clear=True):
+        yield Platform(Project.at(shop.folder))
+
+
+@pytest.fixture
+def declared(platform: Platform) -> Declared:
+    return platform.declarations.get("shop")
+
+
+def finish_a_segment(shop: Installation) -> str:
+    """Write, begin a new segment, and wait until the server has done with the old one what it does."""
+    with shop.connect("shop") as connection:
+        connection.execute("insert into item select coalesce(max(id), 0) + 1, 'word' from item")
+        connection.commit()
+        row = connection.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
+        connection.commit()
+        assert row is not None
+
+        def done() -> bool:
+            last = connection.execute("select last_archived_wal >= %s from pg_stat_archiver", row).fetchone()
+            connection.commit()
+            return last is not None and bool(last[0])
+
+        until(done)
+    return str(row[0])
+
+
+def test_before_the_first_base_backup_no_wal_is_kept(
+    shop: Installation, platform: Platform, declared: Declared
+) -> None:
+    finish_a_segment(shop)
+    assert waiting(platform.server.wal_spool) == []
+    told = shop.here("wal", "status", "shop", exit_code=1)
+    assert "the server lets its WAL go" in " ".join(told["findings"])
+    assert not wal.catch_up(platform, declared)
+
+
+def test_what_a_base_backup_that_failed_has_kept_is_let_go_at_the_next_look(
+    shop: Installation, platform: Platform, declared: Declared
+) -> None:
+    system = wal.remember_seat(platform, declared).system
+    platform.server.keep_wal()
+    kept = finish_a_segment(shop)
+    assert kept in [path.name for path in waiting(platform.server.wal_spool)]
+    assert wal.bring(platform, declared) == ()
+    assert waiting(platform.server.wal_spool) == []
+    assert wal.archive_of(platform, declared, system).files() == {}
+    finish_a_segment(shop)
+    assert waiting(platform.server.wal_spool) == []
+
+
+def test_from_the_first_base_backup_on_all_wal_is_kept_even_where_the_catalogue_is_lost(
+    shop: Installation, platform: Platform, declared: Declared
+) -> None:
+    backup = shop.here("backup", "create", "shop", "--kind", "physical")
+    after = finish_a_segment(shop)
+    assert after in wal.bring(platform, declared)
+    with platform.ledger.session() as session:
+        session.execute(delete(BackupRecord))
+    later = finish_a_segment(shop)
+    assert later in wal.bring(platform, declared)
+    system = wal.remember_seat(platform, declared).system
+    assert [one.id for one in list_backups(platform.ledger, key_of(system))] == [backup["id"]]
+    # A spool that somebody has removed is a new one to the server, which does not know of base backups.
+    platform.server.let_wal_go()
+    wal.bring(platform, declared)
+    assert platform.server.keeps_wal
