@@ -1,19 +1,11 @@
-"""What the verbs ``backup``, ``restore``, ``drill`` and ``wal`` do with physical backups."""
+"""What the verbs ``backup`` and ``drill`` do with physical backups."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-
-from dbplatform.backups.physical.wal import parse_lsn
 from dbplatform.cli.common import bars, confirmed, note, say, show_json, show_table
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import UsageError
 from dbplatform.operations import recovery
 from dbplatform.operations.platform import Platform
-
-#: In the place of a time: all that is archived.
-LATEST = "latest"
 
 
 def create(platform: Platform, declared: Declared, *, full: bool, dry_run: bool, as_json: bool) -> None:
@@ -57,75 +49,6 @@ def restore_point(platform: Platform, declared: Declared, name: str, *, dry_run:
     else:
         say(f"restore point {name} at {point.lsn}")
         say(f"Back to it: dbplatform restore {declared.name} --restore-point {name} --into {declared.name}_restored")
-
-
-def moment_of(
-    platform: Platform,
-    declared: Declared,
-    *,
-    time: str | None,
-    lsn: str | None,
-    restore_point: str | None,
-    backup: str | None,
-) -> dict[str, Any] | None:
-    """The moment that was asked for, as ``recovery.plan_restore`` takes it; None for a logical backup.
-
-    Raises ``UsageError`` for what is no time or position, and for two moments at once.
-    """
-    asked = {"--time": time, "--lsn": lsn, "--restore-point": restore_point, "--backup": backup}
-    given = [option for option, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} name two moments.", hint="Name one.")
-    if time == LATEST:
-        return {"latest": True}
-    if time is not None:
-        return {"time": _time(time)}
-    if lsn is not None:
-        try:
-            return {"lsn": parse_lsn(lsn)}
-        except ValueError as error:
-            raise UsageError(f"{error}.") from None
-    if restore_point is not None:
-        return {"restore_point": restore_point}
-    if backup is not None and recovery.is_physical(platform, declared, backup):
-        return {"backup_id": backup}
-    return None
-
-
-def restore(
-    platform: Platform,
-    declared: Declared,
-    moment: dict[str, Any],
-    *,
-    into: str,
-    replace: str | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    """``restore`` to a moment."""
-    plan = recovery.plan_restore(platform, declared, into=into, replace=replace, only_look=dry_run, **moment)
-    words = (
-        f"{plan.database} as of {plan.moment.words}, from base backup {plan.base.id} and {len(plan.wal)} WAL files, "
-        f"into the database {into}" + (", which is replaced" if replace else "")
-    )
-    if dry_run:
-        show_json({**plan.as_json(), "into": into, "replace": replace}) if as_json else say(f"would restore {words}")
-        return
-    if not as_json:
-        note(f"restoring {words}")
-    if replace:
-        confirmed(f"Drop the database {replace} and put the restored one in its place?", yes=yes)
-    with bars():
-        report = recovery.bring_back(platform, declared, plan, into=into, replace=replace)
-    if as_json:
-        show_json(report.as_json())
-    else:
-        say(f"restored {words}")
-        if report.last_commit is not None:
-            say(f"The last commit in it is of {report.last_commit:%Y-%m-%d %H:%M:%S.%f} UTC.")
-        for table, rows in report.erased_again.items():
-            say(f"  {rows:,} rows of {table} that were erased on purpose since are erased again")
 
 
 def drill(platform: Platform, declared: Declared, *, dry_run: bool, as_json: bool) -> int:
@@ -178,13 +101,3 @@ def prune(platform: Platform, declared: Declared, *, dry_run: bool, yes: bool, a
         f"removed: {len(report.prune)} base backups, {len(report.wal)} WAL files"
     )
     return 0
-
-
-def _time(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is no time.", hint="Write ISO 8601: 2026-01-31T12:00:00+01:00") from None
-    if found.tzinfo is None:
-        raise UsageError(f"{text!r} has no offset from UTC.", hint="Write it: 2026-01-31T12:00:00Z, or with +01:00.")
-    return found

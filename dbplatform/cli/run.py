@@ -92,6 +92,7 @@ def command(
             show_verdict(published)
         _show_schema(launched.schema)
         _show_safety(database, steps)
+        _show_restored(steps.get(f"{database}/restore", {}))
         say(f"run:    {run_id}, {seconds:.1f} s")
         say(f"look:   {platform.project.dev_command}, then {dagster_address()}/runs/{run_id}")
     return 1 if _findings(published, launched.schema, fail_on) else 0
@@ -207,6 +208,14 @@ def _show_safety(database: str, steps: dict[str, dict[str, Any]]) -> None:
         if found["files"]:
             words += f"; its newest file is {bold('verified')}: {found['newest file']}"
         say(f"archive: {words}")
+
+
+def _show_restored(found: dict[str, Any]) -> None:
+    """What a restore brought back."""
+    if "restored" in found:
+        say(f"restored: {found['restored']}: {found['rows']:,} rows in {found['seconds']:.1f} s, each table compared")
+    for erased in found.get("erased again", []):
+        say(f"but for {erased['rows']:,} rows of {erased['table']} that were erased on purpose, and are again")
 
 
 def _published(platform: Platform, run_id: str) -> Published | None:

@@ -120,7 +120,13 @@ def plan_restore(
 
 
 def bring_back(
-    platform: Platform, declared: Declared, backup: Backup, *, into: str, replace: str | None
+    platform: Platform,
+    declared: Declared,
+    backup: Backup,
+    *,
+    into: str,
+    replace: str | None,
+    run_id: str | None = None,
 ) -> restore.RestoreReport:
     """Restore into the database ``into`` on the server of the declared one, compared before it gets its name.
 
@@ -128,7 +134,7 @@ def bring_back(
     """
     policy = declared.database.backups or BackupPolicy()
     server = platform.target(declared)
-    with platform.ledger.operation(declared.name, "restore") as summary:
+    with platform.ledger.operation(declared.name, "restore", run_id=run_id) as summary:
         report = restore.restore_backup(
             backup,
             beside(server, into),
@@ -167,6 +173,7 @@ def bring_back_table(
     *,
     aside: str | None,
     into: str | None,
+    run_id: str | None = None,
 ) -> restore_table.TableReport:
     """Restore one table: in its place, into a new schema, or into a new database. Under the writer lock.
 
@@ -175,7 +182,7 @@ def bring_back_table(
     policy = declared.database.backups or BackupPolicy()
     with (
         platform.writer(declared, "restore"),
-        platform.ledger.operation(declared.name, "restore_table") as summary,
+        platform.ledger.operation(declared.name, "restore_table", run_id=run_id) as summary,
     ):
         report = restore_table.restore_table(
             backup,

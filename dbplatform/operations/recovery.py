@@ -162,13 +162,19 @@ def plan_restore(
 
 
 def bring_back(
-    platform: Platform, declared: Declared, plan: RecoveryPlan, *, into: str, replace: str | None
+    platform: Platform,
+    declared: Declared,
+    plan: RecoveryPlan,
+    *,
+    into: str,
+    replace: str | None,
+    run_id: str | None = None,
 ) -> recover.RecoveryReport:
     """Recover the server aside, and copy the database out of it into ``into`` on the declared one's server.
 
     Rows that were erased on purpose since then are erased again before the copy gets its name.
     """
-    with platform.ledger.operation(declared.name, "restore") as summary:
+    with platform.ledger.operation(declared.name, "restore", run_id=run_id) as summary:
         report = recover.recover_database(
             plan,
             beside(platform.target(declared), into),

@@ -23,6 +23,7 @@ from dbplatform.orchestration.partition_checks import partition_checks
 from dbplatform.orchestration.periods import period_assets
 from dbplatform.orchestration.physical import physical_assets
 from dbplatform.orchestration.resources import options_at_launch
+from dbplatform.orchestration.restore import restore_job
 from dbplatform.orchestration.retirement import retirement_assets
 from dbplatform.orchestration.safety import backup_assets
 from dbplatform.orchestration.schema_checks import schema_checks
@@ -75,7 +76,7 @@ class ManagedDatabase(dg.Component):
                 *schema_checks(self.platform, self.declared),
                 *partition_checks(self.platform, self.declared),
             ],
-            jobs=jobs,
+            jobs=[*jobs, *restore_job(self.platform, self.declared)],
             schedules=schedules_of(self.declared, jobs),
             resources={"options": options_at_launch()},
         )

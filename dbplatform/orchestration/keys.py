@@ -62,6 +62,11 @@ def restore_drill(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "restore_drill"])
 
 
+def restore_name(database: str) -> str:
+    """The job that restores: the only one that a person alone starts, and whose end that person sees."""
+    return f"{database}_restore"
+
+
 def backup_retention(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "backup_retention"])
 

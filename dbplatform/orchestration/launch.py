@@ -24,7 +24,7 @@ from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import instance as instances
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.location import definitions_of
-from dbplatform.orchestration.steps import STEP, FailedStep, failed_step
+from dbplatform.orchestration.steps import STEP, FailedStep, failed_step, step_words
 
 #: How long a run may wait for the pool before it gives up, how long a stopped one has for its clean-up.
 WAIT_SECONDS = 600.0
@@ -76,7 +76,7 @@ class SchemaCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
-    """A run whose every step succeeded; ``steps`` has what each published, by its asset's name."""
+    """A run whose every step succeeded; ``steps`` has what each published, by its name as people read it."""
 
     run_id: str
     steps: Mapping[str, Mapping[str, Any]]
@@ -166,6 +166,9 @@ def _published(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
         if event.is_step_materialization and event.asset_key is not None:
             metadata = event.step_materialization_data.materialization.metadata
             found["/".join(event.asset_key.path)] = {key: _plain(value) for key, value in metadata.items()}
+        elif event.is_successful_output and event.step_output_data.metadata and event.step_key is not None:
+            metadata = event.step_output_data.metadata
+            found.setdefault(step_words(event.step_key), {key: _plain(value) for key, value in metadata.items()})
     return found
 
 

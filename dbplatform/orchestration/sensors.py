@@ -68,11 +68,15 @@ def watch_sensor(platform: Platform, databases: Sequence[Declared]) -> dg.Sensor
 def runs_of(
     context: dg.SensorEvaluationContext, platform: Platform, databases: Sequence[Declared], now: datetime
 ) -> dict[str, Runs]:
-    """The jobs of each database, and their runs that ended since the sensor looked last."""
+    """The jobs of each database, and their runs that ended since the sensor looked last.
+
+    But for restores: a refused one is the answer to whoever asked, and no alarm.
+    """
     assert context.repository_def is not None
     jobs: dict[str, set[str]] = {declared.name: set() for declared in databases}
     for job in context.repository_def.get_all_jobs():
-        if (database := job.tags.get("dbplatform/database")) in jobs:
+        database = job.tags.get("dbplatform/database")
+        if database in jobs and job.name != keys.restore_name(database):
             jobs[database].add(job.name)
     since = marks.runs_since(platform.ledger, list(jobs), now)
     records = context.instance.get_run_records(

@@ -23,8 +23,10 @@ EXIT_CODE = "exit code"
 
 
 @contextmanager
-def step(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, name: str) -> Iterator[None]:
-    """Run one step's work: ``name`` is its asset key as people read it (``flights/seed``)."""
+def step(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext, name: str
+) -> Iterator[None]:
+    """Run one step's work: ``name`` is its step key as people read it (``flights/seed``)."""
     last = time.monotonic()
 
     def log(fact: progress.Progress) -> None:
@@ -53,6 +55,11 @@ def failure(error: PlatformError) -> dg.Failure:
     )
 
 
+def step_words(step_key: str) -> str:
+    """A step as people read it: by its asset, or by what is named like one."""
+    return step_key.replace("__", "/")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedStep:
     """The step that failed first: its asset as people read it, why, and the exit code of the command line."""
@@ -70,7 +77,7 @@ def failed_step(events: Iterable[dg.DagsterEvent]) -> FailedStep | None:
             said = data.user_failure_data
             code = said.metadata.get(EXIT_CODE) if said else None
             return FailedStep(
-                step=str(event.step_key).replace("__", "/"),
+                step=step_words(str(event.step_key)),
                 reason=said.description if said else (data.error.cause or data.error).message.strip(),
                 exit_code=int(code.value) if code is not None else 3,
             )

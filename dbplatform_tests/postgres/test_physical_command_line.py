@@ -93,6 +93,17 @@ def test_any_moment_until_now_can_be_restored_and_none_that_is_to_come(shop: Ins
     assert refused["error"]["kind"] == "database_exists"
 
 
+def test_the_job_restores_to_a_moment_by_the_configuration_of_a_file(shop: Installation) -> None:
+    file = shop.folder / "restore.yaml"
+    file.write_text("ops: {shop__restore: {config: {time: latest, into: by_the_job}}}")
+    found = shop.json("run", "shop", "--job", "shop_restore", "--config", str(file))["steps"]["shop/restore"]
+    with shop.connect("by_the_job") as connection:
+        [rows] = connection.execute("select count(*) from item").fetchall()
+    assert {table["table"]: table["rows"] for table in found["tables"]}["public.item"] == rows[0]
+    assert found["database"] == "by_the_job"
+    assert datetime.fromisoformat(found["moment reached"]).tzinfo is not None
+
+
 def test_the_backups_of_the_server_stand_beside_those_of_the_database(shop: Installation) -> None:
     shop.here("backup", "create", "shop")
     found = {backup["kind"]: backup for backup in shop.here("backup", "list", "shop")["backups"]}
