@@ -1,4 +1,4 @@
-"""The proof: the backup is restored into a scratch database, and every table compared with the manifest.
+"""The proof: the backup is restored into a scratch database, every table compared with the manifest, and checked.
 
 Only this sets ``proven_at``. A drill that could not be carried out has errored: it neither proves nor disproves.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy import func, select
 
 from dbplatform import progress
 from dbplatform.backups.catalogue import Backup, find_backup, load_manifest, mark_damaged, mark_proven, reading
+from dbplatform.backups.checked import CheckProof, Examine, no_checks
 from dbplatform.backups.compare import TableProof, compare
 from dbplatform.backups.destination import default_work
 from dbplatform.backups.errors import BackupDamaged, RestoreFailed
@@ -24,10 +26,12 @@ from dbplatform.backups.holding import held
 from dbplatform.backups.kept import drop_proof, keep_proof
 from dbplatform.backups.loading import check_server, load
 from dbplatform.backups.manifest import DUMP
+from dbplatform.backups.programs import ENDED_BY_SIGNAL
+from dbplatform.backups.restore import finish as finish_database
 from dbplatform.backups.scratch import maintained, scratch_database
 from dbplatform.ledger.backups import DrillRecord
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import ServerRefused, Target
 from dbplatform.postgres.programs import Programs
 
 #: A restore that failed with these words says nothing of the backup: the scratch server was in trouble.
@@ -40,12 +44,15 @@ _OF_THE_SERVER = (
     "the database system is",
     "out of memory",
     "out of shared memory",
+    "worker process died unexpectedly",
+    ENDED_BY_SIGNAL,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrillReport:
-    """What a drill found. ``proven`` only when every file, every count and every hash was right."""
+    """What a drill found. ``proven`` only when every file, every count and every hash was right, and no check says that
+    the copy is not what the source was."""
 
     id: str
     backup_id: str
@@ -56,8 +63,9 @@ class DrillReport:
     rpo_seconds: float | None
     """How old the data was when the drill began; none where the manifest cannot be read."""
     tables: tuple[TableProof, ...]
+    checks: tuple[CheckProof, ...] = ()
     errors: tuple[str, ...]
-    """One sentence for each file or table that is wrong."""
+    """One sentence for each file, table or check that is wrong."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's ``drill``."""
@@ -67,6 +75,7 @@ class DrillReport:
             "rto_seconds": self.rto_seconds,
             "rpo_seconds": self.rpo_seconds,
             "tables": [table.as_json() for table in self.tables],
+            "checks": [check.as_json() for check in self.checks],
             "errors": list(self.errors),
         }
 
@@ -82,6 +91,7 @@ def drill(
     work: Path | None = None,
     run_id: str | None = None,
     now: datetime | None = None,
+    examine: Examine = no_checks,
 ) -> DrillReport:
     """Restore a complete backup into a scratch database of ``scratch_server``, compare it, drop it, record the result.
 
@@ -90,10 +100,11 @@ def drill(
     refuses gives ``proven`` false, and takes away an earlier proof. What keeps the drill from being carried out
     (``ServerTooOld``, ``ServerLacks``, ``NoRoom``, ``BackupUnreadable``, ``StorageFailed``, a missing or wrong key, a
     lost connection) is raised and recorded as ``errored``; the earlier proof stays. What does not lie plain in a folder
-    is unpacked below ``work`` meanwhile. A proof is kept beside the backup, too, where that can be written.
+    is unpacked below ``work`` meanwhile. A proof is kept beside the backup, too, where that can be written. ``examine``
+    is asked of a copy whose every table matches; its time is not recovery.
 
     Reports ``restore <database>`` in bytes and the facts ``drill <database>: started, read, created, loaded, compared,
-    dropped, recorded``.
+    checked, dropped, recorded``.
     """
     record = DrillRecord(
         id=uuid.uuid4(),
@@ -111,7 +122,7 @@ def drill(
             session.add(record)
         _step(backup, "started")
         try:
-            report = _carry_out(backup, record, scratch_server, programs, jobs, room, work or default_work())
+            report = _carry_out(backup, record, scratch_server, programs, jobs, room, work or default_work(), examine)
         except BaseException as error:
             finish(ledger, record, status="errored", errors=(str(error) or type(error).__name__,))
             raise
@@ -140,11 +151,13 @@ def _carry_out(
     jobs: int,
     room: Path | None,
     work: Path,
+    examine: Examine,
 ) -> DrillReport:
     started = time.monotonic()
     rto_seconds: float | None = None
     rpo_seconds: float | None = None
     tables: tuple[TableProof, ...] = ()
+    checks: tuple[CheckProof, ...] = ()
     try:
         manifest = load_manifest(backup)
         rpo_seconds = (record.started_at - manifest.source.taken_at).total_seconds()
@@ -161,8 +174,15 @@ def _carry_out(
                     tables = compare(scratch.target, manifest, jobs=jobs, task=f"compare {backup.database}")
                     rto_seconds = time.monotonic() - started
                     _step(backup, "compared")
+                    if examine is not no_checks and all(table.match for table in tables):
+                        # Statistics and settings are what the checks are used to; a scratch user may not set them all.
+                        with suppress(ServerRefused):
+                            finish_database(scratch, manifest, owners=False)
+                        checks = examine(scratch.target)
+                    _step(backup, "checked")
                 _step(backup, "dropped")
         errors = [table.difference for table in tables if table.difference is not None]
+        errors += [check.difference for check in checks if check.difference is not None]
     except BackupDamaged as error:
         errors = [str(error.fields["problems"])]
     except RestoreFailed as error:
@@ -177,6 +197,7 @@ def _carry_out(
         rto_seconds=rto_seconds,
         rpo_seconds=rpo_seconds,
         tables=tables,
+        checks=checks,
         errors=tuple(errors),
     )
 
@@ -206,6 +227,8 @@ class Measured(Protocol):
     def rpo_seconds(self) -> float | None: ...
     @property
     def tables(self) -> tuple[TableProof, ...]: ...
+    @property
+    def checks(self) -> tuple[CheckProof, ...]: ...
 
 
 def finish(
@@ -218,6 +241,7 @@ def finish(
         if report is not None:
             stored.rto_seconds, stored.rpo_seconds = report.rto_seconds, report.rpo_seconds
             stored.tables = [table.as_json() for table in report.tables]
+            stored.checks = [check.as_json() for check in report.checks]
 
 
 def _lock(id: uuid.UUID) -> str:

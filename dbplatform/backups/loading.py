@@ -21,6 +21,7 @@ from dbplatform.backups.programs import (
     own_environment,
     restore_program,
     run,
+    silent_end,
     stops_at_once,
     unknown_timeout,
 )
@@ -153,7 +154,8 @@ def listed(
         return
     answer = subprocess.run([command[0], "--list", dump], capture_output=True, env=own_environment(), check=False)
     if answer.returncode != 0:
-        raise ProgramFailed(" ".join(answer.stderr.decode(errors="replace").split()))
+        said = " ".join(answer.stderr.decode(errors="replace").split())
+        raise ProgramFailed(said or silent_end(command[0], answer.returncode))
     lines = answer.stdout.decode(errors="surrogateescape").splitlines(keepends=True)
     with tempfile.NamedTemporaryFile(suffix=".list") as wanted:
         entries = [line for line in lines if not any(pattern.match(line) for pattern in left_out)]

@@ -108,6 +108,14 @@ class DrillPolicy(Policy):
         validate_default=True,
         description="How old the newest proof may be; with an older one nothing is pruned or archived.",
     )
+    checks: Annotated[bool, Field(strict=True)] = Field(
+        default=True, description="Whether the declared data-quality checks run on the restored copy, too."
+    )
+    checks_limit: DurationWords = Field(
+        default=Interval(microseconds=1_800_000_000),
+        validate_default=True,
+        description="How long they may take together; what has not run by then is undecided.",
+    )
 
 
 class BackupPolicy(Policy):

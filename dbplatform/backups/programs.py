@@ -27,6 +27,8 @@ _DEBIAN = Path("/usr/lib/postgresql")
 _KEPT = re.compile(r"PATH|HOME|TMPDIR|LD_LIBRARY_PATH|DYLD_LIBRARY_PATH|PG.*|KRB5.*|SSL_CERT_.*")
 _ERROR = re.compile(r"\b(?:error|fatal|panic): ", re.IGNORECASE)
 _FEW_CHARACTERS = 600
+#: The end of a program that says nothing of what it worked on.
+ENDED_BY_SIGNAL = "was ended by signal"
 _PIECE = 1 << 20
 #: From this version on pg_restore sets ``transaction_timeout``, which older servers do not know.
 _SETS_TRANSACTION_TIMEOUT = 17
@@ -168,8 +170,14 @@ def run(
     errors = [line for line in text.splitlines() if _ERROR.search(line)]
     hard = [line for line in errors if not tolerated(line)]
     if hard or (code != 0 and not errors):
-        raise ProgramFailed(_last_words(text, hard) or f"{Path(command[0]).name} ended with code {code}")
+        raise ProgramFailed(_last_words(text, hard) or silent_end(command[0], code))
     return tuple(line for line in text.splitlines() if "warning: " in line and not errors)
+
+
+def silent_end(program: str | Path, code: int) -> str:
+    """How a program ended that said nothing: a machine out of memory, for one, ends it without a word."""
+    name = Path(program).name
+    return f"{name} {ENDED_BY_SIGNAL} {-code}" if code < 0 else f"{name} ended with code {code}"
 
 
 def own_environment() -> dict[str, str]:

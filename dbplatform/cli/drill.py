@@ -16,6 +16,7 @@ from dbplatform.cli.common import (
     show_json,
     show_table,
 )
+from dbplatform.cli.verdict import say_checks
 from dbplatform.operations import backups
 
 
@@ -26,8 +27,8 @@ from dbplatform.operations import backups
 @json_option
 @click.pass_context
 def command(context: click.Context, database: str, kind: str, dry_run: bool, as_json: bool) -> int:
-    """Restore the newest backup on the scratch server and compare it; of kind physical, recover its server aside to a
-    random moment and to the end of its WAL. Exit 1 when it is not proven."""
+    """Restore the newest backup on the scratch server, compare it and run the checks on it; of kind physical, recover
+    its server aside to a random moment and to the end of its WAL. Exit 1 when it is not proven."""
     platform, declared = opened(context, database)
     if kind == "physical":
         return physical.drill(platform, declared, dry_run=dry_run, as_json=as_json)
@@ -47,6 +48,7 @@ def command(context: click.Context, database: str, kind: str, dry_run: bool, as_
         rto, rpo = document["rto_seconds"], document["rpo_seconds"]
         if rto is not None and rpo is not None:
             say(f"  recovery took {rto:.1f} s (RTO); what came after {rpo:.0f} s ago would be lost (RPO)")
+        say_checks(report.checks)
         for problem in document.get("errors", []):
             say(f"  {problem}")
         if document["tables"]:

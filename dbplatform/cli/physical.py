@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dbplatform.cli.common import bars, confirmed, note, say, show_json, show_table
+from dbplatform.cli.verdict import say_checks
 from dbplatform.declaration.loading import Declared
 from dbplatform.operations import recovery
 from dbplatform.operations.platform import Platform
@@ -72,6 +73,7 @@ def drill(platform: Platform, declared: Declared, *, dry_run: bool, as_json: boo
         words = f"what came after {proof.rpo_seconds:.0f} s ago would have been lost (RPO)"
         say(f"  recovery took {proof.rto_seconds:.1f} s (RTO); {words}")
     say(f"  {proof.witnesses} witnesses heard, {len(proof.tables)} quiet tables compared, pages and indexes read")
+    say_checks(proof.checks)
     for problem in proof.errors:
         say(f"  {problem}")
     return 0 if proof.proven else 1

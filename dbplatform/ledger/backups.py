@@ -1,6 +1,6 @@
 """The tables of the ledger for backups: each attempt, and each drill that was to prove one.
 
-Their schema is ``schema/V2__backups.sql`` and ``V10__backup_scopes.sql``.
+Their schema is ``schema/V2__backups.sql``, ``V10__backup_scopes.sql`` and ``V13__drill_checks.sql``.
 """
 
 from __future__ import annotations
@@ -67,5 +67,7 @@ class DrillRecord(Base):
     """From the backup's snapshot until the start of the drill."""
     tables: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
     errors: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
+    checks: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
+    """The data-quality checks on the copy."""
     target: Mapped[str | None]
     """The moment to which a physical backup was recovered."""

@@ -90,7 +90,9 @@ def examine(platform: Platform, declared: Declared, backup_id: str | None) -> ve
 
 
 def prove(platform: Platform, declared: Declared, *, run_id: str | None = None) -> DrillReport:
-    """Restore the newest complete backup on a scratch server, compare it with what was dumped, drop it again."""
+    """Restore the newest complete backup on a scratch server, compare it with what was dumped, check it, drop it."""
+    from dbplatform.operations import drill_checks
+
     policy = policy_of(declared)
     backup = found(platform, declared)
     server, room = drill_server(platform, declared)
@@ -103,6 +105,7 @@ def prove(platform: Platform, declared: Declared, *, run_id: str | None = None) 
         room=room,
         work=work_of(platform),
         run_id=run_id,
+        examine=drill_checks.examination(platform, declared, at=backup.taken_at),
     )
 
 

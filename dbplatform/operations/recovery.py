@@ -198,6 +198,8 @@ def prove(
     choose: Callable[[datetime, datetime], datetime] = drills.between,
 ) -> RecoveryProof:
     """Recover the newest base backup to a moment in between and to the end of its WAL, aside; look; tear it down."""
+    from dbplatform.operations import drill_checks
+
     physical_of(declared)
     programs, ledger = find_programs(), platform.ledger
     started_at = datetime.now(UTC)
@@ -219,6 +221,7 @@ def prove(
         run_id=run_id,
         now=started_at,
         choose=choose,
+        examine=drill_checks.examination(platform, declared, at=newest),
     )
 
 

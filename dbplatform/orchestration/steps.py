@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import dagster as dg
 
 from dbplatform import progress
+from dbplatform.backups.checked import CheckProof, in_short
 from dbplatform.errors import PlatformError
 from dbplatform.orchestration.instance import tag_with_process
 
@@ -17,6 +18,8 @@ _LOG_SECONDS = 2.0
 
 #: The task name under which each step tells that it began (0 of 1) and ended (1 of 1).
 STEP = "step "
+
+_CHECK_COLUMNS = ("table", "check", "verdict", "status", "failed_rows", "source_status", "source_failed_rows", "reason")
 
 #: The metadata of a failed step that says with which exit code the command line ends.
 EXIT_CODE = "exit code"
@@ -106,6 +109,8 @@ class Proof(Protocol):
     @property
     def rpo_seconds(self) -> float | None: ...
     @property
+    def checks(self) -> tuple[CheckProof, ...]: ...
+    @property
     def errors(self) -> tuple[str, ...]: ...
 
 
@@ -138,7 +143,9 @@ def proof_result(
         "proven": proof.proven,
         **more,
         **{name: value for name, value in measured.items() if value is not None},
+        **({"checks on the copy": in_short(proof.checks)} if proof.checks else {}),
         **tables,
+        **table_metadata("checks", [check.as_json() for check in proof.checks], _CHECK_COLUMNS),
     }
     if not proof.proven:
         raise dg.Failure(

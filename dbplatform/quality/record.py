@@ -13,7 +13,7 @@ from typing import Any, cast
 import psycopg
 from psycopg.rows import TupleRow
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from dbplatform.errors import UsageError
@@ -139,6 +139,33 @@ def results_since(ledger: Ledger, database: str, *, since: datetime) -> list[tup
     )
     with ledger.session() as session:
         return [(row.table_name, _check_result(row)) for row in session.scalars(statement)]
+
+
+def nearest_results(
+    ledger: Ledger, database: str, *, at: datetime | None
+) -> dict[tuple[str, str], tuple[datetime, CheckResult]]:
+    """Of each table and check the result nearest to ``at`` (aware; none: now), before or after, and its time."""
+    moment = func.now() if at is None else at
+    statement = (
+        select(QualityResult, QualityTable.checked_at)
+        .join(QualityRun, QualityRun.run_id == QualityResult.run_id)
+        .join(
+            QualityTable,
+            (QualityTable.run_id == QualityResult.run_id) & (QualityTable.table_name == QualityResult.table_name),
+        )
+        .where(QualityRun.database == database)
+        .ext(distinct_on(QualityResult.table_name, QualityResult.name))
+        .order_by(
+            QualityResult.table_name,
+            QualityResult.name,
+            func.abs(func.extract("epoch", QualityTable.checked_at - moment)),
+        )
+    )
+    with ledger.session() as session:
+        return {
+            (row.table_name, row.name): (checked_at, _check_result(row))
+            for row, checked_at in session.execute(statement)
+        }
 
 
 def runs(ledger: Ledger, database: str | None = None, *, limit: int = 50) -> list[RunSummary]:

@@ -21,6 +21,8 @@ attributes:
   migrations: {directory: migrations}
   backups:
     physical: {wal_archive: true, schedule: "0 3 * * 0"}
+  quality:
+    - {table: item, checks: [{not_null: word}]}
 """
 _MIGRATION = "create table item (id int primary key, word text);"
 
@@ -117,6 +119,7 @@ def test_the_graph_takes_a_base_backup_that_serves_others_and_proves_it(shop: In
     steps = shop.json("run", "shop", "--job", "shop_physical")["steps"]
     assert steps["shop/recovery_drill"]["proven"] is True
     assert steps["shop/recovery_drill"]["RTO seconds"] > 0
+    assert steps["shop/recovery_drill"]["checks on the copy"] == "1 passed"
     assert steps["shop/physical_backup"]["findings"] == "none"
     assert steps["shop/physical_retention"]["kept"] >= 1
     with mock.patch.dict(os.environ, shop.environment, clear=True):

@@ -11,13 +11,14 @@ import psycopg
 import pytest
 
 from dbplatform.backups.catalogue import list_backups
+from dbplatform.backups.checked import CheckProof, Examine, no_checks
 from dbplatform.backups.drill import list_drills
 from dbplatform.backups.physical.drill import RecoveryProof, drill
 from dbplatform.backups.physical.server import key_of
 from dbplatform.backups.physical.targets import newest_archived_commit, plan_end
 from dbplatform.backups.physical.witness import TableState, Witness, quiet_tables, witnesses
 from dbplatform.ledger.physical import WitnessRecord
-from dbplatform.postgres.connection import connect
+from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.programs import find_programs
 from dbplatform_tests.postgres.physical_support import NAME, Archiving, archiving, ledger_of
 
@@ -32,7 +33,13 @@ def server(server_url: str, ledger_template: str) -> Iterator[Archiving]:
         yield made
 
 
-def prove(server: Archiving, *, quiet: dict[str, TableState] | None = None, share: float = 0.5) -> RecoveryProof:
+def prove(
+    server: Archiving,
+    *,
+    quiet: dict[str, TableState] | None = None,
+    share: float = 0.5,
+    examine: Examine = no_checks,
+) -> RecoveryProof:
     """A drill whose moment in between is known."""
     plan, newest = plan_end(server.ledger, NAME, server.archive, programs=find_programs())
 
@@ -52,6 +59,7 @@ def prove(server: Archiving, *, quiet: dict[str, TableState] | None = None, shar
         place=server.place,
         programs=find_programs(),
         choose=choose,
+        examine=examine,
     )
 
 
@@ -65,7 +73,15 @@ def proven_at(server: Archiving) -> datetime | None:
 
 
 def test_a_whole_backup_is_proven_by_witnesses_and_quiet_tables(server: Archiving) -> None:
-    proof = prove(server)
+    seen: list[str] = []
+
+    def examine(copy: Target) -> tuple[CheckProof, ...]:
+        with connect(copy, work="test") as connection:
+            seen.extend(name for (name,) in connection.execute("select current_database()").fetchall())
+        return ()
+
+    proof = prove(server, examine=examine)
+    assert seen == [server.shop.name]
     assert (proof.proven, proof.errors) == (True, ())
     assert [table.table for table in proof.tables] == ["public.quiet"]
     assert all(table.match for table in proof.tables)

@@ -1,8 +1,9 @@
 """The proof of a base backup and of the WAL behind it: recovered aside, to a moment in between and then to its end.
 
 At both the witnesses committed before must be there and those after must not; at the end, tables that nobody has
-written to since before the base backup must hold what they held then, and ``pg_amcheck`` reads every table and index.
-``pg_verifybackup`` has read the files before. A drill that could not be carried out has errored: it proves nothing.
+written to since before the base backup must hold what they held then, ``pg_amcheck`` reads every table and index, and
+the data-quality checks run. ``pg_verifybackup`` has read the files before. A drill that could not be carried out has
+errored: it proves nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from dbplatform import progress
 from dbplatform.backups.catalogue import Backup, list_backups, mark_proven
+from dbplatform.backups.checked import CheckProof, Examine, no_checks
 from dbplatform.backups.compare import TableProof
 from dbplatform.backups.contents import list_tables, read_content, ready_to_read
 from dbplatform.backups.drill import finish
@@ -57,6 +59,7 @@ class RecoveryProof:
     witnesses: int
     """How many were looked for."""
     tables: tuple[TableProof, ...]
+    checks: tuple[CheckProof, ...] = ()
     errors: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class RecoveryProof:
             "rpo_seconds": self.rpo_seconds,
             "witnesses": self.witnesses,
             "tables": [table.as_json() for table in self.tables],
+            "checks": [check.as_json() for check in self.checks],
             "errors": list(self.errors),
         }
 
@@ -92,12 +96,13 @@ def drill(
     run_id: str | None = None,
     now: datetime | None = None,
     choose: Callable[[datetime, datetime], datetime] = between,
+    examine: Examine = no_checks,
 ) -> RecoveryProof:
     """Recover the plan's server twice in one go, look, tear it down, and record what was found.
 
     ``plan`` leads to the end of the archived WAL, whose newest commit is of ``newest_commit``; ``rpo_seconds`` was
     measured before anything was done for the drill. ``quiet`` is asked at the end for the tables that must be as they
-    were before the base backup.
+    were before the base backup, and ``examine`` of the database as of the end, where nothing else was wrong.
 
     Reports ``recover <database>`` in WAL files and the facts ``drill <database>: started, moment, end, looked, removed,
     recorded``. What is wrong with the backup or the WAL gives ``proven`` false; what keeps the drill from being carried
@@ -120,7 +125,9 @@ def drill(
             session.add(record)
         _step(plan, "started")
         try:
-            proof = _carry_out(plan, record, ledger, rpo_seconds, newest_commit, quiet, place, programs, choose)
+            proof = _carry_out(
+                plan, record, ledger, rpo_seconds, newest_commit, quiet, place, programs, choose, examine
+            )
         except BaseException as error:
             finish(ledger, record, status="errored", errors=(str(error) or type(error).__name__,))
             raise
@@ -145,11 +152,13 @@ def _carry_out(
     place: Path,
     programs: Programs,
     choose: Callable[[datetime, datetime], datetime],
+    examine: Examine,
 ) -> RecoveryProof:
     started = time.monotonic()
     rto_seconds: float | None = None
     looked_for = 0
     tables: tuple[TableProof, ...] = ()
+    checks: tuple[CheckProof, ...] = ()
     errors: list[str] = []
     moment: Moment | None = None
     taken_at = plan.manifest.source.taken_at
@@ -181,6 +190,9 @@ def _carry_out(
                 tables = _compare(connection, quiet())
             errors += [table.difference for table in tables if table.difference is not None]
             errors += _check_pages(cluster)
+            if not errors:
+                checks = examine(cluster.target(plan.on_server))
+                errors += [check.difference for check in checks if check.difference is not None]
             _step(plan, "looked")
         _step(plan, "removed")
     except BackupDamaged as error:
@@ -202,6 +214,7 @@ def _carry_out(
         rpo_seconds=rpo_seconds,
         witnesses=looked_for,
         tables=tables,
+        checks=checks,
         errors=tuple(errors),
     )
 

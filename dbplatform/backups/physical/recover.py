@@ -29,7 +29,7 @@ from dbplatform.backups.physical.cluster import Cluster, recovering
 from dbplatform.backups.physical.errors import RecoveryFailed
 from dbplatform.backups.physical.targets import RecoveryPlan
 from dbplatform.backups.physical.unpacking import required_keys
-from dbplatform.backups.programs import dump_program, login, restore_program
+from dbplatform.backups.programs import dump_program, login, restore_program, silent_end
 from dbplatform.backups.restore import finish, may_become, rename
 from dbplatform.backups.scratch import Scratch, drop, maintained, scratch_database
 from dbplatform.ledger.ledger import Ledger
@@ -250,7 +250,10 @@ def _copy(source: Target, scratch: Scratch, manifest: Manifest, programs: Progra
                 into.terminate()
                 raise
         # Whichever ended first is the cause; both must have ended well, or a part would look like the whole.
-        for process, said, access in ((into, restore_said, restore_into), (out, dump_said, dump_from)):
+        for program, process, said, access in (
+            ("pg_restore", into, restore_said, restore_into),
+            ("pg_dump", out, dump_said, dump_from),
+        ):
             if process.returncode != 0:
                 said.seek(0)
                 words = " ".join(said.read().decode(errors="replace").split())
@@ -259,7 +262,7 @@ def _copy(source: Target, scratch: Scratch, manifest: Manifest, programs: Progra
                 raise RestoreFailed(
                     id=manifest.id,
                     name=name,
-                    reason=words[:600].rstrip(".") or f"a program ended with code {process.returncode}",
+                    reason=words[:600].rstrip(".") or silent_end(program, process.returncode),
                     hint="Nothing was changed. Mend what it says and restore again.",
                 )
 
