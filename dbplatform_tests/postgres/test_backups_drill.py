@@ -186,6 +186,20 @@ def test_a_restore_that_fails_is_no_proof(database: Target, ledger: Ledger, tmp_
     assert databases(server_url) == []
 
 
+def test_a_program_that_ends_without_a_word_has_a_reason_and_a_killed_one_disproves_nothing(
+    database: Target, ledger: Ledger, tmp_path: Path, server_url: str
+) -> None:
+    backup = back_up(database, tmp_path, ledger)
+    proven = prove(backup, ledger, server_url)
+    killed = programs_with(tmp_path / "killed", "pg_restore", "kill -9 $$")
+    with pytest.raises(RestoreFailed, match="pg_restore was ended by signal 9"):
+        drill(backup, ledger, server(server_url), programs=killed)
+    assert find_backup(ledger, NAME, backup.id).proven_at == proven.proven_at
+    silent = programs_with(tmp_path / "silent", "pg_restore", "exit 1")
+    [error] = drill(backup, ledger, server(server_url), programs=silent).errors
+    assert "pg_restore ended with code 1" in error
+
+
 @pytest.mark.parametrize(
     "fact",
     cases("started", "read", "created", "loaded", "compared", "dropped", "recorded", sample=("loaded", "recorded")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from dbplatform.backups.physical.targets import newest_archived_commit, plan_end
 from dbplatform.backups.physical.witness import TableState, Witness, quiet_tables, witnesses
 from dbplatform.ledger.physical import WitnessRecord
 from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.embedded.account import SHARED_ROOT
 from dbplatform.postgres.programs import find_programs
 from dbplatform_tests.postgres.physical_support import NAME, Archiving, archiving, ledger_of
 
@@ -92,6 +94,8 @@ def test_a_whole_backup_is_proven_by_witnesses_and_quiet_tables(server: Archivin
     record = list_drills(server.ledger, NAME)[0]
     assert (record.status, record.target) == ("proven", proof.end)
     assert list(server.place.iterdir()) == []
+    in_its_stead = f"recoveries-{hashlib.sha256(bytes(server.place)).hexdigest()[:8]}"
+    assert not (SHARED_ROOT / in_its_stead).exists()
 
 
 def test_a_table_that_was_written_to_is_not_quiet(server: Archiving) -> None:

@@ -27,12 +27,12 @@ from psycopg.pq import PGconn, Ping
 from dbplatform import progress
 from dbplatform.backups.catalogue import mark_damaged
 from dbplatform.backups.files import require_room
-from dbplatform.backups.physical.errors import RecoveryFailed
+from dbplatform.backups.physical.errors import NotLookedAt, RecoveryFailed
 from dbplatform.backups.physical.feed import Feed
 from dbplatform.backups.physical.targets import Moment, RecoveryPlan
 from dbplatform.backups.physical.unpacking import broken, require_chain, room_for, unpack_chain
 from dbplatform.backups.physical.wal import lsn_words
-from dbplatform.backups.programs import same_major
+from dbplatform.backups.programs import same_major, silent_end
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.embedded.account import (
@@ -60,6 +60,8 @@ _AT_LEAST = {
 _FATAL = re.compile(r"(?:FATAL|PANIC|ERROR|WARNING): +(.*)")
 #: What a hot standby says, and waits, when its primary has raised a limit since the base backup.
 _TOO_LOW = "because of insufficient parameter settings"
+#: What a server says of a process of its own that the machine has ended: out of memory, for one.
+_KILLED = "terminated by signal 9"
 #: What a server says as an answer to the end of another of its processes: never the cause.
 _CONSEQUENCE = re.compile(r"the database system is|terminating|startup process|aborting")
 
@@ -169,7 +171,11 @@ class Cluster:
     def _failed(self, moment: Moment) -> RecoveryFailed:
         said = self._log.read_text(errors="replace")
         causes = [words for words in _FATAL.findall(said) if not _CONSEQUENCE.search(words)]
-        reason = "; ".join(dict.fromkeys(causes)) or " ".join(said.split())[-400:] or "the server ended without a word"
+        reason = "; ".join(dict.fromkeys(causes)) or " ".join(said.split())[-400:]
+        code = self._process.returncode if self._process is not None else None
+        if code == -signal.SIGKILL or _KILLED in said:
+            reason = silent_end("postgres", -signal.SIGKILL)
+        reason = reason or "the server ended without a word"
         return RecoveryFailed(
             target=moment.words,
             reason=reason.rstrip("."),
@@ -181,23 +187,25 @@ class Cluster:
 def recovering(plan: RecoveryPlan, place: Path, ledger: Ledger, *, programs: Programs) -> Iterator[Cluster]:
     """The files of a server before its recovery, in a folder below ``place``; removed at the end of the block.
 
-    ``place`` may lie where the server's user cannot go: then a folder of ``/var/lib/dbplatform`` is taken. First
-    removes what killed recoveries left there. Reports ``unpack <database>`` in bytes and the facts ``recover
-    <database>: cleared, unpacked, verified``. Raises ``NoRoom``, ``BackupDamaged`` (then the ledger marks the backup),
-    ``NoSameProgram`` and ``RecoveryFailed``.
+    ``place`` may lie where the server's user cannot go: then a folder of ``/var/lib/dbplatform`` is taken, which goes
+    with the last recovery in it. First removes what killed recoveries left there. Reports ``unpack <database>`` in
+    bytes and the facts ``recover <database>: cleared, unpacked, verified``. Raises ``NoRoom``, ``BackupDamaged`` (then
+    the ledger marks the backup), ``NoSameProgram``, ``NotLookedAt`` and ``RecoveryFailed``.
     """
     account = account_for(place / "never made")
     programs = readable_programs(same_major(programs, "postgres", major=plan.manifest.source.server_major), account)
-    place = _enterable(place, account)
-    clear_killed(place)
-    _step(plan, "cleared")
-    require_room(place, room_for(plan), work=f"the recovered server of {plan.database}")
-    require_chain(plan, ledger)
-    with _folder(place, account) as (folder, socket):
+    with _enterable(place, account) as place, _folder(place, account) as (folder, socket):
+        clear_killed(place)
+        _step(plan, "cleared")
+        require_room(place, room_for(plan), work=f"the recovered server of {plan.database}")
+        require_chain(plan, ledger)
         data = folder / "data"
         unpack_chain(plan, folder, account, programs)
         _step(plan, "unpacked")
         answer = account.run([programs.path("pg_verifybackup"), "--quiet", data], programs=programs)
+        if answer.returncode < 0:
+            reason = silent_end("pg_verifybackup", answer.returncode)
+            raise NotLookedAt(database=plan.database, reason=reason, hint="Run it again when the machine has room.")
         if answer.returncode != 0:
             said = " ".join(answer.stderr.split())
             mark_damaged(ledger, plan.base.id, [f"pg_verifybackup says {said}"])
@@ -243,15 +251,19 @@ def clear_killed(place: Path) -> tuple[str, ...]:
     return tuple(cleared)
 
 
-def _enterable(place: Path, account: Account) -> Path:
+@contextmanager
+def _enterable(place: Path, account: Account) -> Iterator[Path]:
+    """``place``, or in its stead a folder that the account can enter: ``_folder`` makes it, who leaves last removes it."""
     place.mkdir(parents=True, exist_ok=True)
     if account.can_enter(place):
-        return place
+        yield place
+        return
     other = SHARED_ROOT / f"recoveries-{hashlib.sha256(bytes(place)).hexdigest()[:8]}"
-    with shared_root_locked():
-        other.mkdir(mode=0o755, exist_ok=True)
-        other.chmod(0o755)
-    return other
+    try:
+        yield other
+    finally:
+        with shared_root_locked(), suppress(OSError):
+            other.rmdir()  # another recovery in it, or what a killed one left, keeps it
 
 
 @contextmanager
@@ -260,7 +272,13 @@ def _folder(place: Path, account: Account) -> Iterator[tuple[Path, Path]]:
     folder = place / f"{_PREFIX}{token_hex(4)}"
     # Made under another name and locked there: whoever clears must not find it without its lock.
     made = place / f".{folder.name}"
-    account.make_folder(made)
+    if place.parent == SHARED_ROOT:
+        with shared_root_locked():
+            place.mkdir(mode=0o755, exist_ok=True)
+            place.chmod(0o755)
+            account.make_folder(made)
+    else:
+        account.make_folder(made)
     with (made / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         socket = Path(tempfile.mkdtemp(prefix="dbplatform-", dir="/tmp"))

@@ -32,13 +32,20 @@ from dbplatform.backups.physical.errors import NotLookedAt, RecoveryFailed, WalD
 from dbplatform.backups.physical.targets import Moment, RecoveryPlan, time_words
 from dbplatform.backups.physical.wal import parse_lsn
 from dbplatform.backups.physical.witness import TableState, Witness, is_there, witnesses
+from dbplatform.backups.programs import ENDED_BY_SIGNAL
 from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AnyConnection, connect
 from dbplatform.postgres.programs import Programs
 
 #: A recovery that failed with these words says nothing of the backup: the machine was in trouble.
-_OF_THE_MACHINE = ("No space left on device", "Disk quota exceeded", "Cannot allocate memory", "out of memory")
+_OF_THE_MACHINE = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Cannot allocate memory",
+    "out of memory",
+    ENDED_BY_SIGNAL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

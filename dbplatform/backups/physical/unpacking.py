@@ -16,6 +16,7 @@ from dbplatform.backups.physical.feed import AHEAD
 from dbplatform.backups.physical.manifest import PACKED, PhysicalManifest
 from dbplatform.backups.physical.packing import Unpackable, unpack
 from dbplatform.backups.physical.targets import RecoveryPlan
+from dbplatform.backups.programs import silent_end
 from dbplatform.backups.sealing import copy_out, opens
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.embedded.account import Account
@@ -71,7 +72,8 @@ def unpack_chain(plan: RecoveryPlan, folder: Path, account: Account, programs: P
         combine = [programs.path("pg_combinebackup"), "--no-sync", *links, f"--output={folder / 'data'}"]
         answer = account.run(combine, programs=programs)
         if answer.returncode != 0:
-            raise broken(plan, f"pg_combinebackup says {' '.join(answer.stderr.split())}")
+            said = " ".join(answer.stderr.split())
+            raise broken(plan, said or silent_end("pg_combinebackup", answer.returncode))
         for link in links:
             shutil.rmtree(link)
 
