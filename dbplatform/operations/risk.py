@@ -23,7 +23,8 @@ class ProofNeeded(WorkError):
 def require_proof(
     platform: Platform, declared: Declared, pending: Iterable[PendingMigration], connection: AnyConnection
 ) -> None:
-    """Raise ``ProofNeeded`` when one of the files destroys data and no proof is younger than ``drill.max_age``.
+    """Raise ``ProofNeeded`` when one of the files, callbacks too, destroys data and no proof is younger than
+    ``drill.max_age``.
 
     Asked only where backups are declared and the database has a table of anybody. Judged by the words of the files
     (``classify.destructive``): what a function does that they call is not seen. A change of type that rewrites its
@@ -52,9 +53,9 @@ def require_proof(
 
 def _risks(pending: Iterable[PendingMigration], connection: AnyConnection) -> Iterator[tuple[str, str]]:
     """Each statement that destroys data, or casts it to another type: its file, and what it does."""
-    for migration in pending:
-        for statement in migration.statements:
+    for file in (file for migration in pending for file in migration.files):
+        for statement in file.statements:
             for kind in classify.destructive(statement):
-                yield migration.script, kind
+                yield file.script, kind
             if classify.retyped(statement) and rewrites.rewrites(connection, statement):
-                yield migration.script, classify.RETYPE
+                yield file.script, classify.RETYPE

@@ -69,7 +69,7 @@ def apply(
             planned = plan_migrations(connection, files, policy, target=target, database=declared.name)
             if policy.require_rehearsal:
                 rehearsal.require(platform, declared, planned, connection)
-            risk.require_proof(platform, declared, planned.pending, connection)
+            risk.require_proof(platform, declared, (*planned.pending, *planned.callbacks), connection)
         with platform.ledger.operation(declared.name, "migrate", run_id=run_id) as summary:
             report = apply_migrations(connection, files, policy, target=target, database=declared.name)
             summary.update(report.as_json())

@@ -40,7 +40,7 @@ def undo(platform: Platform, declared: Declared, *, target: str | None = None) -
     files = Files.of(folders)
     with platform.writer(declared, "migrate undo") as connection:
         planned = undoing.plan_undo(connection, files, policy, target=target, database=declared.name)
-        risk.require_proof(platform, declared, planned.pending, connection)
+        risk.require_proof(platform, declared, (*planned.pending, *planned.callbacks), connection)
         with platform.ledger.operation(declared.name, "undo") as summary:
             report = undoing.apply_undo(connection, files, policy, target=target, database=declared.name)
             summary.update(report.as_json())

@@ -93,3 +93,14 @@ def test_what_destroys_nothing_needs_no_proof(type_: Type, migrations: Path, dat
     (migrations / "V3__wider.sql").write_text("alter table item alter name type varchar(20);")
     assert type_("migrate", "apply", "shop").code == 0
     assert rows(database) == 10
+
+
+def test_a_callback_that_destroys_data_waits_for_it_too(type_: Type, migrations: Path, database: Target) -> None:
+    (migrations / "V2__more.sql").write_text("alter table item add name varchar(10);")
+    for callback in ("afterMigrate__tidy.sql", "beforeEachMigrate__tidy.sql"):
+        (migrations / callback).write_text("truncate item;")
+        refused = type_("migrate", "apply", "shop")
+        assert refused.code == 3
+        assert f"{callback} destroys data of shop (truncate)" in refused.err
+        (migrations / callback).unlink()
+    assert rows(database) == 10

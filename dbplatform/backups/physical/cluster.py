@@ -253,7 +253,7 @@ def clear_killed(place: Path) -> tuple[str, ...]:
 
 @contextmanager
 def _enterable(place: Path, account: Account) -> Iterator[Path]:
-    """``place``, or in its stead a folder that the account can enter: ``_folder`` makes it, who leaves last removes it."""
+    """``place``, or in its stead one that the account can enter: ``_folder`` makes it, who leaves last removes it."""
     place.mkdir(parents=True, exist_ok=True)
     if account.can_enter(place):
         yield place
