@@ -18,12 +18,12 @@ from psycopg import sql
 
 from dbplatform.archiving import records
 from dbplatform.archiving.children import any_of
-from dbplatform.archiving.content import row_text, same_columns, same_key
+from dbplatform.archiving.content import same_columns, same_key, same_row
 from dbplatform.archiving.errors import RowsHeldBack
 from dbplatform.archiving.kept import reading
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
-from dbplatform.archiving.records import Reason
+from dbplatform.archiving.records import Reason, reason_to_stay
 from dbplatform.archiving.shape import TableShape, read_references
 from dbplatform.archiving.staging import Staging, staging
 from dbplatform.archiving.verify import require_same_columns
@@ -69,7 +69,7 @@ class Member:
     @property
     def same(self) -> sql.Composed:
         """Whether the two rows have the same contents."""
-        return sql.SQL("{} = {}").format(row_text(self.shape.names, self.row), row_text(self.shape.names, self.stored))
+        return same_row(self.shape.names, self.row, self.stored)
 
     @property
     def table(self) -> sql.Composed:
@@ -183,7 +183,10 @@ class Batch:
                 among=self._among,
             )
         ).fetchall()
-        return [(place, _reason(same, held, referred, whole)) for place, same, held, referred, whole in rows]
+        return [
+            (place, reason_to_stay(same, held, referred) or (None if whole else "children"))
+            for place, same, held, referred, whole in rows
+        ]
 
     def _whole(self, member: Member) -> sql.Composed:
         """Whether all that refers to the row is in the files, unchanged and whole, and all in the files is there."""
@@ -270,19 +273,5 @@ class Batch:
             )
 
 
-def _reason(same: bool | None, held: bool | None, referred: bool | None, whole: bool) -> Reason | None:
-    if same is None:
-        return "gone"
-    if not same:
-        return "changed"
-    if not held:
-        return "uncovered"
-    if referred:
-        return "referenced"
-    return None if whole else "children"
-
-
 def _reason_of_child(same: bool | None) -> Reason:
-    if same is None:
-        return "gone"
-    return "parent" if same else "changed"
+    return reason_to_stay(same, held=True, referred=False) or "parent"

@@ -62,16 +62,33 @@ def find_by_key(connection: AnyConnection) -> None:
 
 def row_text(names: Iterable[str], alias: str) -> sql.Composed:
     """The text of the row ``alias``, its columns in the order given."""
+    return sql.SQL("{}::text").format(_row(names, alias))
+
+
+def _row(names: Iterable[str], alias: str) -> sql.Composed:
     columns = sql.SQL(", ").join(sql.SQL("{}.{}").format(sql.Identifier(alias), sql.Identifier(n)) for n in names)
-    return sql.SQL("row({})::text").format(columns)
+    return sql.SQL("row({})").format(columns)
+
+
+def same_row(names: Sequence[str], left: str, right: str) -> sql.Composed:
+    """Whether two rows have the same text: a boolean expression.
+
+    The same bytes make the same text, and need not be written as text to be compared; both rows are of the same types.
+    """
+    return sql.SQL("(record_image_eq({}, {}) or {} = {})").format(
+        _row(names, left), _row(names, right), row_text(names, left), row_text(names, right)
+    )
 
 
 def sums_of(text: sql.Composable, where: sql.Composable) -> sql.Composed:
-    """Three columns of an aggregate query: the fields of ``RowSums`` over the rows that fulfil ``where``."""
+    """Three columns of an aggregate query: the fields of ``RowSums`` over the rows that fulfil ``where``.
+
+    Both are columns of a subquery that ends with OFFSET 0: else the planner would have the text made for each sum.
+    """
     return sql.SQL(
         "count(*) filter (where {where}),"
-        " coalesce(sum(hashtextextended({text}, 0)::numeric) filter (where {where}), 0),"
-        " coalesce(sum(hashtextextended({text}, 1)::numeric) filter (where {where}), 0)"
+        " coalesce(sum(hashtextextended({text}, 0)) filter (where {where}), 0),"
+        " coalesce(sum(hashtextextended({text}, 1)) filter (where {where}), 0)"
     ).format(text=text, where=where)
 
 

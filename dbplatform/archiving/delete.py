@@ -24,13 +24,13 @@ from psycopg import sql
 from dbplatform.archiving import records
 from dbplatform.archiving.along import Batch, ChildFile, Member, family
 from dbplatform.archiving.children import any_of
-from dbplatform.archiving.content import be_durable, be_exact, find_by_key, row_text, same_key
+from dbplatform.archiving.content import be_durable, be_exact, find_by_key, same_key, same_row
 from dbplatform.archiving.errors import ArchiveTableChanged
 from dbplatform.archiving.kept import Reader, reading
 from dbplatform.archiving.pace import Pace, waiting_for_us
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
-from dbplatform.archiving.records import Reason
+from dbplatform.archiving.records import reason_to_stay
 from dbplatform.archiving.shape import TableShape, read_references
 from dbplatform.archiving.staging import Loaded, Staging, staging
 from dbplatform.archiving.verify import require_same_columns
@@ -182,7 +182,7 @@ def _leave(work: _Work, first: int, end: int) -> int:
                 table, stage.table, match, among
             )
         )
-    same = sql.SQL("{} = {}").format(row_text(shape.names, "t"), row_text(shape.names, "x"))
+    same = same_row(shape.names, "t", "x")
     held = covered(work.proof, "t", shape.table)
     referred = any_of([reference.refers_to("t") for reference in references])
     deleted = connection.execute(
@@ -200,14 +200,12 @@ def _leave(work: _Work, first: int, end: int) -> int:
             ordinal=stage.ordinal,
         )
     ).fetchall()
-    if len(deleted) < end - first:
-        _account_for_the_rest(
-            work,
-            [place for (place,) in deleted],
+    if stayed := set(range(first, end)) - {place for (place,) in deleted}:
+        rows = connection.execute(
             sql.SQL(
                 "select {ordinal}, t.same, t.held, t.referred from {stage} as x left join lateral"
                 " (select {same} as same, {held} as held, {referred} as referred from {table} as t where {match})"
-                " as t on true where {among} order by 1"
+                " as t on true where {ordinal} = any(%s) order by 1"
             ).format(
                 ordinal=stage.ordinal,
                 stage=stage.table,
@@ -216,28 +214,12 @@ def _leave(work: _Work, first: int, end: int) -> int:
                 referred=referred,
                 table=table,
                 match=match,
-                among=among,
             ),
-        )
+            (list(stayed),),
+        ).fetchall()
+        reasons = [reason_to_stay(same, held, referred) or "held" for _, same, held, referred in rows]
+        records.keep(connection, work.archive_id, [row[0] for row in rows], reasons)
     return len(deleted)
-
-
-def _account_for_the_rest(work: _Work, deleted: list[int], statement: sql.Composed) -> None:
-    """Record why each row of the batch that was not deleted is still exported only."""
-    gone = set(deleted)
-    kept = [row for row in work.connection.execute(statement).fetchall() if row[0] not in gone]
-    reasons = [_reason(same, held, referred) for _, same, held, referred in kept]
-    records.keep(work.connection, work.archive_id, [row[0] for row in kept], reasons)
-
-
-def _reason(same: bool | None, held: bool | None, referred: bool | None) -> Reason:
-    if same is None:
-        return "gone"
-    if not same:
-        return "changed"
-    if not held:
-        return "uncovered"
-    return "referenced" if referred else "held"
 
 
 def _require_same_table(work: _Work, shape: TableShape) -> None:

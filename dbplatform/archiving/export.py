@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -145,9 +146,8 @@ def _write(connection: SnapshotConnection, one: _Written, leaves: sql.Composable
         writer = ArchiveWriter(file, one.metadata)
         rows = 0
         reached(task, "export", 0, sums.rows)
-        for lines in _blocks(connection, one.node, leaves):
-            writer.write(lines)
-            rows += len(lines)
+        for block_rows in _each_written(writer, _blocks(connection, one.node, leaves)):
+            rows += block_rows
             reached(task, "export", rows, sums.rows)
         writer.close()
         if rows != sums.rows:
@@ -157,6 +157,18 @@ def _write(connection: SnapshotConnection, one: _Written, leaves: sql.Composable
                 hint="Look for row-level security or a foreign table behind it. Nothing was deleted.",
             )
     reached(task, "write", sums.rows, sums.rows)
+
+
+def _each_written(writer: ArchiveWriter, blocks: Iterator[list[bytes]]) -> Iterator[int]:
+    """Write every block, by a thread of its own while the next one is read; the rows of each."""
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        writing = None
+        for lines in blocks:
+            if writing is not None:
+                yield writing.result()
+            writing = beside.submit(writer.write, lines)
+        if writing is not None:
+            yield writing.result()
 
 
 def _complete(connection: AutocommitConnection, place: Place, one: _Written) -> Exported:
@@ -232,7 +244,7 @@ def _measured(
         beyond.append(sql.SQL(", coalesce(bool_or({}) filter (where held), false)").format(alias))
     statement = sql.SQL(
         "select {sums}, count(*) filter (where not held){beyond}"
-        " from (select {fields} from {table} as {row} where {chosen}) as rows"
+        " from (select {fields} from {table} as {row} where {chosen} offset 0) as rows"
     ).format(
         sums=sums_of(sql.SQL("text"), sql.SQL("held")),
         beyond=sql.SQL("").join(beyond),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -129,12 +130,13 @@ class ArchiveWriter:
             file, self._schema, compression="zstd", compression_level=3, write_page_checksum=True
         )
 
-    def write(self, lines: Sequence[bytes]) -> None:
-        """Append the rows, one CSV record each. Raises ``pyarrow.ArrowInvalid`` for a value that does not fit."""
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Append the rows, one CSV record each; how many. Raises ``pyarrow.ArrowInvalid`` for a value that does not fit."""
         table = _parsed(lines, self.columns)
         if table.num_rows != len(lines):
             raise pa.ArrowInvalid(f"{len(lines)} rows became {table.num_rows}")
         self._writer.write_table(table.replace_schema_metadata(self._schema.metadata), row_group_size=len(lines))
+        return len(lines)
 
     def close(self) -> None:
         self._writer.close()
@@ -146,7 +148,7 @@ class Block:
 
     first: int
     rows: int
-    csv: bytes
+    csv: bytes | memoryview
     """COPY's CSV: the row's place, then its columns."""
 
 
@@ -263,14 +265,18 @@ def _parsed(lines: Sequence[bytes], columns: Sequence[Column]) -> Any:
     return table
 
 
-def _csv(table: Any, columns: Sequence[Column], first: int) -> bytes:
+def _csv(table: Any, columns: Sequence[Column], first: int) -> memoryview:
     for place, column in enumerate(columns):
         if column.storage == "binary":
             values = [None if v is None else "\\x" + v.hex() for v in table.column(place).to_pylist()]
             table = table.set_column(place, column.name, pa.array(values, pa.string()))
+        elif column.storage == "timestamptz":
+            # Arrow would look up the zone for each value.
+            texts = table.column(place).cast(pa.timestamp("us")).cast(pa.string())
+            table = table.set_column(place, column.name, pc.binary_join_element_wise(texts, "Z", ""))
     places = pa.array(range(first, first + table.num_rows), pa.int64())
     # By place, because a column of the table may have any name.
     numbered = pa.table([places, *table.columns], names=["place", *table.column_names])
-    out = io.BytesIO()
+    out = pa.BufferOutputStream()
     pa_csv.write_csv(numbered, out, pa_csv.WriteOptions(include_header=False, quoting_style="all_valid"))
-    return out.getvalue()
+    return memoryview(out.getvalue())

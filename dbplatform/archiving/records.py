@@ -53,6 +53,17 @@ _TO_MEND = """
 Reason = Literal["changed", "gone", "referenced", "uncovered", "held", "children", "parent"]
 
 
+def reason_to_stay(same: bool | None, held: bool | None, referred: bool | None) -> Reason | None:
+    """Why a row may not leave: it is not what was exported (None: it is gone), or not held, or referred to."""
+    if same is None:
+        return "gone"
+    if not same:
+        return "changed"
+    if not held:
+        return "uncovered"
+    return "referenced" if referred else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveProgress:
     """The rows of the file before ``position`` are dealt with; ``deleted`` of them were deleted."""

@@ -74,7 +74,7 @@ class Staging:
     def sums(self) -> RowSums:
         """The sums over the rows that are there, computed by the server from the table's own types."""
         text = row_text(sorted(self.names), "x")
-        statement = sql.SQL("select {} from (select {} from {} as x) as rows (text)").format(
+        statement = sql.SQL("select {} from (select {} from {} as x offset 0) as rows (text)").format(
             sums_of(sql.SQL("text"), sql.SQL("true")), text, self.table
         )
         with self.connection.transaction():

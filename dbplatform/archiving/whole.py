@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 
 from dbplatform.archiving import records
 from dbplatform.archiving.catalogue import ArchiveEntry, list_archives
-from dbplatform.archiving.content import RowSums, be_exact, find_by_key, row_text, same_key, sums_of
+from dbplatform.archiving.content import RowSums, be_exact, find_by_key, row_text, same_key, same_row, sums_of
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveTableChanged
 from dbplatform.archiving.kept import reading
 from dbplatform.archiving.shape import TableShape, in_order, read_shape
@@ -118,7 +118,7 @@ def _twin(
     candidates = [entry for entry in entries if entry.rows == rows and not entry.kept]
     if not candidates:
         return None
-    statement = sql.SQL("select {} from (select {} from {} as t) as rows (text)").format(
+    statement = sql.SQL("select {} from (select {} from {} as t offset 0) as rows (text)").format(
         sums_of(sql.SQL("text"), sql.SQL("true")), row_text(sorted(shape.names), "t"), shape.table.identifier
     )
     with connection.transaction():
@@ -163,7 +163,7 @@ def _find(connection: AutocommitConnection, shape: TableShape, entry: ArchiveEnt
                         table=shape.table.identifier,
                         stage=stage.table,
                         match=same_key(shape.key, "t", "x"),
-                        same=sql.SQL("{} = {}").format(row_text(shape.names, "t"), row_text(shape.names, "x")),
+                        same=same_row(shape.names, "t", "x"),
                         left=records.not_kept(connection, entry.id, stage.ordinal),
                     )
                 )
