@@ -3,12 +3,12 @@
     python benchmarks/archive/by_partition.py [--rows 100000 1000000 5000000] [--rounds 3] [--url URL]
 
 A table with an old partition of so many rows and one that is in use. The old one is archived by partition, then
-retired: detached, compared with its file, dropped. Timed are the three steps, and beside them a probe that reads and
-writes the partition in use through the table. The smallest size is measured again where something stands in the way: a
-default partition of 100,000 rows, a table that refers to this one by 100,000 rows, and a transaction that has read the
-table and ends after two seconds. Printed are medians of the rounds; each is written to ``by_partition.json``. Exit code
-1 where a detachment with nothing in its way took 0.2 s or more. Without ``--url`` an embedded server of its own is
-started, with PostgreSQL's default settings, and removed.
+retired: detached, compared with its file, dropped. Timed are the three steps; beside them a probe reads the partition
+in use through the table, and another writes it. The smallest size is measured again where something stands in the way:
+a default partition of 100,000 rows, a table that refers to this one by 100,000 rows, and a transaction that has read
+the table and ends after two seconds. Printed are medians of the rounds; each is written to ``by_partition.json``. Exit
+code 1 where a detachment with nothing in its way took 0.2 s or more in any round. Without ``--url`` an embedded server
+of its own is started and removed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from shared import Felt, Probes, proof_of_now, server
 
 from dbplatform import progress
 from dbplatform.archiving.partitions import Slice, archive_partitions, release
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot
-from dbplatform.home import Home
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.platform import apply_ledger_schema
 from dbplatform.partitioning.bounds import Bounds
@@ -44,7 +43,6 @@ from dbplatform.partitioning.fates import Kept, NoArchives
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.partitioning.retire import apply_retirement
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
-from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.storage.folder import FolderPlace
 
@@ -77,6 +75,8 @@ IN_THE_WAY = {
     """,
     "older transaction of 2 s": "",
 }
+READ = ("select count(*) from orders where at >= '2022-01-01' and customer = 7", tuple)
+WRITE = ("insert into orders select 1, clock_timestamp(), 1", tuple)
 POLICY = PartitionPolicy.model_validate(
     {"table": "orders", "column": "at", "interval": "12 months", "premake": 1, "retain": "12 months"}
 )
@@ -84,7 +84,7 @@ ARCHIVE = ArchivePolicy.model_validate({"name": "old", "table": "orders", "by": 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measured(Felt):
     """One partition that left."""
 
     way: str
@@ -93,9 +93,6 @@ class Measured:
     detach_s: float
     drop_s: float
     wal_mb: float
-    p50_ms: float
-    p99_ms: float
-    worst_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,36 +115,6 @@ class FromLedger(NoArchives):
             ask_proof=lambda: self.proof,
         )
         return Kept(rows=standing.rows, kept=standing.archived, problems=standing.problems)
-
-
-class Probe:
-    """Reads and writes the partition in use through the table, one after the other, and times each."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work)
-        self.latencies: list[float] = []
-
-    def __enter__(self) -> Probe:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        statements = (
-            "select count(*) from orders where at >= '2022-01-01' and customer = 7",
-            "insert into orders select 1, clock_timestamp(), 1",
-        )
-        with psycopg.connect(self._url, autocommit=True) as session:
-            while not self._over.wait(0.005):
-                for statement in statements:
-                    started = time.perf_counter()
-                    session.execute(statement)
-                    self.latencies.append((time.perf_counter() - started) * 1000)
 
 
 @contextmanager
@@ -202,7 +169,7 @@ def measured(admin: str, way: str, rows: int) -> Measured:
         ledger, now = Ledger(Target("ledger", ledger_url)), datetime.now(UTC)
         connection = stack.enter_context(connect(Target("bench", url), work="bench"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        probe = stack.enter_context(Probe(url))
+        probes = stack.enter_context(Probes(url, READ, WRITE))
         before = position(connection)
         started = time.perf_counter()
         _, due = read_due(connection, POLICY, now=now)
@@ -225,7 +192,6 @@ def measured(admin: str, way: str, rows: int) -> Measured:
             [table] = apply_retirement(connection, [POLICY], FromLedger(ledger, proof), now=now).tables
         assert [one.fate for one in table.partitions] == ["dropped"], table
         wal = (position(connection) - before) / 2**20
-    latencies = sorted(probe.latencies)
     return Measured(
         way=way,
         rows=rows,
@@ -233,21 +199,7 @@ def measured(admin: str, way: str, rows: int) -> Measured:
         detach_s=reached["detached"] - reached["detach"],
         drop_s=reached["dropped"] - reached["drop"],
         wal_mb=wal,
-        p50_ms=statistics.median(latencies),
-        p99_ms=latencies[int(len(latencies) * 0.99)],
-        worst_ms=latencies[-1],
-    )
-
-
-def proof_of_now(session: psycopg.Connection[Any]) -> ProvenSnapshot:
-    """A proof as a backup taken at this moment would give it: where archives run, there is one."""
-    row = session.execute(
-        "select pg_current_snapshot()::text, (select system_identifier from pg_control_system()),"
-        " (select oid::int8 from pg_database where datname = current_database()), now()"
-    ).fetchone()
-    assert row is not None
-    return ProvenSnapshot(
-        backup_id="given", snapshot=row[0], system_identifier=row[1], database_oid=row[2], taken_at=row[3]
+        **asdict(probes.felt),
     )
 
 
@@ -261,7 +213,6 @@ def position(connection: AutocommitConnection) -> int:
 def report(runs: list[Measured]) -> int:
     """Print the medians and the judgement; returns the exit code."""
     print("in the way                     rows  archive s  detach s  compare, drop s  WAL MB  p50 ms  p99 ms  worst ms")
-    missed = False
     for way, rows in dict.fromkeys((run.way, run.rows) for run in runs):
         same = [run for run in runs if (run.way, run.rows) == (way, rows)]
 
@@ -273,8 +224,14 @@ def report(runs: list[Measured]) -> int:
             f"{way:25} {rows:9,} {middle('archive_s'):10.1f} {middle('detach_s'):9.3f} {middle('drop_s'):16.2f}"
             f" {middle('wal_mb'):7.1f} {middle('p50_ms'):7.2f} {middle('p99_ms'):7.1f} {worst:9.1f}"
         )
-        missed = missed or (way == "nothing" and middle("detach_s") >= LIMIT_S)
-    print(f"{'MISS' if missed else 'ok  '} detached in under {LIMIT_S} s where nothing stands in the way")
+    missed = False
+    for rows in sorted({run.rows for run in runs}):
+        took = [run.detach_s for run in runs if (run.way, run.rows) == ("nothing", rows)]
+        missed = missed or max(took) >= LIMIT_S
+        print(
+            f"{'ok  ' if max(took) < LIMIT_S else 'MISS'} {rows:,} rows detached in under {LIMIT_S} s where nothing "
+            f"stands in the way: {max(took):.3f} s at most in {len(took)} rounds"
+        )
     return int(missed)
 
 
@@ -284,11 +241,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--url", help="a superuser's URL of a server of its own; databases bench_* are made there")
     given = parser.parse_args()
-    server = EmbeddedServer(Home(root=Path(tempfile.mkdtemp()))) if given.url is None else None
-    try:
-        if server is not None:
-            server.start()
-        admin = given.url or server.url("postgres")  # type: ignore[union-attr]
+    with server(given.url) as admin:
         cases = [("nothing", rows) for rows in given.rows]
         cases += [(way, min(given.rows)) for way in IN_THE_WAY if way != "nothing"]
         runs: list[Measured] = []
@@ -298,9 +251,6 @@ def main() -> int:
                 print(f"round {turn + 1}, {way}, {rows:,}: detached in {runs[-1].detach_s:.3f} s", file=sys.stderr)
         Path(__file__).with_suffix(".json").write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
         return report(runs)
-    finally:
-        if server is not None:
-            server.remove()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from dbplatform.storage.place import Place, StorageFailed
 
 #: Of CSV; a block ends with the row that reaches one of the two.
 BLOCK_BYTES = 16 * 1024 * 1024
-BLOCK_ROWS = 50_000
+BLOCK_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,6 +140,7 @@ class ArchiveWriter:
 
     def close(self) -> None:
         self._writer.close()
+        pa.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True, slots=True)
