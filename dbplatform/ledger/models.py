@@ -7,7 +7,7 @@ the two.
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, ForeignKey, MetaData, UniqueConstraint, func
@@ -85,7 +85,7 @@ class QualityResult(Base):
     type: Mapped[str]
     column_name: Mapped[str | None]
     status: Mapped[str]
-    """``passed``, ``failed`` or ``errored``."""
+    """``passed``, ``failed``, ``errored``, or ``accepted``: it failed, and somebody has answered for that."""
     severity: Mapped[str]
     """``warn`` or ``error``."""
     blocking: Mapped[bool]
@@ -98,6 +98,19 @@ class QualityResult(Base):
     """How many rows may fail, as it was declared."""
     kept_rows: Mapped[int] = mapped_column(BigInteger, server_default="0")
     """How many of them are in ``quality_failed_row``."""
+    key_columns: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
+    """The fields of its kept rows that say which row it is; ``value_columns`` are what was looked at."""
+    value_columns: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
+    masked_columns: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
+    """Those of both whose values were masked before they left the database."""
+    rows_removed_at: Mapped[datetime | None]
+    """When retention removed its failing rows."""
+    quarantined_rows: Mapped[int | None] = mapped_column(BigInteger)
+    """How many of them this run moved aside, into ``quarantine_table``; none where that is not declared."""
+    quarantine_table: Mapped[str | None]
+    accepted_until: Mapped[date | None]
+    """From the beginning of this day (UTC) on a failure counts again; as declared, whatever the status."""
+    accepted_reason: Mapped[str | None]
     value: Mapped[float | None]
     """What was measured, where the check measures a number."""
     message: Mapped[str]
