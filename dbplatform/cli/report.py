@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dbplatform.cli import report_rows
 from dbplatform.cli.common import SubVerbs, bold, json_option, platform_of, say, show_json, show_table
 from dbplatform.reporting.evidence import load_evidence
 from dbplatform.reporting.store import ReportEntry, list_reports, report_of
@@ -15,6 +16,9 @@ from dbplatform.reporting.words import summary_lines
 @click.group("report", cls=SubVerbs, not_built_yet=("review",))
 def command() -> None:
     """The data-quality reports, one per run."""
+
+
+command.add_command(report_rows.command)
 
 
 @command.command()

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from dbplatform.backups.policy import BackupPolicy
     from dbplatform.monitoring.thresholds import ThresholdPolicy
     from dbplatform.partitioning.policy import PartitionPolicy
-    from dbplatform.quality.policy import TablePolicy
+    from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
 else:
     NotifyPolicy = Annotated[Any, Later("dbplatform.alerting.policy", "NotifyPolicy")]
     ArchivePolicy = Annotated[Any, Later("dbplatform.archiving.policy", "ArchivePolicy")]
     BackupPolicy = Annotated[Any, Later("dbplatform.backups.policy", "BackupPolicy")]
     ThresholdPolicy = Annotated[Any, Later("dbplatform.monitoring.thresholds", "ThresholdPolicy")]
     PartitionPolicy = Annotated[Any, Later("dbplatform.partitioning.policy", "PartitionPolicy")]
+    FailedRowsPolicy = Annotated[Any, Later("dbplatform.quality.policy", "FailedRowsPolicy")]
     TablePolicy = Annotated[Any, Later("dbplatform.quality.policy", "TablePolicy")]
 
 #: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
@@ -110,6 +111,9 @@ class Database(Policy):
     archives: list[ArchivePolicy] = Field(default=[], description="Old rows, moved into files behind a proven backup.")
     backups: BackupPolicy | None = Field(default=None, description="Dumps, how long they are kept, and their proof.")
     quality: list[TablePolicy] = Field(default=[], description="The data-quality checks of each table.")
+    failed_rows: FailedRowsPolicy | None = Field(
+        default=None, description="How many of the rows that fail a check are kept, and for how long."
+    )
     thresholds: list[ThresholdPolicy] = Field(
         default=[], description="Limits in place of those that experts use, a metric each."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
@@ -16,11 +17,15 @@ from dbplatform.quality import record
 from dbplatform.quality.engine import check_table as check_and_record
 from dbplatform.quality.engine import run_table
 from dbplatform.quality.examination import explained
-from dbplatform.quality.policy import TablePolicy
+from dbplatform.quality.export import KeptRows
+from dbplatform.quality.export import kept_rows as kept_rows_of
+from dbplatform.quality.masks import Masks
+from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
 from dbplatform.quality.results import TableResult
+from dbplatform.quality.retention import remove_old_rows
 from dbplatform.quality.ways import TableWays
 
-__all__ = ["Column", "check_table", "columns_of", "explain", "finish_run", "policies", "row_count_of"]
+__all__ = ["Column", "check_table", "columns_of", "explain", "finish_run", "kept_rows", "policies", "row_count_of"]
 
 
 class UnknownTable(UsageError):
@@ -71,11 +76,22 @@ def check_table(
     """Run the checks of one table on one snapshot; with ``record`` the results and failing rows go to the ledger."""
     index, policy = next((i, p) for i, p in enumerate(declared.database.quality) if p.table == relation)
     target = platform.target(declared)
-    with declared.written_at("quality", index, "table"):
+    masks = Masks.declared(declared.database.quality)
+    with declared.written_at("quality", index, "mask" if policy.mask else "table"):
         if not record:
             with connect(target, work="check") as connection:
-                return run_table(connection, policy, only=only)
-        return check_and_record(target, platform.ledger, declared.name, run_id, policy, only=only)
+                return run_table(connection, policy, only=only, masks=masks)
+        return check_and_record(
+            target, platform.ledger, declared.name, run_id, policy, only, masks=masks, bound=kept_policy(declared).keep
+        )
+
+
+def kept_rows(
+    platform: Platform, declared: Declared, check: str, *, table: str | None = None, run_id: str | None = None
+) -> KeptRows:
+    """The failing rows of a check that the ledger keeps, of the newest run or of ``run_id``; see ``quality.export``."""
+    relation = None if table is None else str(Relation.parse(table))
+    return kept_rows_of(platform.ledger, declared.name, check, table=relation, run_id=run_id)
 
 
 def explain(
@@ -86,9 +102,25 @@ def explain(
         return explained(connection, policy, only=only)
 
 
-def finish_run(platform: Platform, run_id: str) -> str:
-    """Close a run of checks; returns its verdict, derived from the recorded results."""
-    return record.finish_run(platform.ledger, run_id)
+def kept_policy(declared: Declared) -> FailedRowsPolicy:
+    """How many failing rows are kept, and for how long: as declared, else by default."""
+    return declared.database.failed_rows or FailedRowsPolicy()
+
+
+def finish_run(platform: Platform, declared: Declared, run_id: str) -> str:
+    """Close a run of checks; returns its verdict, derived from the recorded results.
+
+    Failing rows of older runs that are kept no longer leave the ledger, so many that no run waits long for it.
+    """
+    verdict = record.finish_run(platform.ledger, run_id)
+    remove_old_rows(
+        platform.ledger,
+        declared.name,
+        kept_policy(declared),
+        checks=[(str(policy.table), check.name) for policy in declared.database.quality for check in policy.checks],
+        now=datetime.now(UTC),
+    )
+    return verdict
 
 
 def columns_of(platform: Platform, declared: Declared, relation: Relation) -> list[Column]:

@@ -8,7 +8,8 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.quality import record
 from dbplatform.quality.examination import examined
-from dbplatform.quality.policy import TablePolicy
+from dbplatform.quality.masks import Masks
+from dbplatform.quality.policy import FAILED_ROWS_KEPT, TablePolicy
 from dbplatform.quality.results import TableResult
 
 
@@ -19,13 +20,14 @@ def run_table(
     only: Collection[str] | None = None,
     statement_timeout_ms: int | None = None,
     stream: bool | None = None,
+    masks: Masks | None = None,
 ) -> TableResult:
     """Run the checks of a table, or those named in ``only``, and keep nothing.
 
     Transaction, locks and errors: see ``examination.examined``.
     """
     with examined(
-        connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, stream=stream
+        connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, stream=stream, masks=masks
     ) as examination:
         return examination.result
 
@@ -39,15 +41,18 @@ def check_table(
     only: Collection[str] | None = None,
     *,
     statement_timeout_ms: int | None = None,
+    masks: Masks | None = None,
+    bound: int = FAILED_ROWS_KEPT,
 ) -> TableResult:
     """Run the checks of a table and keep results and failing rows in the ledger, as part of the run ``run_id``.
 
     The failing rows are read in the snapshot in which they were counted. Can be run again in the same run: what the
-    ledger has of these checks is replaced. Starts the run where nobody has.
+    ledger has of these checks is replaced. Starts the run where nobody has. ``masks`` are those of the whole database,
+    none: those of this table; ``bound`` is how many rows of a check are kept where it declares nothing.
     """
     record.start_run(ledger, database, run_id)
     with (
         connect(target, work=f"check {policy.table.words}") as connection,
-        examined(connection, policy, only=only, statement_timeout_ms=statement_timeout_ms) as examination,
+        examined(connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, masks=masks) as examination,
     ):
-        return record.record_table(ledger, run_id, examination, replace_all=only is None)
+        return record.record_table(ledger, run_id, examination, replace_all=only is None, bound=bound)

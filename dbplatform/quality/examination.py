@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,7 @@ from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.checks.base import Check, Outcome, Tolerant, one_row
 from dbplatform.quality.checks.conditions import Count, Part
+from dbplatform.quality.masks import Masks, reason_of
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.proof import proofs
 from dbplatform.quality.results import CheckResult, TableResult
@@ -56,6 +58,8 @@ class Examination:
     relation: Relation
     checks: tuple[Check, ...]
     result: TableResult
+    masks: Masks = field(default_factory=Masks)
+    """Those of all tables of the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +77,23 @@ def examined(
     only: Collection[str] | None = None,
     statement_timeout_ms: int | None = None,
     stream: bool | None = None,
+    masks: Masks | None = None,
 ) -> Iterator[Examination]:
     """Run the checks of a table, or those named in ``only``; the snapshot stays open for the block.
 
     One read-only REPEATABLE READ transaction; ACCESS SHARE on what is read. Raises ``TableMissing``, ``UnknownCheck``
     and, when the connection breaks, ``ChecksInterrupted``. A statement over ``statement_timeout_ms`` is an error of its
-    check alone. ``stream`` says whether the columns are streamed; none: where it pays.
+    check alone. ``stream`` says whether the columns are streamed; none: where it pays. ``masks`` are those of the
+    whole database; none: those of this table.
     """
     checks = _chosen(policy, only)
+    masks = Masks.declared([policy]) if masks is None else masks
     with snapshot(connection) as moment:
         if statement_timeout_ms is not None:
             moment.execute("select set_config('statement_timeout', %s, true)", (str(statement_timeout_ms),))
         require_table(moment, policy.table)
-        result = _Run(moment, policy.table, checks, stream).result()
-        yield Examination(connection=moment, relation=policy.table, checks=checks, result=result)
+        result = _Run(moment, policy.table, checks, stream, masks).result()
+        yield Examination(connection=moment, relation=policy.table, checks=checks, result=result, masks=masks)
 
 
 def explained(
@@ -100,20 +107,26 @@ def explained(
     checks = _chosen(policy, only)
     with snapshot(connection) as moment:
         require_table(moment, policy.table)
-        return _Run(moment, policy.table, checks, stream).ways()
+        return _Run(moment, policy.table, checks, stream, Masks.declared([policy])).ways()
 
 
-def attempt(connection: SnapshotConnection, relation: Relation, work: Callable[[], _T]) -> _T | Refused:
-    """The work's answer, or why PostgreSQL refused it; the transaction goes on either way."""
+def attempt(
+    connection: SnapshotConnection, relation: Relation, work: Callable[[], _T], *, masks: bool = False
+) -> _T | Refused:
+    """The work's answer, or why PostgreSQL refused it; the transaction goes on either way.
+
+    ``masks`` says that PostgreSQL's words may quote a masked value.
+    """
     try:
         with connection.transaction():
             return work()
     except psycopg.Error as error:
         if connection.broken or connection.closed:
+            # From none: the chain of errors is shown, too.
             raise ChecksInterrupted(
-                table=relation.words, reason=_reason(error), hint="Run the checks again."
-            ) from error
-        return Refused(_reason(error))
+                table=relation.words, reason=reason_of(error, masks=masks).rstrip("."), hint="Run the checks again."
+            ) from None
+        return Refused(reason_of(error, masks=masks))
 
 
 def _chosen(policy: TablePolicy, only: Collection[str] | None) -> tuple[Check, ...]:
@@ -130,9 +143,17 @@ class _Run:
     """The checks of one table on their way from declared to judged."""
 
     def __init__(
-        self, connection: SnapshotConnection, relation: Relation, checks: tuple[Check, ...], stream: bool | None
+        self,
+        connection: SnapshotConnection,
+        relation: Relation,
+        checks: tuple[Check, ...],
+        stream: bool | None,
+        masks: Masks,
     ) -> None:
         self.connection, self.relation, self.checks, self.stream = connection, relation, checks, stream
+        self.masked, self.masks = bool(masks), masks.of(connection, relation)
+        # By the server's clock, as all that is judged by time is: however many hosts check, it is one day.
+        self.day: date = one_row(connection, sql.SQL("select (now() at time zone 'UTC')::date"))[0]
         self.outcomes: dict[str, Outcome] = {}
         self.row_count: int | None = None
         self.proofs: dict[str, str] = {}
@@ -186,6 +207,7 @@ class _Run:
             for probe in probes:
                 self.connection.execute(sql.SQL("explain {}").format(probe), binary=True)
 
+        # What cannot be planned has read no row: PostgreSQL's words quote the declaration.
         answer = attempt(self.connection, self.relation, plan)
         if isinstance(answer, Refused):
             self._errored(check, answer)
@@ -203,7 +225,7 @@ class _Run:
             total = streamed(self.connection, plan, tell=self._tell)
         except StreamRefused:
             return None
-        found = attempt(self.connection, self.relation, partial(answers, self.connection, plan, total))
+        found = self._attempt(partial(answers, self.connection, plan, total))
         if isinstance(found, Refused):
             return None
         self.row_count = found.rows
@@ -213,7 +235,7 @@ class _Run:
         """How the columns are streamed, or why they are not. What streams is imported only where it may pay."""
         if self.stream is False:
             return "it was not asked for"
-        table = attempt(self.connection, self.relation, partial(table_of, self.connection, self.relation))
+        table = self._attempt(partial(table_of, self.connection, self.relation))
         if isinstance(table, Refused):
             return table.reason
         if table.refused:
@@ -223,9 +245,7 @@ class _Run:
         from dbplatform.quality.streaming.plan import planned
 
         parts = {check.name: self._parts(check) for check in checks}
-        plan = attempt(
-            self.connection,
-            self.relation,
+        plan = self._attempt(
             partial(planned, self.connection, table, checks, parts, self.proofs, always=self.stream is True),
         )
         if isinstance(plan, Refused):
@@ -238,18 +258,18 @@ class _Run:
         least = 1 if self.row_count is None else 0
         for start in range(0, max(len(checks), least), CHECKS_PER_SCAN):
             some = checks[start : start + CHECKS_PER_SCAN]
-            shared = attempt(self.connection, self.relation, partial(self._scan, some))
+            shared = self._attempt(partial(self._scan, some))
             if not isinstance(shared, Refused):
                 answers.update(shared)
                 continue
             for check in some:
-                alone = attempt(self.connection, self.relation, partial(self._scan, [check]))
+                alone = self._attempt(partial(self._scan, [check]))
                 if isinstance(alone, Refused):
                     self._errored(check, alone)
                 else:
                     answers.update(alone)
         if self.row_count is None and checks:
-            attempt(self.connection, self.relation, partial(self._scan, []))
+            self._attempt(partial(self._scan, []))
         return answers
 
     def _scan(self, checks: list[Check]) -> dict[str, Sequence[Any]]:
@@ -282,12 +302,15 @@ class _Run:
             self._tell()
             return
         if own is None:
-            own = attempt(self.connection, self.relation, lambda: check.own(self.connection, self.relation))
+            own = self._attempt(lambda: check.own(self.connection, self.relation))
         if isinstance(own, Refused):
             self._errored(check, own)
             return
         self.outcomes[check.name] = check.judge(self.relation, fused, own)
         self._tell()
+
+    def _attempt(self, work: Callable[[], _T]) -> _T | Refused:
+        return attempt(self.connection, self.relation, work, masks=self.masked)
 
     def _errored(self, check: Check, refused: Refused) -> None:
         self.outcomes[check.name] = Outcome(status="errored", message=refused.reason)
@@ -298,7 +321,7 @@ class _Run:
         progress.report(f"check {self.relation.words}", done=done, total=total, unit="checks")
 
     def _result(self, check: Check) -> CheckResult:
-        outcome = self.outcomes[check.name]
+        outcome = self._judged(check)
         statement = check.statement(self.relation)
         tolerance = check.tolerance if isinstance(check, Tolerant) else None
         return CheckResult(
@@ -315,15 +338,24 @@ class _Run:
             tolerance=None if tolerance is None else str(tolerance),
             message=outcome.message,
             sql=None if statement is None else statement.as_string(self.connection),
+            accepted_until=None if check.accepted_until is None else check.accepted_until.until,
+            accepted_reason=None if check.accepted_until is None else check.accepted_until.reason,
+        )
+
+    def _judged(self, check: Check) -> Outcome:
+        """The outcome as it may be told, and accepted where somebody answers for it today."""
+        outcome = self.outcomes[check.name]
+        if check.tells_values and outcome.status != "errored" and not self.masks.keys().isdisjoint(check.columns_read):
+            outcome = check.masked(outcome)
+        acceptance = check.accepted_until
+        if acceptance is None or outcome.status != "failed":
+            return outcome
+        return replace(
+            outcome,
+            status="accepted" if acceptance.holds(self.day) else "failed",
+            message=f"{outcome.message} {acceptance.words(self.day)}",
         )
 
 
 def _select(relation: Relation, columns: Sequence[sql.Composable]) -> sql.Composable:
     return sql.SQL("select {} from {}").format(sql.SQL(", ").join(columns), relation.identifier)
-
-
-def _reason(error: psycopg.Error) -> str:
-    """PostgreSQL's message and hint as one sentence, without the position."""
-    primary = error.diag.message_primary or next(iter(str(error).strip().splitlines()), type(error).__name__)
-    hint = error.diag.message_hint
-    return f"{primary.rstrip('.')}. {hint}" if hint else f"{primary.rstrip('.')}."

@@ -18,16 +18,30 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError, WithJsonSchema, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    SerializeAsAny,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import InitErrorDetails
 
-from dbplatform.postgres.words import Policy, RelationName
+from dbplatform.postgres.words import Interval, IntervalWords, Policy, RelationName
 from dbplatform.quality.checks import CHECK_TYPES, Check
-from dbplatform.quality.checks.bounds import WrongField
+from dbplatform.quality.checks.base import WrongField
+from dbplatform.quality.masks import MaskWords
 
-COMMON_OPTIONS = ("name", "where", "severity", "blocking", "tolerance", "owner")
+COMMON_OPTIONS = (
+    "name", "where", "severity", "blocking", "tolerance", "owner", "accepted_until", "reason", "keep_rows",
+    "quarantine",
+)  # fmt: skip
 NOT_BUILT_TYPES = ("anomaly",)
-NOT_BUILT_OPTIONS = ("accepted_until",)
+
+FAILED_ROWS_KEPT = 100_000
+"""How many failing rows of one check are kept by default; the total is exact whatever it is."""
 
 _Path = tuple[str | int, ...]
 
@@ -69,9 +83,6 @@ def _parsed(value: Any) -> Check:
 
 def _kind(value: Mapping[Any, Any]) -> str:
     """The one key of the mapping that names a type."""
-    for option in NOT_BUILT_OPTIONS:
-        if option in value:
-            raise _Mistakes(((option,), f"{option} is not built yet", value[option]))
     kinds = [key for key in value if key not in COMMON_OPTIONS]
     allowed = ", ".join(CHECK_TYPES)
     if not kinds:
@@ -103,9 +114,10 @@ def _fields(cls: type[Check], value: Mapping[Any, Any], kind: str) -> tuple[dict
 
     def take(option: Any, path: _Path, given: Any) -> None:
         field = cls.aliases.get(option, option)
-        if option in NOT_BUILT_OPTIONS:
-            mistakes.append((path, f"{option} is not built yet", given))
-        elif field not in cls.model_fields:
+        if option == "quarantine" and field not in cls.model_fields:
+            text = f"{kind} does not judge each row by itself, so that none can be moved aside; leave quarantine out"
+            mistakes.append((path, text, given))
+        elif field not in cls.model_fields and field != "reason":
             mistakes.append((path, f"{kind} has no option {option!r}; it has {_options(cls)}", given))
         elif field in fields:
             mistakes.append((path, f"{option} is given twice", given))
@@ -150,7 +162,7 @@ def _mistake(cls: type[Check], error: Any, written: dict[str, _Path]) -> tuple[_
 
 def _options(cls: type[Check]) -> str:
     own = [name for name in cls.model_fields if name not in COMMON_OPTIONS]
-    return ", ".join([*own, *(name for name in COMMON_OPTIONS if name in cls.model_fields)])
+    return ", ".join([*own, *(name for name in COMMON_OPTIONS if name in cls.model_fields or name == "reason")])
 
 
 def _key(key: Any) -> str | int:
@@ -174,10 +186,30 @@ _JSON_SCHEMA = {
 CheckPolicy = Annotated[SerializeAsAny[Check], BeforeValidator(_check), WithJsonSchema(_JSON_SCHEMA)]
 
 
+class FailedRowsPolicy(Policy):
+    """How many of the rows that fail a check are kept in the ledger, and for how long."""
+
+    keep: NonNegativeInt = Field(
+        default=FAILED_ROWS_KEPT, description="Of each check at most; its number of failing rows is exact all the same."
+    )
+    retain: IntervalWords = Field(
+        default=Interval(days=90),
+        description="Older rows are removed, but never those of the newest run of a declared check.",
+    )
+    retain_unreviewed: IntervalWords = Field(
+        default=Interval(months=12), description="In place of retain, for a failing report that nobody has reviewed."
+    )
+
+
 class TablePolicy(Policy):
     """The checks of one table; their names are unique in it."""
 
     table: RelationName
+    mask: MaskWords = Field(
+        default={},
+        description="Columns whose values never leave the database: a list (redacted), or each with redact, hash or "
+        "partial.",
+    )
     checks: list[CheckPolicy]
 
     @field_validator("checks")

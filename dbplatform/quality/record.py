@@ -6,6 +6,7 @@ The verdict is derived from what was recorded, never from what a process remembe
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, cast
@@ -21,7 +22,8 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityFailedRow, QualityResult, QualityRun, QualityTable
 from dbplatform.quality.checks.base import Severity, Status
 from dbplatform.quality.examination import Examination, Refused, attempt
-from dbplatform.quality.failed_rows import FAILED_ROWS_KEPT, Batch, batches, lines
+from dbplatform.quality.failed_rows import Batch, Fields, batches, lines
+from dbplatform.quality.policy import FAILED_ROWS_KEPT
 from dbplatform.quality.results import CheckResult, RunResult, TableResult, Verdict, verdict_of_statuses
 
 _COPY = "copy ledger.quality_failed_row (result_id, ordinal, row) from stdin"
@@ -89,7 +91,14 @@ def record_table(
         for batch in batches(examination, bound=bound):
             _keep(session, examination, batch, stored)
         kept = tuple(
-            replace(check, kept_rows=stored[check.name].kept_rows, message=stored[check.name].message)
+            replace(
+                check,
+                kept_rows=stored[check.name].kept_rows,
+                message=stored[check.name].message,
+                key_columns=tuple(stored[check.name].key_columns),
+                value_columns=tuple(stored[check.name].value_columns),
+                masked_columns=tuple(stored[check.name].masked_columns),
+            )
             for check in result.checks
         )
     return replace(result, checks=kept)
@@ -233,7 +242,7 @@ def _forget(session: Session, run_id: str, result: TableResult, replace_all: boo
 
 
 def _stored(run_id: str, table: str, check: CheckResult) -> QualityResult:
-    fields = asdict(check)
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(check).items()}
     return QualityResult(run_id=run_id, table_name=table, column_name=fields.pop("column"), **fields)
 
 
@@ -242,20 +251,24 @@ def _keep(session: Session, examination: Examination, batch: Batch, stored: dict
     ledger = cast("psycopg.Connection[TupleRow]", session.connection().connection.driver_connection)
     kept: Counter[str] = Counter()
 
-    def copy() -> None:
+    def copy() -> Mapping[str, Fields]:
+        reading = batch.reading()
         # Inner first: an error of either side rolls the ledger back to before this batch.
         with ledger.transaction(), ledger.cursor().copy(_COPY) as into:
-            for name, row in lines(examination.connection, batch):
+            for name, row in lines(examination.connection, reading):
                 kept[name] += 1
                 into.write(b"%d\t%d\t%s\n" % (stored[name].id, kept[name], row))
+        return reading.fields
 
-    answer = attempt(examination.connection, examination.relation, copy)
+    answer = attempt(examination.connection, examination.relation, copy, masks=bool(examination.masks))
     if isinstance(answer, Refused):
         for name in batch.names:
             stored[name].message += f" Its failing rows could not be kept: {answer.reason}"
     else:
-        for name in batch.names:
+        for name, fields in answer.items():
             stored[name].kept_rows = kept[name]
+            stored[name].key_columns, stored[name].value_columns = list(fields.key), list(fields.values)
+            stored[name].masked_columns = list(fields.masked)
 
 
 def _loaded(session: Session, run: QualityRun) -> RunResult:
@@ -301,4 +314,12 @@ def _check_result(row: QualityResult) -> CheckResult:
         tolerance=row.tolerance,
         message=row.message,
         sql=row.sql,
+        key_columns=tuple(row.key_columns),
+        value_columns=tuple(row.value_columns),
+        masked_columns=tuple(row.masked_columns),
+        rows_removed_at=row.rows_removed_at,
+        quarantined_rows=row.quarantined_rows,
+        quarantine_table=row.quarantine_table,
+        accepted_until=row.accepted_until,
+        accepted_reason=row.accepted_reason,
     )

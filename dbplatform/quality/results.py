@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from dbplatform.quality.checks.base import Severity, Status
@@ -35,6 +35,25 @@ class CheckResult:
     tolerance: str | None
     message: str
     sql: str | None
+    key_columns: tuple[str, ...] = ()
+    """The fields of a kept row that say which row it is; ``value_columns`` are those that were looked at."""
+    value_columns: tuple[str, ...] = ()
+    masked_columns: tuple[str, ...] = ()
+    """Those of both whose values are masked."""
+    rows_removed_at: datetime | None = None
+    """When retention removed the kept rows."""
+    quarantined_rows: int | None = None
+    """How many rows this run has moved aside, into ``quarantine_table``; none where that is not declared."""
+    quarantine_table: str | None = None
+    accepted_until: date | None = None
+    """As declared: from the beginning of this day (UTC) on a failure is not accepted any more."""
+    accepted_reason: str | None = None
+
+    @property
+    def blocks(self) -> bool:
+        """Whether what builds on the data must stop: a blocking check failed, and its rows are still in the table."""
+        aside = self.quarantined_rows is not None and self.quarantined_rows >= (self.failed_rows or 1)
+        return self.blocking and self.severity == "error" and self.status == "failed" and not aside
 
     def as_json(self) -> dict[str, Any]:
         """The shape of the contract; a value that JSON cannot hold (NaN, infinity) is null."""
@@ -53,6 +72,14 @@ class CheckResult:
             "tolerance": self.tolerance,
             "message": self.message,
             "sql": self.sql,
+            "key_columns": list(self.key_columns),
+            "value_columns": list(self.value_columns),
+            "masked_columns": list(self.masked_columns),
+            "rows_removed_at": None if self.rows_removed_at is None else self.rows_removed_at.isoformat(),
+            "quarantined_rows": self.quarantined_rows,
+            "quarantine_table": self.quarantine_table,
+            "accepted_until": None if self.accepted_until is None else self.accepted_until.isoformat(),
+            "accepted_reason": self.accepted_reason,
         }
 
 
@@ -98,7 +125,10 @@ class RunResult:
 
 
 def verdict_of(tables: Iterable[TableResult]) -> Verdict:
-    """Errored when a check has errored or none was run, failed when one has failed (``warn`` too), else passed."""
+    """Errored when a check has errored or none was run, failed when one has failed (``warn`` too), else passed.
+
+    An accepted failure is no failure of the run.
+    """
     return verdict_of_statuses(check.status for table in tables for check in table.checks)
 
 
@@ -108,8 +138,3 @@ def verdict_of_statuses(statuses: Iterable[str]) -> Verdict:
     if "errored" in seen or not seen:
         return "errored"
     return "failed" if "failed" in seen else "passed"
-
-
-def blocking_failures(tables: Iterable[TableResult]) -> list[CheckResult]:
-    """The blocking checks that did not pass: what must not go on behind them. An errored one blocks as well."""
-    return [check for table in tables for check in table.checks if check.blocking and check.status != "passed"]

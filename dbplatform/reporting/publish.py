@@ -33,7 +33,7 @@ class Published:
         if errored:
             names = ", ".join(f"{c.table} {c.name}" for c in errored[:3])
             return f"{len(errored)} of its checks could not run ({names})"
-        blocking = [c for c in self.run.checks if c.status == "failed" and c.blocking and c.severity == "error"]
+        blocking = [c for c in self.run.checks if c.blocks]
         if blocking:
             names = ", ".join(f"{c.table} {c.name}" for c in blocking[:3])
             return f"{len(blocking)} blocking checks failed ({names})"
@@ -42,7 +42,7 @@ class Published:
 
 def publish(platform: Platform, declared: Declared, run_id: str, *, in_dagster: bool) -> Published:
     """Close the run of checks and write its report. Raises ``UnknownRun`` where no check ran in it."""
-    checks.finish_run(platform, run_id)
+    checks.finish_run(platform, declared, run_id)
     folder = platform.home.reports
     link = f"{dagster_address()}/runs/{run_id}" if in_dagster else None
     written = write_report(platform.ledger, declared.name, run_id, folder=folder, dagster_run_url=link)

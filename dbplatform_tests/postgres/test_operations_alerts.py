@@ -99,7 +99,7 @@ def check(shop: Path, run_id: str) -> None:
     declared = platform.declarations.get("shop")
     checks.record.start_run(platform.ledger, "shop", run_id)
     checks.check_table(platform, declared, declared.database.quality[0].table, run_id=run_id)
-    checks.finish_run(platform, run_id)
+    checks.finish_run(platform, declared, run_id)
     platform.ledger.engine.dispose()
 
 

@@ -222,6 +222,14 @@ def test_a_run_is_read_back_as_it_was_found(emptied: Target, ledger: Ledger) -> 
         "tolerance": "1%",
         "message": "a is null in 1 of 2 rows (50 %), more than the tolerance of 1%.",
         "sql": 'select * from "public"."t" where "t"."a" is null',
+        "key_columns": ["id"],
+        "value_columns": ["a"],
+        "masked_columns": [],
+        "rows_removed_at": None,
+        "quarantined_rows": None,
+        "quarantine_table": None,
+        "accepted_until": None,
+        "accepted_reason": None,
     }
 
 

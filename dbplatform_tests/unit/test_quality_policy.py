@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.checks import CHECK_TYPES
-from dbplatform.quality.checks.base import Tolerance
 from dbplatform.quality.checks.bounds import within
+from dbplatform.quality.checks.tolerance import Tolerance
 from dbplatform.quality.policy import TablePolicy
-from dbplatform.quality.results import CheckResult, TableResult, blocking_failures, verdict_of
+from dbplatform.quality.results import CheckResult, TableResult, verdict_of
 
 
 def policy(*checks: Any) -> TablePolicy:
@@ -113,8 +113,8 @@ def test_the_policy_has_a_json_schema_with_every_type() -> None:
         ({"not_null": "a", "where": "  "}, ("where",), "not empty"),
         ({"not_null": "a", "where": "a = '\0'"}, ("where",), "NUL"),
         ({"not_null": "a", "name": "Not Null"}, ("name",), "lower-case"),
-        ({"not_null": "a", "accepted_until": "2026-01-01"}, ("accepted_until",), "accepted_until is not built yet"),
-        ({"not_null": {"column": "a", "accepted_until": "x"}}, ("not_null", "accepted_until"), "is not built yet"),
+        ({"not_null": "a", "accepted_until": "2026-01-01"}, ("accepted_until",), "accepted_until needs a reason"),
+        ({"not_null": {"column": "a", "accepted_until": "x"}}, ("not_null", "accepted_until"), "needs a reason"),
         ({"not_null": ["a", "b"]}, ("not_null",), "not the name of a column"),
         ({"not_null": "a b"}, ("not_null",), "not a name"),
         ({"not_null": '"a\0"'}, ("not_null",), "not a name"),
@@ -242,9 +242,14 @@ def test_the_verdict_is_errored_before_failed_before_passed_and_never_passed_for
     assert verdict_of([]) == "errored"
 
 
-def test_a_blocking_check_blocks_when_it_failed_or_could_not_run() -> None:
-    checks = [result("failed", blocking=True), result("errored", blocking=True), result("failed")]
-    assert blocking_failures([table(*checks, result("passed", blocking=True))]) == checks[:2]
+def test_a_check_blocks_when_it_is_declared_so_and_failed_and_its_rows_are_still_there() -> None:
+    assert result("failed", blocking=True, failed_rows=3).blocks
+    assert result("failed", blocking=True, failed_rows=3, quarantined_rows=2).blocks
+    assert result("failed", blocking=True, failed_rows=None, quarantined_rows=0).blocks
+    assert not result("failed", blocking=True, failed_rows=3, quarantined_rows=3).blocks
+    assert not result("failed", blocking=True, severity="warn").blocks
+    assert not result("accepted", blocking=True).blocks
+    assert not result("failed").blocks
 
 
 def test_a_value_that_json_cannot_hold_is_null() -> None:

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from psycopg import sql
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StrictBool
+from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, StrictBool, model_validator
 
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import Policy
 from dbplatform.quality.checks.conditions import Condition, Part, Where
+from dbplatform.quality.checks.options import AcceptanceWords, QuarantineWords
+from dbplatform.quality.checks.tolerance import ToleranceWords
 
-Status = Literal["passed", "failed", "errored"]
+Status = Literal["passed", "failed", "errored", "accepted"]
 Severity = Literal["warn", "error"]
 
 
@@ -37,43 +38,6 @@ class Outcome:
     failed_rows: int | None = None
     considered_rows: int | None = None
     value: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How many rows may fail: a number of rows, or a share (percent) of the rows that were considered."""
-
-    rows: int | None = None
-    percent: Decimal | None = None
-
-    @classmethod
-    def parse(cls, value: Any) -> Self:
-        """``10`` rows or ``"1%"``; raises ValueError with a sentence."""
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, int) and not isinstance(value, bool):
-            if value < 0:
-                raise ValueError(f"tolerance {value} is negative; write rows (10) or a percentage (1%)")
-            return cls(rows=value)
-        match = re.fullmatch(r"\s*(\S+?)\s*%\s*", value) if isinstance(value, str) else None
-        try:
-            percent = Decimal(match[1]) if match else None
-        except InvalidOperation:
-            percent = None
-        if percent is None or not percent.is_finite():
-            raise ValueError(f"tolerance {value!r} is neither a number of rows (10) nor a percentage (1%)")
-        if not 0 <= percent <= 100:
-            raise ValueError(f"tolerance {value!r} is not between 0% and 100%")
-        return cls(percent=percent)
-
-    def allows(self, failed: int, considered: int) -> bool:
-        """Whether so many failing rows are within the tolerance; exact, without rounding."""
-        if self.rows is not None:
-            return failed <= self.rows
-        return self.percent is not None and failed * 100 <= self.percent * considered
-
-    def __str__(self) -> str:
-        return f"{self.rows:,} rows" if self.rows is not None else f"{self.percent}%"
 
 
 def storable(text: str) -> str:
@@ -99,8 +63,14 @@ def _name(value: str) -> str:
 Text = Annotated[str, BeforeValidator(_text)]
 #: The name of a check, as Dagster's asset checks need it.
 CheckName = Annotated[Text, AfterValidator(_name)]
-#: A tolerance as people write it.
-ToleranceWords = Annotated[Tolerance, BeforeValidator(Tolerance.parse), PlainSerializer(str)]
+
+
+class WrongField(ValueError):
+    """A mistake between fields that is best mended at ``field``."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
 
 
 class Check(Policy):
@@ -119,10 +89,26 @@ class Check(Policy):
     fusable_rows: ClassVar[bool] = False
     """Whether its failing rows can be fetched in the same scan as those of other checks."""
 
+    tells_values: ClassVar[bool] = False
+    """Whether its outcome quotes values of its columns."""
+
     name: CheckName = ""
     severity: Severity = "error"
     blocking: StrictBool = False
     owner: Text | None = None
+    accepted_until: AcceptanceWords | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reason_beside(cls, fields: Any) -> Any:
+        """``accepted_until: 2026-12-31`` with ``reason`` beside it is one acceptance."""
+        if not isinstance(fields, dict) or "reason" not in fields:
+            return fields
+        rest = {key: value for key, value in fields.items() if key != "reason"}
+        until = rest.get("accepted_until")
+        if until is None or isinstance(until, dict):
+            raise WrongField("reason", "a reason stands beside accepted_until with a day; write them together")
+        return {**rest, "accepted_until": {"date": until, "reason": fields["reason"]}}
 
     def model_post_init(self, _: Any) -> None:
         """Derive the name from type and columns where none was given."""
@@ -158,6 +144,12 @@ class Check(Policy):
     def judge(self, relation: Relation, fused: Sequence[Any], own: Sequence[Any]) -> Outcome:
         """The outcome of the answers to ``parts`` and ``own``."""
         raise NotImplementedError
+
+    def masked(self, outcome: Outcome) -> Outcome:
+        """The outcome without the values that it quotes."""
+        said = "holds" if outcome.status == "passed" else "does not hold"
+        message = f"{self.description} {said}; what was measured is masked."
+        return replace(outcome, value=None, message=message)
 
     def failing(self, relation: Relation) -> sql.Composable | None:
         """The condition that is true for a failing row of the table; none where no row can be blamed."""
@@ -213,7 +205,14 @@ class Filtered(Check):
         return (sql.SQL("select {}\n from {}").format(sql.SQL(self.where), relation.identifier),)
 
 
-class Tolerant(Check):
+class Blaming(Check):
+    """A check that can name the rows that fail it."""
+
+    keep_rows: NonNegativeInt | None = None
+    """How many of them are kept at most; none: as many as the database declares."""
+
+
+class Tolerant(Blaming):
     """A check that counts failing rows, of which some may be tolerated."""
 
     tolerance: ToleranceWords | None = None
@@ -227,6 +226,12 @@ class Tolerant(Check):
             status = "passed" if tolerated else "failed"
             message += f", {'within' if tolerated else 'more than'} the tolerance of {self.tolerance}"
         return Outcome(status=status, message=f"{message}.", failed_rows=failed, considered_rows=considered)
+
+
+class Separable(Tolerant):
+    """A check that judges each row by itself, so that the rows that fail can be moved aside."""
+
+    quarantine: QuarantineWords = None
 
 
 def one_row(connection: SnapshotConnection, statement: sql.Composable) -> tuple[Any, ...]:

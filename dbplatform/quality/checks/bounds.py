@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from dbplatform.quality.checks.base import storable
+from dbplatform.quality.checks.base import WrongField, storable
 
 
 def _number(value: Any) -> int | float:
@@ -52,14 +52,6 @@ Ratio = Annotated[int | float, BeforeValidator(_ratio)]
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 #: A number, a date or time in text, or ``now``: the start of the server's transaction.
 Bound = Annotated[int | float | str, BeforeValidator(_bound)]
-
-
-class WrongField(ValueError):
-    """A mistake between fields that is best mended at ``field``."""
-
-    def __init__(self, field: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.field = field
 
 
 class _Bounded(BaseModel):

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation, quoted, split_name
 from dbplatform.postgres.words import ColumnName
-from dbplatform.quality.checks.base import Filtered, Outcome, Tolerant, both, check_type, every, one_row
+from dbplatform.quality.checks.base import Filtered, Outcome, Separable, Tolerant, both, check_type, every, one_row
 from dbplatform.quality.checks.conditions import Count, Part, column_of
 
 
@@ -111,7 +111,7 @@ class ColumnReference:
 
 
 @check_type
-class Relationship(Filtered, Tolerant):
+class Relationship(Filtered, Separable):
     """Fails rows whose column is not null and equals no value of the column ``to``. One anti-join of its own."""
 
     type = "relationship"

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import ColumnName, IntervalWords
-from dbplatform.quality.checks.base import Filtered, Outcome, check_type, count_of, every
+from dbplatform.quality.checks.base import Blaming, Filtered, Outcome, check_type, count_of, every
 from dbplatform.quality.checks.bounds import NumberBounds, RatioBounds, RowNumberBounds, within
 from dbplatform.quality.checks.conditions import Count, Finite, IsNull, Measured, Part
 
@@ -37,7 +37,7 @@ class ColumnMeasure(Measure):
 
 
 @check_type
-class NullRatio(ColumnMeasure, RatioBounds):
+class NullRatio(ColumnMeasure, Blaming, RatioBounds):
     """The share of nulls among the rows that pass ``where`` is within ``min`` and ``max``; of no rows it is 0.
 
     Above ``max`` the nulls are the failing rows; below ``min`` no row can be blamed.
@@ -79,6 +79,7 @@ class NullRatio(ColumnMeasure, RatioBounds):
 class Aggregate(ColumnMeasure, NumberBounds):
     """An aggregate of the values that are not null. Without any there is no evidence, and the check has errored."""
 
+    tells_values = True
     function: ClassVar[Literal["avg", "sum"]]
     words: ClassVar[str] = ""
 
@@ -157,6 +158,7 @@ class Freshness(ColumnMeasure):
     """
 
     type = "freshness"
+    tells_values = True
     example = "freshness: {column: time_hour, max_age: 1 day}"
 
     max_age: IntervalWords
