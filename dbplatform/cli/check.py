@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 import click
 
-from dbplatform.cli.common import bars, database_argument, json_option, opened, show_json, show_table
+from dbplatform.cli.common import (
+    bars,
+    database_argument,
+    dry_run_option,
+    json_option,
+    opened,
+    say,
+    show_json,
+    show_table,
+)
 from dbplatform.cli.verdict import show_verdict
+from dbplatform.declaration.loading import Declared
 from dbplatform.errors import NotBuiltYet
 from dbplatform.operations import checks
+from dbplatform.operations.platform import Platform
+from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import verdict_of
 from dbplatform.quality.ways import TableWays
 from dbplatform.reporting.publish import publish
+
+_EXIT = {"passed": 0, "failed": 1, "errored": 3}
 
 
 @click.command()
@@ -21,6 +36,7 @@ from dbplatform.reporting.publish import publish
 @click.option("--check", "check_name", help="Only this check.")
 @click.option("--explain", is_flag=True, help="Show how each check would be answered, and run none.")
 @click.option("--suggest", is_flag=True, hidden=True)
+@dry_run_option
 @json_option
 @click.pass_context
 def command(
@@ -29,10 +45,14 @@ def command(
     table: str | None,
     check_name: str | None,
     explain: bool,
+    dry_run: bool,
     suggest: bool,
     as_json: bool,
 ) -> int:
-    """Run the checks and write the report. Exit 1 when one failed, 3 when one could not run."""
+    """Run the checks and write the report. Exit 1 when one failed, 3 when one could not run.
+
+    Rows of checks that declare a quarantine are moved aside. --dry-run keeps nothing and moves none.
+    """
     if suggest:
         raise NotBuiltYet(what="check --suggest", hint="Leave the option out.")
     platform, declared = opened(context, database)
@@ -41,6 +61,8 @@ def command(
         ways = [checks.explain(platform, declared, policy, only=only) for policy, only in chosen]
         show_json({"database": database, "tables": [way.as_json() for way in ways]}) if as_json else _show(ways)
         return 0
+    if dry_run:
+        return _dry_run(platform, declared, chosen, as_json=as_json)
     run_id = str(uuid.uuid4())
     with bars():
         results = [
@@ -60,7 +82,31 @@ def command(
         )
     else:
         show_verdict(published)
-    return {"passed": 0, "failed": 1, "errored": 3}[verdict]
+    return _EXIT[verdict]
+
+
+def _dry_run(
+    platform: Platform, declared: Declared, chosen: Sequence[tuple[TablePolicy, set[str] | None]], *, as_json: bool
+) -> int:
+    """Run the checks; no result is kept, no row is moved."""
+    with bars():
+        results = [
+            checks.check_table(platform, declared, policy.table, run_id="", only=only, record=False)
+            for policy, only in chosen
+        ]
+    verdict = verdict_of(results)
+    if as_json:
+        tables = [result.as_json() for result in results]
+        show_json({"database": declared.name, "run_id": None, "verdict": verdict, "report": None, "tables": tables})
+    else:
+        for result in results:
+            show_table(
+                result.table,
+                ("check", "status", "what was found"),
+                [(check.name, check.status, " ".join(check.message.split())) for check in result.checks],
+            )
+        say("\nNothing was kept, and no row was moved.")
+    return _EXIT[verdict]
 
 
 def _show(tables: list[TableWays]) -> None:

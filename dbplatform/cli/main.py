@@ -32,6 +32,7 @@ VERBS = {
     "seed": "seed",
     "check": "check",
     "report": "report",
+    "quarantine": "quarantine",
     "backup": "backup",
     "wal": "wal",
     "restore": "restore",

@@ -18,6 +18,7 @@ from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step
 from dbplatform.postgres.catalog import TableMissing
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.checks.base import Check, Separable
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult
 from dbplatform.reporting.publish import publish
@@ -47,7 +48,7 @@ def _checked_table(
             name=check.name,
             asset=key,
             description=check.description,
-            metadata={"severity": check.severity, **({"owner": check.owner} if check.owner else {})},
+            metadata=_declared(check),
         )
         for check in policy.checks
     ]
@@ -82,8 +83,10 @@ def _checked_table(
                 metadata={
                     "dagster/row_count": result.row_count,
                     "dagster/column_schema": _column_schema(columns),
-                    "checks failed": sum(check.status != "passed" for check in result.checks),
+                    "checks failed": sum(check.status in ("failed", "errored") for check in result.checks),
+                    "checks accepted": sum(check.status == "accepted" for check in result.checks),
                     "failed rows": sum(check.failed_rows or 0 for check in result.checks if check.status == "failed"),
+                    "rows moved aside": sum(check.quarantined_rows or 0 for check in result.checks),
                     "seconds": result.seconds,
                 },
             )
@@ -91,6 +94,18 @@ def _checked_table(
             yield _evaluation(key, check)
 
     return checked_table
+
+
+def _declared(check: Check) -> dict[str, Any]:
+    """What is declared of a check beside what it asks."""
+    declared: dict[str, Any] = {"severity": check.severity}
+    if check.owner:
+        declared["owner"] = check.owner
+    if check.accepted_until is not None:
+        declared["accepted until"] = check.accepted_until.until.isoformat()
+    if isinstance(check, Separable) and check.quarantine is not None:
+        declared["quarantine"] = str(check.quarantine)
+    return declared
 
 
 def _plain_table(
@@ -138,7 +153,17 @@ def _evaluation(key: dg.AssetKey, check: CheckResult) -> dg.AssetCheckResult:
         measured["column"] = check.column
     if check.sql is not None:
         measured["query"] = dg.MetadataValue.md(f"```sql\n{check.sql}\n```")
-    warn = check.severity == "warn" and not errored
+    if check.quarantined_rows is not None:
+        measured["rows moved aside"] = check.quarantined_rows
+    if check.quarantine_table is not None:
+        measured["quarantine"] = check.quarantine_table
+    if check.accepted_until is not None:
+        measured["accepted until"] = check.accepted_until.isoformat()
+        measured["accepted because"] = check.accepted_reason
+    if check.masked_columns:
+        measured["masked"] = ", ".join(check.masked_columns)
+    # Somebody answers for an accepted failure: it is a warning, whatever its severity.
+    warn = (check.severity == "warn" or check.status == "accepted") and not errored
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=check.name,

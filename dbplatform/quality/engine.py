@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import ExitStack
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
@@ -10,6 +11,7 @@ from dbplatform.quality import record
 from dbplatform.quality.examination import examined
 from dbplatform.quality.masks import Masks
 from dbplatform.quality.policy import FAILED_ROWS_KEPT, TablePolicy
+from dbplatform.quality.quarantine import separation
 from dbplatform.quality.results import TableResult
 
 
@@ -22,14 +24,14 @@ def run_table(
     stream: bool | None = None,
     masks: Masks | None = None,
 ) -> TableResult:
-    """Run the checks of a table, or those named in ``only``, and keep nothing.
+    """Run the checks of a table, or those named in ``only``, keep nothing and move no row; the messages say what would.
 
     Transaction, locks and errors: see ``examination.examined``.
     """
     with examined(
         connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, stream=stream, masks=masks
     ) as examination:
-        return examination.result
+        return separation.planned(examination)
 
 
 def check_table(
@@ -48,11 +50,18 @@ def check_table(
 
     The failing rows are read in the snapshot in which they were counted. Can be run again in the same run: what the
     ledger has of these checks is replaced. Starts the run where nobody has. ``masks`` are those of the whole database,
-    none: those of this table; ``bound`` is how many rows of a check are kept where it declares nothing.
+    none: those of this table; ``bound`` is how many rows of a check are kept where it declares nothing. Rows of checks
+    that declare a quarantine are moved when the results are recorded and the snapshot has ended: see
+    ``quarantine.move``.
     """
     record.start_run(ledger, database, run_id)
-    with (
-        connect(target, work=f"check {policy.table.words}") as connection,
-        examined(connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, masks=masks) as examination,
-    ):
-        return record.record_table(ledger, run_id, examination, replace_all=only is None, bound=bound)
+    with ExitStack() as moves:
+        with (
+            connect(target, work=f"check {policy.table.words}") as connection,
+            examined(
+                connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, masks=masks
+            ) as examination,
+        ):
+            result = record.record_table(ledger, run_id, examination, replace_all=only is None, bound=bound)
+            work = separation.prepared(moves, examination)
+        return separation.done(target, ledger, run_id, result, work, masks=bool(examination.masks))

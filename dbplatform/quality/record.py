@@ -104,6 +104,25 @@ def record_table(
     return replace(result, checks=kept)
 
 
+def record_moves(
+    ledger: Ledger, run_id: str, table: str, moves: Mapping[str, tuple[int, str | None, str]]
+) -> dict[str, str]:
+    """Note what became of the rows of checks: how many were moved aside, where to, and a sentence on it.
+
+    ``table`` is ``schema.table``. Returns each check's message as it is now.
+    """
+    with ledger.session() as session:
+        rows = session.scalars(
+            select(QualityResult).where(
+                QualityResult.run_id == run_id, QualityResult.table_name == table, QualityResult.name.in_(moves)
+            )
+        ).all()
+        for row in rows:
+            row.quarantined_rows, row.quarantine_table, words = moves[row.name]
+            row.message = f"{row.message} {words}"
+        return {row.name: row.message for row in rows}
+
+
 def finish_run(ledger: Ledger, run_id: str) -> Verdict:
     """Close the run with the verdict over its recorded results; a run without any has errored."""
     with ledger.session() as session:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.checks import CHECK_TYPES
 from dbplatform.quality.checks.bounds import within
+from dbplatform.quality.checks.options import Acceptance
 from dbplatform.quality.checks.tolerance import Tolerance
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult, TableResult, verdict_of
@@ -67,6 +68,23 @@ def test_names_are_derived_from_type_and_columns_where_none_is_given() -> None:
     assert odd.name == "not_null_we_ird__col"
 
 
+def test_an_acceptance_may_be_a_mapping_or_a_day_with_a_reason_beside_it() -> None:
+    whole, beside = policy(
+        {"not_null": "a", "accepted_until": {"date": "2026-12-31", "reason": "known  since\nMay"}},
+        {"range": {"column": "a", "min": 1, "accepted_until": date(2026, 12, 31)}, "reason": "known since May"},
+    ).checks
+    assert whole.accepted_until == beside.accepted_until == Acceptance(date(2026, 12, 31), "known since May")
+
+
+def test_masks_are_a_list_or_have_a_kind_each() -> None:
+    checks = [{"not_null": "a"}]
+    assert TablePolicy(table="t", mask=["a", '"B"'], checks=checks).mask == {"a": "redact", "B": "redact"}
+    assert TablePolicy(table="t", mask={"a": "hash"}, checks=checks).mask == {"a": "hash"}
+    for wrong, text in ((["a", "a"], "masked twice"), ({"a": "blur"}, "'redact', 'hash' or 'partial'"), ("a", "dict")):
+        with pytest.raises(ValidationError, match=text):
+            TablePolicy(table="t", mask=wrong, checks=checks)
+
+
 def test_options_may_stand_in_the_mapping_or_beside_the_type() -> None:
     inside, beside = policy(
         {"range": {"column": "a", "min": 1, "name": "x", "where": "b > 0", "severity": "warn", "blocking": True}},
@@ -115,6 +133,21 @@ def test_the_policy_has_a_json_schema_with_every_type() -> None:
         ({"not_null": "a", "name": "Not Null"}, ("name",), "lower-case"),
         ({"not_null": "a", "accepted_until": "2026-01-01"}, ("accepted_until",), "accepted_until needs a reason"),
         ({"not_null": {"column": "a", "accepted_until": "x"}}, ("not_null", "accepted_until"), "needs a reason"),
+        ({"not_null": "a", "accepted_until": {"date": "2026-01-01"}}, ("accepted_until",), "needs a reason"),
+        ({"not_null": "a", "accepted_until": {"date": "soon", "reason": "x"}}, ("accepted_until",), "not a day"),
+        (
+            {"not_null": "a", "accepted_until": {"date": "2026-01-01", "reason": "x", "by": 1}},
+            ("accepted_until",),
+            "by",
+        ),
+        ({"not_null": "a", "reason": "x"}, ("reason",), "beside accepted_until"),
+        ({"unique": "a", "quarantine": True}, ("quarantine",), "does not judge each row by itself"),
+        ({"sql": {"name": "x", "rows": "select 1", "quarantine": True}}, ("sql", "quarantine"), "leave quarantine out"),
+        ({"row_count": {"min": 1}, "quarantine": True}, ("quarantine",), "does not judge each row by itself"),
+        ({"not_null": "a", "quarantine": "yes"}, ("quarantine",), "quarantine: true"),
+        ({"not_null": "a", "quarantine": {"at_most": "many"}}, ("quarantine", "at_most"), "neither a number of rows"),
+        ({"not_null": "a", "keep_rows": -1}, ("keep_rows",), "greater than or equal to 0"),
+        ({"row_count": {"min": 1}, "keep_rows": 5}, ("keep_rows",), "has no option 'keep_rows'"),
         ({"not_null": ["a", "b"]}, ("not_null",), "not the name of a column"),
         ({"not_null": "a b"}, ("not_null",), "not a name"),
         ({"not_null": '"a\0"'}, ("not_null",), "not a name"),
