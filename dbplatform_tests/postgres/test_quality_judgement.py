@@ -36,7 +36,7 @@ FAILING: dict[str, dict[str, Any]] = {
     "row_count": {"row_count": {"max": 1}},
     "freshness": {"freshness": {"column": "at", "max_age": "1 day"}},
     "schema": {"schema": {"columns": {"n": "text"}}},
-    "sql": {"sql": {"name": "sql", "rows": "select * from t where n > 90"}},
+    "sql": {"sql": {"rows": "select * from t where n > 90"}},
 }
 TYPES = sorted(FAILING)
 FOR_EVER = {"date": "9999-12-31", "reason": "the supplier mends it"}
@@ -61,56 +61,90 @@ def table(kept_database: Target) -> Target:
     return kept_database
 
 
-def declared(kind: str, **options: Any) -> TablePolicy:
-    return TablePolicy(table="t", checks=[{**FAILING[kind], **options}])
+#: What each of them is declared with: one check for each, all of them judged in one run.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "told": {"severity": "warn", "owner": "team:ops", "blocking": True},
+    "blocking": {"blocking": True},
+    "accepted": {"blocking": True, "accepted_until": FOR_EVER},
+    "over": {"blocking": True, "accepted_until": {"date": "2020-01-01", "reason": "once"}},
+}
+TOLERANCES = {"less": (9, "failed"), "as_many": (10, "passed"), "lower": ("9.99%", "failed"), "same": ("10%", "passed")}
+WHERE = {"some": "ok", "none": "n < 0"}
+
+Judged = dict[tuple[str, str], CheckResult]
 
 
-def judged(table: Target, stream: bool, kind: str, **options: Any) -> CheckResult:
+def declared(kind: str, **options: Any) -> dict[str, Any]:
+    return {**FAILING[kind], **options}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["server", "stream"])
+def judged(table: Target, request: pytest.FixtureRequest) -> Judged:
+    """The outcome of each type with each of its options, by type and option."""
+    checks: dict[tuple[str, str], dict[str, Any]] = {}
+    for kind in TYPES:
+        wanted = dict(OPTIONS)
+        if issubclass(CHECK_TYPES[kind], Tolerant):
+            wanted |= {name: {"tolerance": tolerance} for name, (tolerance, _) in TOLERANCES.items()}
+        if issubclass(CHECK_TYPES[kind], Filtered):
+            wanted |= {name: {"where": where} for name, where in WHERE.items()}
+        for name, options in wanted.items():
+            checks[kind, name] = declared(kind, name=f"{kind}_{name}", **options)
     with connect(table, work="test") as connection:
-        (found,) = run_table(connection, declared(kind, **options), stream=stream).checks
-    return found
+        policy = TablePolicy(table="t", checks=list(checks.values()))
+        found = {result.name: result for result in run_table(connection, policy, stream=request.param).checks}
+    return {key: found["_".join(key)] for key in checks}
 
 
 def test_each_type_of_check_is_here() -> None:
     assert set(FAILING) == set(CHECK_TYPES) - {"anomaly"}
 
 
-@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", TYPES)
-def test_the_options_of_each_type_hold_in_the_server_and_in_the_stream(table: Target, kind: str, stream: bool) -> None:
-    plain = judged(table, stream, kind)
+def test_severity_owner_and_blocking_are_what_was_declared(judged: Judged, kind: str) -> None:
+    plain, told = judged[kind, "plain"], judged[kind, "told"]
     assert (plain.status, plain.severity, plain.blocking, plain.owner) == ("failed", "error", False, None)
-    assert not plain.blocks
-    told = judged(table, stream, kind, severity="warn", owner="team:ops", blocking=True)
     assert (told.status, told.severity, told.blocking, told.owner) == ("failed", "warn", True, "team:ops")
+    assert not plain.blocks
     assert not told.blocks, "a warning stops nothing"
-    assert judged(table, stream, kind, blocking=True).blocks
-    accepted = judged(table, stream, kind, blocking=True, accepted_until=FOR_EVER)
+    assert judged[kind, "blocking"].blocks
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_an_accepted_failure_counts_the_same_and_blocks_nothing_until_its_day(judged: Judged, kind: str) -> None:
+    plain, accepted, over = judged[kind, "plain"], judged[kind, "accepted"], judged[kind, "over"]
     assert (accepted.status, accepted.failed_rows) == ("accepted", plain.failed_rows)
     assert accepted.message.endswith(". Accepted until 9999-12-31: the supplier mends it")
     assert not accepted.blocks
-    over = judged(table, stream, kind, blocking=True, accepted_until={"date": "2020-01-01", "reason": "once"})
     assert over.status == "failed"
     assert over.message.endswith(". Its acceptance ran out on 2020-01-01: once")
     assert over.blocks
-    if issubclass(CHECK_TYPES[kind], Blaming):
-        assert plain.failed_rows == 10
-    if issubclass(CHECK_TYPES[kind], Tolerant):
-        for tolerance, status in ((9, "failed"), (10, "passed"), ("9.99%", "failed"), ("10%", "passed")):
-            tolerant = judged(table, stream, kind, tolerance=tolerance)
-            assert (tolerant.status, tolerant.failed_rows) == (status, 10), tolerance
-    if issubclass(CHECK_TYPES[kind], Filtered):
-        some = judged(table, stream, kind, where="ok")
-        assert some.considered_rows == 50
-        if issubclass(CHECK_TYPES[kind], Blaming):
-            assert some.failed_rows == 5
-        none = judged(table, stream, kind, where="n < 0")
-        assert none.considered_rows == 0
+
+
+def test_so_many_rows_or_percent_are_tolerated_and_no_more(judged: Judged) -> None:
+    tolerant = {kind for kind in TYPES if issubclass(CHECK_TYPES[kind], Tolerant)}
+    assert tolerant == {"not_null", "unique", "accepted_values", "range", "matches", "length", "relationship", "sql"}
+    for kind in tolerant:
+        for name, (_, status) in TOLERANCES.items():
+            assert (judged[kind, name].status, judged[kind, name].failed_rows) == (status, 10), (kind, name)
+
+
+def test_where_says_which_rows_are_looked_at(judged: Judged) -> None:
+    filtered = {kind for kind in TYPES if issubclass(CHECK_TYPES[kind], Filtered)}
+    assert filtered == set(TYPES) - {"schema", "sql"}
+    for kind in filtered:
+        some, none = judged[kind, "some"], judged[kind, "none"]
+        assert (some.considered_rows, none.considered_rows) == (50, 0), kind
         assert none.failed_rows in (0, None)
+        if issubclass(CHECK_TYPES[kind], Blaming):
+            assert (judged[kind, "plain"].failed_rows, some.failed_rows) == (10, 5), kind
 
 
 def test_an_accepted_failure_keeps_its_rows_and_the_run_passes(table: Target, ledger: Ledger) -> None:
-    (found,) = check_table(table, ledger, "shop", "run-1", declared("range", accepted_until=FOR_EVER)).checks
+    (found,) = check_table(
+        table, ledger, "shop", "run-1", TablePolicy(table="t", checks=[declared("range", accepted_until=FOR_EVER)])
+    ).checks
     assert (found.status, found.failed_rows, found.kept_rows) == ("accepted", 10, 10)
     assert record.finish_run(ledger, "run-1") == "passed"
     (kept,) = record.load_run(ledger, "run-1").tables[0].checks
