@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.declaration.project import Project
 from dbplatform.errors import NotBuiltYet, UsageError
 from dbplatform.operations.platform import Platform
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.words import Interval
 
 database_argument = click.argument("database")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
@@ -48,6 +50,33 @@ def port_option(name: str, *, default: int, help: str) -> Callable[[Any], Any]:
     """An option for a port."""
     return click.option(name, type=click.IntRange(1, 65535), default=default, show_default=True, help=help)
 
+
+class _Duration(click.ParamType[timedelta]):
+    """A time in PostgreSQL's words: ``90 s``, ``1 hour``, ``7 days``."""
+
+    name = "interval"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        try:
+            return value if isinstance(value, timedelta) else Interval.parse(value).timedelta
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Name(click.ParamType[Relation]):
+    """The name of a table or index, with its schema unless that is public."""
+
+    name = "relation"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Relation:
+        try:
+            return value if isinstance(value, Relation) else Relation.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = _Duration()
+NAME_OF_RELATION = _Name()
 
 #: Bars appear once the work has taken this long.
 _QUIET_SECONDS = 0.5

@@ -40,16 +40,16 @@ VERBS = {
     "archive": "archive",
     "health": "health",
     "metrics": "metrics",
+    "connections": "connections",
+    "slow-queries": "slow_queries",
+    "explain": "explain",
     "alerts": "alerts",
     "runs": "runs",
     "doctor": "doctor",
 }
 
 #: Verbs of the contract that this version does not build.
-NOT_BUILT_YET = (
-    "adopt", "slow-queries",
-    "connections", "explain", "advise", "optimize", "roles", "bench",
-)  # fmt: skip
+NOT_BUILT_YET = ("adopt", "advise", "optimize", "roles", "bench")
 
 
 _REPORT = "This is a mistake of dbplatform itself: run it again with --debug and report what it prints."

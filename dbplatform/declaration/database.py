@@ -82,6 +82,11 @@ class ConnectionPolicy(Policy):
         "proven and migrations rehearsed; its user may create databases. Left out: the embedded server for drills; for "
         "rehearsals the database's own, unless it is production or the user may not create databases there.",
     )
+    pgbouncer_url_env: Variable | None = Field(
+        default=None,
+        description="The environment variable that holds the URL of PgBouncer's administration console (its database "
+        "pgbouncer), for a user in stats_users: its pools are measured, too.",
+    )
     environment: Literal["development", "test", "staging", "production"] = Field(
         default="development", description="The safety profile: production refuses seeding."
     )

@@ -49,6 +49,11 @@ class Declared:
         variable = self.database.connection.scratch_url_env
         return self._url("scratch_url_env", variable, f"holds the URL of the scratch server of {self.name}")
 
+    def pgbouncer_url_from_environment(self) -> str | None:
+        """The URL of the pooler's administration console; None where none is declared. Raises ``VariableNotSet``."""
+        variable = self.database.connection.pgbouncer_url_env
+        return self._url("pgbouncer_url_env", variable, f"holds the URL of the pooler of {self.name}")
+
     def _url(self, key: str, variable: str | None, purpose: str) -> str | None:
         if variable is None:
             return None

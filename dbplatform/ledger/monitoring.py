@@ -1,6 +1,6 @@
 """The ledger's tables of metrics and alerts: history, what is wrong now, and the messages that must arrive.
 
-The schema is ``V4__monitoring.sql``; a test compares the two.
+The schema is that of ``V4``, ``V20`` and ``V21``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, ForeignKey, UniqueConstraint
+from sqlalchemy import BigInteger, Double, ForeignKey, UniqueConstraint, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -16,7 +16,7 @@ from dbplatform.ledger.models import Base
 
 
 class MetricCollection(Base):
-    """One pass over one database: the running totals, and what could not be measured, with the reasons."""
+    """One pass over one database: what was measured, the running totals, and what could not be, with the reasons."""
 
     __tablename__ = "metric_collection"
 
@@ -27,24 +27,77 @@ class MetricCollection(Base):
     absent: Mapped[dict[str, Any]]
     unmeasured: Mapped[dict[str, Any]]
     missing: Mapped[list[str]] = mapped_column(JSONB)
+    measured: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    worst: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
-class MetricSample(Base):
-    """One value of one metric."""
+class MetricHistory(Base):
+    """What was measured in one step of time: of each metric average, least, greatest and number of collections."""
 
-    __tablename__ = "metric_sample"
+    __tablename__ = "metric_history"
 
-    collection_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey(MetricCollection.id, ondelete="CASCADE"), primary_key=True
-    )
-    name: Mapped[str] = mapped_column(primary_key=True)
-    database: Mapped[str]
+    database: Mapped[str] = mapped_column(primary_key=True)
+    step_s: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    """When the step began."""
+    measured: Mapped[dict[str, Any]]
+
+
+class StatementCounts(Base):
+    """What ``pg_stat_statements`` had counted at the last look at a database."""
+
+    __tablename__ = "statement_counts"
+
+    database: Mapped[str] = mapped_column(primary_key=True)
     at: Mapped[datetime]
-    value: Mapped[float] = mapped_column(Double)
-    sample: Mapped[float | None] = mapped_column(Double)
-    labels: Mapped[dict[str, Any]]
-    detail: Mapped[str]
-    complete: Mapped[bool]
+    reset: Mapped[float | None] = mapped_column(Double)
+    dealloc: Mapped[int] = mapped_column(BigInteger)
+    whole: Mapped[bool]
+    counts: Mapped[dict[str, Any]]
+
+
+class StatementText(Base):
+    """The text of one statement, without values."""
+
+    __tablename__ = "statement_text"
+
+    database: Mapped[str] = mapped_column(primary_key=True)
+    queryid: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    text: Mapped[str]
+
+
+class StatementWindow(Base):
+    """What one statement cost in one step of time."""
+
+    __tablename__ = "statement_window"
+
+    database: Mapped[str] = mapped_column(primary_key=True)
+    step_s: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    queryid: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    calls: Mapped[int] = mapped_column(BigInteger)
+    ms: Mapped[float] = mapped_column(Double)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    hit: Mapped[int] = mapped_column(BigInteger)
+    read: Mapped[int] = mapped_column(BigInteger)
+    temp: Mapped[int] = mapped_column(BigInteger)
+
+
+class SettingChange(Base):
+    """One setting of a database or its server that the platform changed, until it is undone."""
+
+    __tablename__ = "setting_change"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    database: Mapped[str]
+    scope: Mapped[str]
+    """``database`` or ``server``."""
+    setting: Mapped[str]
+    before: Mapped[str | None]
+    """None: it was not set in that scope."""
+    after: Mapped[str]
+    changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    undone_at: Mapped[datetime | None]
 
 
 class Alert(Base):

@@ -1,36 +1,70 @@
-"""One pass over a database's catalog and statistics views.
+"""One pass over a database's catalog and statistics views: eight statements, the first of which opens the session.
 
-Here: the order of the probes, their time limit, and what becomes of a probe that the server refuses. The questions
-themselves are in ``probes``.
+Here: the session with its limits, the order of the probes, and what becomes of one that the server refuses. The
+questions themselves are in ``probes``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dbplatform.monitoring.metrics import KINDS, Metrics
-from dbplatform.monitoring.probes import PROBES, Collecting, Facts, Probe
-from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.monitoring.probes.collecting import Collecting, Probe
+from dbplatform.monitoring.probes.replication import REPLICATION
+from dbplatform.monitoring.probes.sequences import SEQUENCES
+from dbplatform.monitoring.probes.server import SERVER
+from dbplatform.monitoring.probes.sessions import SESSIONS
+from dbplatform.monitoring.probes.statements import STATEMENTS
+from dbplatform.monitoring.probes.tables import INDEXES, TABLES
+from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 
+#: How the sessions that measure call themselves; they do not count themselves.
+WORK = "metrics"
 STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 500
+#: No statement begins later than that after the first: a slow server holds nobody up for longer than this and one more.
+DEADLINE_S = 10.0
+#: Smaller tables and indexes may be as bloated as they like.
+BLOAT_BYTES = (200 << 20, 100 << 20)
 
-#: What a probe may be refused without an end of the whole: time limit, lock limit, rights, a view that is not there.
-_REFUSALS = ("57014", "55P03", "42501", "42P01", "42883", "0A000")
+#: The questions after the first one, without whose answers none can be asked.
+PROBES = (SESSIONS, REPLICATION, TABLES, INDEXES, SEQUENCES, STATEMENTS)
 
-_FACTS = """
-    select current_setting('server_version_num')::int, quote_ident(current_user), pg_is_in_recovery(),
-           pg_has_role('pg_read_all_stats', 'usage'), current_setting('track_counts')::bool,
-           current_setting('archive_mode'),
-           current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-           - coalesce(current_setting('reserved_connections', true)::int, 0),
-           current_setting('statement_timeout'), current_setting('lock_timeout')
-"""
-_SET = "select set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)"
+#: What a probe may be refused without an end of the whole: time limit, lock limit, rights, a view that is not there, an
+#: extension that is not preloaded.
+_REFUSALS = ("57014", "55P03", "42501", "42P01", "42883", "0A000", "55000")
+#: A server that is gone is noticed: by the kernel where data was sent, by its probes where an answer is awaited.
+_NETWORK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+
+@contextmanager
+def session(target: Target, *, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Iterator[AutocommitConnection]:
+    """A session to measure by, whose statements neither run nor wait for long. Raises what ``connect`` raises."""
+    bounded = Target(target.name, _bounded(target.url))
+    with connect(
+        bounded, work=WORK, lock_timeout_ms=LOCK_TIMEOUT_MS, statement_timeout_ms=statement_timeout_ms
+    ) as connection:
+        yield connection
+
+
+def _bounded(url: str) -> str:
+    """The URL with limits of the network; one that cannot be read is left to ``connect``, which says why."""
+    try:
+        return make_conninfo(url, **{k: v for k, v in _NETWORK.items() if k not in conninfo_to_dict(url)})
+    except psycopg.ProgrammingError:
+        return url
 
 
 def collect(
@@ -39,24 +73,32 @@ def collect(
     database: str,
     now: datetime,
     previous: Metrics | None = None,
-    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    known_statements: Collection[int] = (),
+    bloat_bytes: tuple[int, int] = BLOAT_BYTES,
 ) -> Metrics:
-    """Measure every metric of the connected database at the time ``now`` (aware).
+    """Measure every metric of the connected database at the time ``now`` (aware); the connection is a ``session``.
 
     ``database`` is its declared name; ``previous`` is the collection before, from which counters take differences
-    (``latest`` of the ledger). A role with ``pg_monitor`` is enough; ``missing`` of the answer says what is not.
+    (``latest`` of the ledger); the texts of ``known_statements`` are not read again. A role with ``pg_monitor`` is
+    enough; ``missing`` of the answer says what is not.
 
-    A dozen short statements, each by itself, reading only; no lock on any table. A probe that takes longer than
-    ``statement_timeout_ms``, or waits 500 ms for a lock, leaves its metrics unmeasured and the others go on; the
-    session's own limits are put back. Any other error of PostgreSQL is raised.
+    Seven statements, each by itself, reading only. Lock: ACCESS SHARE on tables and indexes, one at a time for the
+    moment in which its size is read. A probe that the server refuses, that runs into the session's limits, or that
+    would begin after 10 s, leaves its metrics unmeasured and the others go on. Any other error of PostgreSQL is raised.
     """
-    row = connection.execute(_FACTS).fetchone()
-    assert row is not None
-    *known, statement_timeout, lock_timeout = row
-    facts = Facts(*known)
-    collecting = Collecting(facts=facts, now=now, previous=previous)
-    with _limits(connection, statement_timeout_ms, restored=(statement_timeout, lock_timeout)):
-        for probe in PROBES:
+    collecting = Collecting(
+        major=connection.info.server_version // 10000,
+        now=now,
+        previous=previous,
+        bloat_bytes=bloat_bytes,
+        known=known_statements,
+    )
+    until = time.monotonic() + DEADLINE_S
+    SERVER.measure(connection, collecting)
+    for probe in PROBES:
+        if time.monotonic() > until:
+            collecting.unknown(f"the server was too slow: it was not asked after {DEADLINE_S:.0f} s", *probe.names)
+        else:
             _ask(connection, probe, collecting)
     return Metrics(
         database=database,
@@ -66,6 +108,8 @@ def collect(
         unmeasured=collecting.unmeasured,
         counters=collecting.counters,
         missing=tuple(collecting.missing),
+        worst=collecting.worst,
+        statements=collecting.statements,
     )
 
 
@@ -78,13 +122,3 @@ def _ask(connection: AutocommitConnection, probe: Probe, collecting: Collecting)
         reason = (error.diag.message_primary or str(error)).strip()
         for name in probe.names:
             collecting.unmeasured[name] = reason
-
-
-@contextmanager
-def _limits(connection: AutocommitConnection, timeout_ms: int, *, restored: tuple[str, str]) -> Iterator[None]:
-    connection.execute(_SET, (str(timeout_ms), str(LOCK_TIMEOUT_MS)))
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute(_SET, restored)

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
 
 from dbplatform.monitoring.errors import TwoThresholds
-from dbplatform.monitoring.metrics import KINDS, Kind, Metric, Metrics, Severity, Unit, kind_of
+from dbplatform.monitoring.kind import Kind, Severity, Unit
+from dbplatform.monitoring.metrics import KINDS, Metric, Metrics, kind_of
 from dbplatform.monitoring.words import value_words
 from dbplatform.postgres.words import Interval, Policy
 
@@ -32,6 +33,8 @@ _UNIT_WORDS: Mapping[Unit, str] = {
     "seconds": "seconds, or PostgreSQL's words: '> 5 min'",
     "bytes": "bytes, or PostgreSQL's sizes: '> 50MB'",
     "count": "a plain number: '> 0'",
+    "per_second": "a plain number: '> 100'",
+    "bytes_per_second": "bytes, or PostgreSQL's sizes, for each second: '> 5MB'",
 }
 
 
@@ -134,7 +137,11 @@ class ThresholdPolicy(Policy):
         if limit is None or metric is None:
             return limit
         unit = KINDS[metric].unit
-        if limit.unit not in (None, unit) or (unit == "ratio" and not 0 <= limit.value <= 1) or limit.value < 0:
+        if (
+            limit.unit not in (None, "bytes" if unit == "bytes_per_second" else unit)
+            or (unit == "ratio" and not 0 <= limit.value <= 1)
+            or limit.value < 0
+        ):
             raise ValueError(f"'{limit}' is no limit of {metric}; write {_UNIT_WORDS[unit]}")
         return limit
 

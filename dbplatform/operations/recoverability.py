@@ -12,10 +12,11 @@ from dbplatform.backups.drill import list_drills
 from dbplatform.declaration.loading import Declared
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
-from dbplatform.monitoring.metrics import KINDS, Metric, Metrics
+from dbplatform.monitoring.kinds.recovery import RECOVERY
+from dbplatform.monitoring.metrics import Metric, Metrics
 from dbplatform.operations.platform import Platform
 
-_OF_BACKUPS = tuple(kind.name for kind in KINDS.values() if kind.of_backups)
+_OF_BACKUPS = tuple(kind.name for kind in RECOVERY)
 
 
 def added(platform: Platform, declared: Declared, metrics: Metrics) -> Metrics:

@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import WorkError
-from dbplatform.monitoring import health, record, thresholds
-from dbplatform.monitoring.collect import collect
+from dbplatform.monitoring import collect, exact, health, record, thresholds, windows
+from dbplatform.monitoring.exact import Bloat
 from dbplatform.monitoring.metrics import Metrics
-from dbplatform.operations import recoverability
+from dbplatform.monitoring.sessions import SessionState, sessions
+from dbplatform.operations import pooling, recoverability, slow_statements
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import connect
+from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.identifiers import Relation
 
 #: What was measured so long ago still says how the database is.
 FRESH = timedelta(minutes=1)
@@ -22,20 +24,48 @@ class NothingToMeasure(WorkError):
 
 
 def measure(platform: Platform, declared: Declared) -> Metrics:
-    """One collection, and the metrics of its backups, recorded: counters are differences to the one before.
+    """One collection, and the metrics of its pooler, its statements and its backups, recorded: counters are differences
+    to the one before.
 
-    Takes no lock on any table. A database on the embedded server is neither started nor created for it. Raises
-    ``NothingToMeasure``, ``VariableNotSet`` and ``CannotConnect``.
+    Takes no lock on any table for longer than its size is read. A database on the embedded server is neither started
+    nor created for it. Raises ``NothingToMeasure``, ``VariableNotSet`` and ``CannotConnect``.
     """
+    target = _target(platform, declared)
+    ledger, name = platform.ledger, declared.name
+    previous = record.latest(ledger, name)
+    known = windows.known_statements(ledger, name)
+    with collect.session(target) as connection:
+        metrics = collect.collect(
+            connection, database=name, now=datetime.now(UTC), previous=previous, known_statements=known
+        )
+    if metrics.statements is not None:
+        windows.record_statements(ledger, name, metrics.statements)
+    for added in (pooling.added, slow_statements.added, recoverability.added):
+        metrics = added(platform, declared, metrics)
+    record.record(ledger, metrics)
+    if record.step_ended(previous.at if previous else None, metrics.at):
+        record.tidy(ledger, name, now=metrics.at)
+        windows.tidy_statements(ledger, name, now=metrics.at)
+    return metrics
+
+
+def sessions_of(platform: Platform, declared: Declared) -> tuple[SessionState, ...]:
+    """Who is connected to the database now. Raises as ``measure``."""
+    with collect.session(_target(platform, declared)) as connection:
+        return sessions(connection)
+
+
+def exact_bloat(platform: Platform, declared: Declared, relation: Relation) -> Bloat:
+    """How much of a table or index is unused, counted: it is read, for as long as that takes. Raises as ``measure``."""
+    with connect(_target(platform, declared), work="exact", lock_timeout_ms=collect.LOCK_TIMEOUT_MS) as connection:
+        return exact.measure(connection, relation)
+
+
+def _target(platform: Platform, declared: Declared) -> Target:
     target = platform.existing_target(declared)
     if target is None:
         raise NothingToMeasure(database=declared.name, hint=f"Make it: dbplatform run {declared.name}")
-    previous = record.latest(platform.ledger, declared.name)
-    with connect(target, work="metrics") as connection:
-        metrics = collect(connection, database=declared.name, now=datetime.now(UTC), previous=previous)
-    metrics = recoverability.added(platform, declared, metrics)
-    record.record(platform.ledger, metrics)
-    return metrics
+    return target
 
 
 def measured(platform: Platform, declared: Declared) -> Metrics:

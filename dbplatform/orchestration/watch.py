@@ -17,7 +17,7 @@ from dbplatform.alerting.states import Severity, reaches
 from dbplatform.declaration.loading import Declared
 from dbplatform.monitoring.health import Health
 from dbplatform.monitoring.metrics import KINDS
-from dbplatform.monitoring.probes import FIRST_COLLECTION
+from dbplatform.monitoring.probes.collecting import FIRST_COLLECTION
 from dbplatform.monitoring.words import value_words
 from dbplatform.operations import alerts as alerting
 from dbplatform.operations import wal, watching

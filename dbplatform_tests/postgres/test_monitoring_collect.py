@@ -22,18 +22,20 @@ from psycopg.conninfo import make_conninfo
 from dbplatform.monitoring import collect as collecting
 from dbplatform.monitoring.collect import collect
 from dbplatform.monitoring.metrics import KINDS, Metrics
-from dbplatform.monitoring.probes import Probe
+from dbplatform.monitoring.probes.collecting import Probe
 from dbplatform.monitoring.thresholds import default_thresholds, judge
-from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.connection import AutocommitConnection, Target
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 # One version pushes what a session counted by this function, older ones within half a second.
 _FLUSH = "select pg_stat_force_next_flush()"
+#: Shares that say nothing where nothing happened between two collections, and statements without the extension.
+NOTHING_HAPPENED = {"cache_hit_ratio", "rollback_ratio", "index_hit_ratio", "index_use_ratio", "statements"}
 
 
 def look(target: Target, previous: Metrics | None = None, *, now: datetime = NOW) -> Metrics:
     """One collection by a session of its own."""
-    with connect(target, work="metrics") as connection:
+    with collecting.session(target) as connection:
         return collect(connection, database="flights", now=now, previous=previous)
 
 
@@ -77,26 +79,42 @@ def test_every_metric_is_measured_absent_or_not_measured_and_never_in_two_places
     second = look(database, first, now=NOW + timedelta(minutes=1))
     for found in (first, second):
         places = [*found.values, *found.absent, *found.unmeasured]
-        assert sorted(places) == sorted(kind.name for kind in KINDS.values() if not kind.of_backups)
-    assert second.unmeasured.keys() <= {"cache_hit_ratio"}
+        assert sorted(set(places) - {"statements"}) == sorted(k.name for k in KINDS.values() if k.source == "server")
+        assert len(places) == len(set(places))
+    assert second.unmeasured.keys() <= NOTHING_HAPPENED
     assert second.missing == ()
 
 
-def test_a_collection_takes_few_statements_and_leaves_the_session_as_it_was(database: Target) -> None:
-    with connect(database, work="metrics", lock_timeout_ms=1234, statement_timeout_ms=5678) as connection:
-        asked: list[object] = []
+def test_a_collection_takes_eight_statements_with_the_one_that_opens_its_session(
+    database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(database, "create extension pg_stat_statements")
+    asked: list[object] = []
+    execute = psycopg.Cursor.execute
 
-        class Counting:
-            closed = False
+    def counted(cursor: psycopg.Cursor, statement: object, *parameters: object, **options: object) -> object:
+        asked.append(statement)
+        return execute(cursor, statement, *parameters, **options)  # type: ignore[arg-type]
 
-            def execute(self, statement: object, *parameters: object) -> object:
-                asked.append(statement)
-                return connection.execute(statement, *parameters)  # type: ignore[call-overload]
+    monkeypatch.setattr(psycopg.Cursor, "execute", counted)
+    found = look(database)
+    assert found.statements is not None
+    assert len(asked) == 8
 
-        collect(AutocommitConnection(Counting()), database="flights", now=NOW)  # type: ignore[arg-type]
-        assert len(asked) <= 12
+
+def test_the_session_bounds_its_statements_and_its_waits(database: Target) -> None:
+    with collecting.session(database) as connection:
         row = connection.execute("select current_setting('lock_timeout'), current_setting('statement_timeout')")
-        assert row.fetchone() == ("1234ms", "5678ms")
+        assert row.fetchone() == ("500ms", "5s")
+
+
+def test_the_sessions_that_measure_do_not_count_themselves(database: Target) -> None:
+    with collecting.session(database) as other, other.transaction():
+        other.execute("select 1")
+        found = look(database).values
+        names = ("connections_active", "connections_idle", "connections_idle_in_transaction", "locks")
+        assert {name: found[name].value for name in names} == dict.fromkeys(names, 0)
+        assert found["longest_transaction_s"].value == 0
 
 
 def test_blocks_read_from_outside_lower_the_hit_ratio_by_the_difference(database: Target) -> None:
@@ -123,7 +141,7 @@ def test_statistics_that_were_reset_make_no_difference(database: Target) -> None
     run(database, "select pg_stat_reset()")
     second = look(database, first, now=NOW + timedelta(minutes=1))
     assert {"deadlocks", "temp_bytes"} <= second.unmeasured.keys()
-    assert "since its statistics began" in str(second.values.get("cache_hit_ratio") or second.unmeasured)
+    assert "since the statistics began" in str(second.values.get("cache_hit_ratio") or second.unmeasured)
 
 
 def test_a_clock_that_went_back_makes_no_difference(database: Target) -> None:
@@ -345,7 +363,7 @@ def test_pg_monitor_alone_is_enough_but_for_sequences_which_are_named_with_the_g
         session.execute("select 1")
         first = look(role)
         second = look(role, first, now=NOW + timedelta(minutes=1))
-        assert second.unmeasured.keys() <= {"sequence_used_ratio", "cache_hit_ratio"}
+        assert second.unmeasured.keys() <= {"sequence_used_ratio", *NOTHING_HAPPENED}
         assert second.values["longest_transaction_s"].value > 0
         (missing,) = second.missing
         session.rollback()
@@ -404,12 +422,19 @@ def test_a_probe_that_takes_too_long_leaves_its_metrics_unmeasured_and_the_other
     def slow(connection: AutocommitConnection, into: object) -> None:
         connection.execute("select pg_sleep(60)")
 
-    probes = (Probe(("database_bytes",), slow), *collecting.PROBES[2:])
-    monkeypatch.setattr(collecting, "PROBES", probes)
-    with connect(database, work="metrics") as connection:
-        found = collect(connection, database="flights", now=NOW, statement_timeout_ms=200)
+    monkeypatch.setattr(collecting, "PROBES", (Probe(("database_bytes",), slow), *collecting.PROBES[:1]))
+    with collecting.session(database, statement_timeout_ms=200) as connection:
+        found = collect(connection, database="flights", now=NOW)
     assert "statement timeout" in found.unmeasured["database_bytes"]
+    assert "connections_active" in found.values
+
+
+def test_a_server_that_is_too_slow_is_not_asked_for_long(database: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "DEADLINE_S", -1.0)
+    found = look(database)
+    assert "too slow" in found.unmeasured["database_bytes"]
     assert "xid_age_ratio" in found.values
+    assert not found.values.keys() & found.unmeasured.keys()
 
 
 def test_a_sequence_that_is_locked_is_not_waited_for(database: Target) -> None:

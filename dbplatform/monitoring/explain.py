@@ -1,0 +1,183 @@
+"""The plan of a statement, without running it, or by running it in a transaction that is rolled back.
+
+A statement with parameters (``$1``), as ``pg_stat_statements`` keeps it, has a generic plan: by ``GENERIC_PLAN`` from
+version 16 on, before by a prepared statement. What is sent is one statement in any case: the server refuses a second
+one behind a semicolon. Source: PostgreSQL manual, "EXPLAIN", "Message Flow" (extended query).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import RawCursor, sql
+
+from dbplatform.errors import UsageError, WorkError
+from dbplatform.monitoring.probes.collecting import MARK
+from dbplatform.postgres.connection import AutocommitConnection
+
+STATEMENT_TIMEOUT_MS = 30_000
+LOCK_TIMEOUT_MS = 2_000
+
+_PARAMETER = re.compile(r"\$\d+")
+#: ``interval $1`` is how the extension writes ``interval '1 day'``; PostgreSQL itself does not read it.
+_TYPED_PARAMETER = re.compile(r"\b(interval|date|timestamptz|timestamp|time)\s+(\$\d+)", re.IGNORECASE)
+_PREPARED = "dbplatform_explained"
+_GENERIC_SINCE = 16
+
+
+class NotExplained(UsageError):
+    """PostgreSQL does not explain it: {reason}."""
+
+
+class Writes(UsageError):
+    """To measure it, it has to run, and it writes."""
+
+
+class NeedsValues(UsageError):
+    """To measure it, it has to run, and it has parameters."""
+
+
+class TookTooLong(WorkError):
+    """It was ended after {seconds} s, before it had come to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The plan of one statement, as text and as PostgreSQL's JSON."""
+
+    query: str
+    generic: bool
+    analyzed: bool
+    text: str
+    document: Any
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``explain --json``."""
+        return {
+            "query": self.query,
+            "generic": self.generic,
+            "analyzed": self.analyzed,
+            "plan": self.document,
+            "notes": list(self.notes),
+        }
+
+
+def explain(connection: AutocommitConnection, query: str, *, analyze: bool = False, may_write: bool = False) -> Plan:
+    """The plan of one statement; with ``analyze`` it runs, and what it took is in the plan.
+
+    Everything happens in a transaction that is rolled back, read only unless ``may_write``. Without ``analyze`` nothing
+    runs; locks as for the planning of the statement: ACCESS SHARE, or ROW EXCLUSIVE where it writes. A statement that
+    writes and is measured keeps its row locks until it has ended, and sequences do not go back.
+    Raises ``NotExplained``, ``Writes``, ``NeedsValues`` and ``TookTooLong``.
+    """
+    query = _TYPED_PARAMETER.sub(r"\2::\1", query.strip().rstrip(";"))
+    generic = _PARAMETER.search(query) is not None
+    if analyze and generic:
+        raise NeedsValues(hint="Write values in place of $1, or leave --analyze out for the generic plan.")
+    text, document = "", None
+    try:
+        with connection.transaction(force_rollback=True):
+            if not may_write:
+                connection.execute("set transaction read only")
+            if analyze:
+                document = _ask(connection, query, "analyze, buffers, format json", generic=False)
+            elif generic and connection.info.server_version // 10000 < _GENERIC_SINCE:
+                text, document = _prepared(connection, query)
+            else:
+                options = "generic_plan, " if generic else ""
+                document = _ask(connection, query, f"{options}format json", generic=generic)
+                text = _ask(connection, query, f"{options}format text", generic=generic)
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise Writes(hint="--rollback runs it and rolls it back; it holds its locks while it runs.") from error
+    except psycopg.errors.QueryCanceled as error:
+        raise TookTooLong(seconds=STATEMENT_TIMEOUT_MS // 1000, hint="Leave --analyze out.") from error
+    except psycopg.Error as error:
+        raise NotExplained(reason=_reason(error), hint=error.diag.message_hint) from error
+    document = document[0] if isinstance(document, list) else document
+    return Plan(
+        query=query,
+        generic=generic,
+        analyzed=analyze,
+        text=text or "\n".join(_lines(document["Plan"], 0)),
+        document=document,
+        notes=notes(document),
+    )
+
+
+def _ask(connection: AutocommitConnection, query: str, options: str, *, generic: bool) -> Any:
+    """Rows of an EXPLAIN: the text of all lines, or the document. One statement by the protocol, not by trust."""
+    statement = f"{MARK}explain ({options}) {query}"
+    with RawCursor(connection) as cursor:
+        rows = cursor.execute(statement.encode(), []).fetchall()
+    return "\n".join(row[0] for row in rows) if "text" in options else rows[0][0]
+
+
+def _prepared(connection: AutocommitConnection, query: str) -> tuple[str, Any]:
+    """The generic plan before version 16: of a prepared statement, with NULL for each of its parameters."""
+    connection.execute("set local plan_cache_mode = force_generic_plan")
+    name = sql.Identifier(_PREPARED)
+    with RawCursor(connection) as cursor:
+        cursor.execute(f"prepare {_PREPARED} as {query}".encode(), [])
+    try:
+        row = connection.execute(
+            "select cardinality(parameter_types) from pg_prepared_statements where name = %s", (_PREPARED,)
+        ).fetchone()
+        assert row is not None
+        nulls = sql.SQL(", ").join([sql.NULL] * row[0])
+        asked = sql.SQL("explain (format {}) execute {}({})")
+        lines = connection.execute(asked.format(sql.SQL("text"), name, nulls)).fetchall()
+        (document,) = connection.execute(asked.format(sql.SQL("json"), name, nulls)).fetchall()
+        return "\n".join(line[0] for line in lines), document[0]
+    finally:
+        if connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
+            connection.execute(sql.SQL("deallocate {}").format(name))
+
+
+def _reason(error: psycopg.Error) -> str:
+    return (error.diag.message_primary or str(error).strip().splitlines()[0]).rstrip(".")
+
+
+def notes(document: Any) -> tuple[str, ...]:
+    """What a person new to plans should look at first."""
+    found: list[str] = []
+    for node in _nodes(document["Plan"]):
+        table = node.get("Relation Name")
+        rows = node.get("Actual Rows", node.get("Plan Rows", 0)) or 0
+        dropped = node.get("Rows Removed by Filter", 0) or 0
+        if node["Node Type"] == "Seq Scan" and node.get("Filter") and (dropped > 10 * max(rows, 1) and dropped > 1_000):
+            found.append(
+                f"{table} is read whole and {dropped:,} rows are thrown away: an index on its filter may help."
+            )
+        elif node["Node Type"] == "Seq Scan" and node.get("Filter") and (node.get("Total Cost") or 0) > 10_000:
+            found.append(f"{table} is read whole for a filter: an index on what it compares may help.")
+        if str(node.get("Sort Method", "")).startswith("external"):
+            found.append(
+                f"A sort went to the disk ({node.get('Sort Space Used', 0):,} kB): more work_mem, or an index."
+            )
+        planned, seen = node.get("Plan Rows"), node.get("Actual Rows")
+        if planned and seen is not None and max(planned, seen) > 100 * max(1, min(planned, seen)):
+            found.append(f"{node['Node Type']}: {planned:,} rows were expected, {seen:,} came. ANALYZE may help.")
+    return tuple(dict.fromkeys(found))
+
+
+def _nodes(plan: Any) -> list[Any]:
+    return [plan, *(node for child in plan.get("Plans", []) for node in _nodes(child))]
+
+
+def _lines(plan: Any, depth: int) -> list[str]:
+    """A plan that was measured, a line for each node."""
+    on = f" on {plan['Relation Name']}" if "Relation Name" in plan else ""
+    index = f" using {plan['Index Name']}" if "Index Name" in plan else ""
+    measured = (
+        f"  ({plan['Actual Total Time']:.3f} ms, {plan['Actual Rows']:,} rows, {plan['Actual Loops']} loops, "
+        f"{plan.get('Shared Hit Blocks', 0) + plan.get('Shared Read Blocks', 0):,} blocks)"
+        if "Actual Total Time" in plan
+        else ""
+    )
+    arrow = "" if depth == 0 else "  " * depth + "-> "
+    below = [line for child in plan.get("Plans", []) for line in _lines(child, depth + 1)]
+    return [f"{arrow}{plan['Node Type']}{index}{on}{measured}", *below]

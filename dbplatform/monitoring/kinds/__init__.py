@@ -1,0 +1,1 @@
+"""The metrics, by what they speak of. ``monitoring.metrics.KINDS`` puts them together."""

@@ -1,0 +1,105 @@
+"""How far replicas and slots are behind, and the WAL that waits on this server's disk."""
+
+from __future__ import annotations
+
+from psycopg.rows import dict_row
+
+from dbplatform.monitoring.probes.collecting import MARK, Collecting, Probe
+from dbplatform.postgres.connection import AutocommitConnection
+
+_LAGS = ("replication_lag_s", "replication_lag_bytes")
+_SLOTS = ("slots_inactive", "slots_lost", "slot_retained_bytes")
+_FILES = ("wal_bytes", "archiver_queue_files")
+
+# A replica, a slot (it keeps WAL for one that is away), and this server itself where it is a standby.
+_SEEN = """
+    with here as (
+        select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as lsn
+    )
+    select 'replica' as kind, coalesce(nullif(application_name, ''), 'backend ' || pid) as who,
+           pg_wal_lsn_diff(lsn, coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn)) as behind,
+           extract(epoch from coalesce(replay_lag, flush_lag, write_lag)) as lag, null::numeric as retained,
+           state as status
+    from here, pg_stat_replication where state <> 'backup'
+    union all
+    select case when active then 'active slot' else 'slot' end, slot_name,
+           pg_wal_lsn_diff(lsn, case slot_type when 'logical' then confirmed_flush_lsn else restart_lsn end), null,
+           pg_wal_lsn_diff(lsn, restart_lsn), wal_status
+    from here, pg_replication_slots where not temporary
+    union all
+    select 'standby', 'this server', pg_wal_lsn_diff(pg_last_wal_receive_lsn(), lsn),
+           case when pg_last_wal_receive_lsn() > lsn
+                then extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp()) else 0 end, null, null
+    from here where pg_is_in_recovery() and pg_last_wal_receive_lsn() is not null
+"""
+_DISK = """
+    union all select 'wal', null, coalesce(sum(size), 0), null, null, null from pg_ls_waldir()
+    union all select 'queue', null, count(*), null, null, null from pg_ls_archive_statusdir() where name like '%.ready'
+"""
+
+
+def _measure(connection: AutocommitConnection, into: Collecting) -> None:
+    facts = into.facts
+    query = MARK + _SEEN + (_DISK if facts.lists_wal else "")
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(query.encode()).fetchall()
+    _files({row["kind"]: float(row["behind"]) for row in rows if row["kind"] in ("wal", "queue")}, into)
+    if not facts.reads_all_stats:
+        into.unknown("the user may not see how far the replicas are", *_LAGS, *_SLOTS, "replicas")
+        return
+    seen = [row for row in rows if row["kind"] not in ("wal", "queue")]
+    into.found("replicas", sum(row["kind"] == "replica" for row in seen))
+    _slots([row for row in seen if row["kind"].endswith("slot")], into)
+    _lags([row for row in seen if row["behind"] is not None], into)
+    into.worst["replication"] = [
+        {"kind": row["kind"], "name": row["who"], "bytes": int(row["behind"]), "status": row["status"]}
+        for row in sorted(seen, key=lambda row: -(row["behind"] or 0))[:10]
+        if row["behind"] is not None
+    ]
+
+
+def _files(found: dict[str, float], into: Collecting) -> None:
+    if not into.facts.lists_wal:
+        into.unknown("the user may not list the folder of WAL", *_FILES)
+        if into.facts.reads_all_stats:
+            into.missing.append(f"pg_monitor, to list the folder of WAL: GRANT pg_monitor TO {into.facts.user};")
+        return
+    into.found("wal_bytes", found["wal"])
+    if into.facts.archives:
+        into.found("archiver_queue_files", found["queue"])
+    else:
+        into.nothing("the server archives no WAL (archive_mode)", "archiver_queue_files")
+
+
+def _slots(slots: list[dict[str, object]], into: Collecting) -> None:
+    if not slots:
+        into.nothing("there is no replication slot", *_SLOTS)
+        return
+    away = sorted(str(slot["who"]) for slot in slots if slot["kind"] == "slot")
+    lost = sorted(str(slot["who"]) for slot in slots if slot["status"] in ("lost", "unreserved"))
+    into.found("slots_inactive", len(away), labels={"slot": away[0]} if away else {}, detail=", ".join(away[:3]))
+    into.found("slots_lost", len(lost), labels={"slot": lost[0]} if lost else {}, detail=", ".join(lost[:3]))
+    retained, who = max((float(str(slot["retained"] or 0)), str(slot["who"])) for slot in slots)
+    into.found("slot_retained_bytes", max(0.0, retained), labels={"slot": who}, detail=who)
+
+
+def _lags(seen: list[dict[str, object]], into: Collecting) -> None:
+    rows = [(str(row["kind"]), str(row["who"]), max(0.0, float(str(row["behind"]))), row["lag"]) for row in seen]
+    if not rows:
+        into.nothing("no replica is connected and no slot waits for one", *_LAGS)
+        return
+    kind, who, behind, _ = max(rows, key=lambda row: row[2])
+    into.found("replication_lag_bytes", behind, detail=f"{kind} {who}")
+    away = [who for kind, who, _, _ in rows if kind == "slot"]
+    # PostgreSQL forgets the lag of a replica that has caught up and stays idle: then it is zero.
+    lags = [(float(str(lag)) if lag is not None else 0.0, who) for _, who, b, lag in rows if lag is not None or not b]
+    if away:
+        into.unknown(f"the replica of the slot {away[0]} is not connected", "replication_lag_s")
+    elif lags:
+        lag, who = max(lags)
+        into.found("replication_lag_s", max(0.0, lag), detail=who)
+    else:
+        into.unknown("PostgreSQL has not measured the delay of the replica yet", "replication_lag_s")
+
+
+REPLICATION = Probe((*_LAGS, *_SLOTS, *_FILES, "replicas"), _measure)
