@@ -10,11 +10,11 @@ a message and answers too late.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from dbplatform import progress
@@ -67,14 +67,16 @@ def deliver(
 
     The URL is read from the channel's variable at this moment. A message that is not taken is tried again after 10 s,
     20 s and so on up to 15 min, for ever; its error is kept. A channel that fails is left alone until the next call,
-    and its later messages of an alert wait for the earlier ones. One transaction in the ledger per message, open while
-    it is sent. Messages of channels that are no longer declared stay where they are.
+    and its later messages of an alert wait for the earlier ones. In a channel's quiet hours only critical ones go. One
+    transaction in the ledger per message, open while it is sent. Messages of channels that are no longer declared stay
+    where they are.
     """
     names = {channel.url_env for channel in channels}
+    quiet = {channel.url_env for channel in channels if channel.is_quiet("warning", now)}
     attempts: list[Attempt] = []
     while len(attempts) < limit:
         up = names - {one.channel for one in attempts if not one.delivered}
-        attempt = _next(ledger, up, now, send, number=len(attempts) + 1)
+        attempt = _next(ledger, up, quiet, now, send, number=len(attempts) + 1)
         if attempt is None:
             break
         attempts.append(attempt)
@@ -102,9 +104,11 @@ def prove_channel(ledger: Ledger, url_env: str, *, now: datetime, send: Send = s
         return _try([row], now, send)
 
 
-def _next(ledger: Ledger, names: Iterable[str], now: datetime, send: Send, *, number: int) -> Attempt | None:
+def _next(
+    ledger: Ledger, names: Iterable[str], quiet: Collection[str], now: datetime, send: Send, *, number: int
+) -> Attempt | None:
     with ledger.session() as session:
-        rows = _claim(session, names, now)
+        rows = _claim(session, names, quiet, now)
         if not rows:
             return None
         progress.report("alerts claimed", done=number, unit="messages")
@@ -116,14 +120,14 @@ def _next(ledger: Ledger, names: Iterable[str], now: datetime, send: Send, *, nu
     return attempt
 
 
-def _claim(session: Session, names: Iterable[str], now: datetime) -> list[Outbox]:
+def _claim(session: Session, names: Iterable[str], quiet: Collection[str], now: datetime) -> list[Outbox]:
     """The oldest due message, and those that were noticed with it: same channel, database and moment."""
-    first = session.scalars(_due(now).where(Outbox.channel.in_(sorted(names))).limit(1)).first()
+    first = session.scalars(_due(now, quiet).where(Outbox.channel.in_(sorted(names))).limit(1)).first()
     if first is None:
         return []
     database = select(Alert.database).where(Alert.id == first.alert_id).scalar_subquery()
     beside = (
-        _due(now)
+        _due(now, quiet)
         .where(
             Outbox.id > first.id,
             Outbox.channel == first.channel,
@@ -136,8 +140,11 @@ def _claim(session: Session, names: Iterable[str], now: datetime) -> list[Outbox
     return [first, *session.scalars(beside)]
 
 
-def _due(now: datetime) -> Select[Outbox]:
-    """Due messages that no other process holds and that no earlier one of their alert and channel precedes."""
+def _due(now: datetime, quiet: Collection[str]) -> Select[Outbox]:
+    """Due messages that no other process holds and that no earlier one of their alert and channel precedes.
+
+    Of a channel in ``quiet`` those that can wait do, and hold back none that cannot.
+    """
     earlier = aliased(Outbox)
     return (
         select(Outbox)
@@ -150,11 +157,17 @@ def _due(now: datetime) -> Select[Outbox]:
                 earlier.channel == Outbox.channel,
                 earlier.delivered_at.is_(None),
                 earlier.id < Outbox.id,
+                ~_waits(earlier, quiet),
             ),
+            ~_waits(Outbox, quiet),
         )
         .order_by(Outbox.id)
         .with_for_update(of=Outbox, skip_locked=True)
     )
+
+
+def _waits(message: type[Outbox], quiet: Collection[str]) -> ColumnElement[bool]:
+    return and_(message.channel.in_(sorted(quiet)), message.severity == "warning")
 
 
 def _try(rows: Sequence[Outbox], now: datetime, send: Send) -> Attempt:

@@ -15,3 +15,15 @@ class AlreadyResolved(UsageError):
 
 class ChannelFailed(WorkError):
     """{reason}."""
+
+
+class UnknownSilence(UsageError):
+    """There is no silence {id}."""
+
+
+class AlreadyOver(UsageError):
+    """The silence {id} was over at {at} UTC: there is nothing to end."""
+
+
+class SilenceTooLong(UsageError):
+    """A silence of {days} days is too long: 31 days are the most."""

@@ -12,11 +12,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dbplatform import progress
-from dbplatform.alerting.messages import body, message_key, title
-from dbplatform.alerting.policy import NotifyPolicy, channels_for
+from dbplatform.alerting.policy import NotifyPolicy
+from dbplatform.alerting.silences import in_force
 from dbplatform.alerting.states import AlertState, Event, EventKind, Observation, Severity, State, advance
+from dbplatform.alerting.telling import Preceding, tell_firing, tell_resolved
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.ledger.monitoring import Alert, Outbox
+from dbplatform.ledger.monitoring import Alert
 from dbplatform.postgres.locks import lock_key
 
 #: Where nothing is declared, the first bad observation fires: the source has waited as long as it wants.
@@ -50,12 +51,15 @@ def evaluate(
     *,
     now: datetime,
     hold: Mapping[str, timedelta] | None = None,
+    keep: Mapping[str, timedelta] | None = None,
+    preceding: Preceding = lambda _: "",
 ) -> Evaluation:
-    """Bring the alerts of a database up to what was observed at ``now`` (aware).
+    """Bring the alerts of a database up to what was observed at ``now`` (aware), and the outbox up to the alerts.
 
-    ``hold`` says for each key how long it must be bad before it fires; a key that is not in it fires at once. An alert
-    whose key is not among the observations stays as it is. One whose source is gone for good (a threshold that is no
-    longer declared) is resolved by an observation of its key without severity.
+    ``hold`` says for each key how long it must be bad before it fires, ``keep`` how long it must be good before it is
+    resolved; a key that is in neither does so at once. An alert whose key is not among the observations stays as it is.
+    One whose source is gone for good (a threshold that is no longer declared) is resolved by an observation of its key
+    without severity. ``preceding`` is asked for the likely cause of what is told for the first time.
 
     One transaction in the ledger, and an advisory lock of the database's alerts in it: of two processes at once, the
     second finds what the first has told. ``deliver`` sends. Raises ValueError when a key is observed twice.
@@ -63,18 +67,36 @@ def evaluate(
     twice = [key for key, count in Counter(one.key for one in observations).items() if count > 1]
     if twice:
         raise ValueError(f"the key {twice[0]!r} is observed twice")
-    task, changes = f"alerts {database}", list[Change]()
+    task = f"alerts {database}"
     with ledger.session() as session:
         session.execute(select(func.pg_advisory_xact_lock(lock_key(f"alerts/{database}"))))
         known = _open_alerts(session, database)
         progress.report(task, done=0, total=2, unit="steps")
+        events = dict[str, Event]()
         for one in observations:
-            change = _observe(session, database, known.get(one.key), one, channels, now, (hold or {}).get(one.key))
-            if change is not None:
-                changes.append(change)
+            holds, keeps = (hold or {}).get(one.key, _AT_ONCE), (keep or {}).get(one.key, _AT_ONCE)
+            event = _observe(session, database, known, one, now, holds, keeps)
+            if event is not None:
+                events[one.key] = event
         session.flush()
+        words = {one.key: one.cause for one in observations}
+        over = [known[key] for key, event in events.items() if event.kind == "resolved"]
+        messages = {alert.id: tell_resolved(session, alert, words[alert.key], channels, now) for alert in over}
+        firing = [alert for alert in known.values() if alert.state == "firing"]
+        silences = in_force(session, database, now)
+        messages |= tell_firing(session, firing, channels, silences, preceding, now)
         progress.report(task, done=1, total=2, unit="steps")
     progress.report(task, done=2, total=2, unit="steps")
+    changes = (
+        Change(
+            alert_id=known[key].id,
+            key=key,
+            kind=event.kind,
+            severity=event.severity,
+            messages=messages.get(known[key].id, 0),
+        )
+        for key, event in events.items()
+    )
     return Evaluation(database=database, changes=tuple(changes))
 
 
@@ -86,31 +108,29 @@ def _open_alerts(session: Session, database: str) -> dict[str, Alert]:
 def _observe(
     session: Session,
     database: str,
-    alert: Alert | None,
+    known: dict[str, Alert],
     observation: Observation,
-    channels: Sequence[NotifyPolicy],
     now: datetime,
-    hold: timedelta | None,
-) -> Change | None:
+    hold: timedelta,
+    keep: timedelta,
+) -> Event | None:
+    """Bring one alert up to its observation; one that begins is added to those known, one that was nothing leaves."""
+    alert = known.get(observation.key)
     before = _state(alert) if alert is not None else None
-    after, events = advance(before, observation, now, hold=_AT_ONCE if hold is None else hold)
+    after, events = advance(before, observation, now, hold=hold, keep=keep)
     if after is None:
         if alert is not None:
-            session.delete(alert)
+            session.delete(known.pop(observation.key))
         return None
     if alert is None:
-        alert = Alert(database=database, key=observation.key)
+        alert = known[observation.key] = Alert(database=database, key=observation.key)
+        alert.owners, alert.preceded_by = [], ""
         session.add(alert)
     # What was wrong stays readable when it is over; an observation from before the last one says nothing of now.
     if observation.severity is not None and (before is None or now >= before.seen_at):
         _describe(alert, observation)
     _keep(alert, after, now)
-    if not events:
-        return None
-    session.flush()
-    (event,) = events
-    messages = _tell(session, alert, event, observation, channels, now)
-    return Change(alert_id=alert.id, key=observation.key, kind=event.kind, severity=event.severity, messages=messages)
+    return events[0] if events else None
 
 
 def _state(alert: Alert) -> AlertState:
@@ -122,6 +142,7 @@ def _state(alert: Alert) -> AlertState:
         since=alert.since,
         critical_since=alert.critical_since,
         seen_at=alert.seen_at,
+        good_since=alert.good_since,
     )
 
 
@@ -132,41 +153,10 @@ def _keep(alert: Alert, state: AlertState, now: datetime) -> None:
         alert.resolved_at = now
     alert.state, alert.severity, alert.told, alert.change = state.state, state.severity, state.told, state.change
     alert.since, alert.critical_since, alert.seen_at = state.since, state.critical_since, state.seen_at
+    alert.good_since = state.good_since
 
 
 def _describe(alert: Alert, observation: Observation) -> None:
     alert.metric, alert.labels, alert.value = observation.metric, dict(observation.labels), observation.value
-    alert.limit_words, alert.cause = observation.limit, observation.cause
-
-
-def _tell(
-    session: Session,
-    alert: Alert,
-    event: Event,
-    observation: Observation,
-    channels: Sequence[NotifyPolicy],
-    now: datetime,
-) -> int:
-    """Put one message per channel into the outbox. Who was told that it fires is told that it is over."""
-    if event.kind == "firing":
-        takers = channels_for(channels, event.severity)
-    else:
-        told = set(session.scalars(select(Outbox.channel).where(Outbox.alert_id == alert.id)))
-        takers = tuple(name for name in dict.fromkeys(one.url_env for one in channels) if name in told)
-    key = message_key(alert.database, alert.id, event.change, now)
-    for channel in takers:
-        session.add(
-            Outbox(
-                alert_id=alert.id,
-                change=event.change,
-                kind=event.kind,
-                channel=channel,
-                message_key=key,
-                title=title(alert, event),
-                body=body(alert, event, observation, key, now),
-                severity=event.severity,
-                created_at=now,
-                next_attempt_at=now,
-            )
-        )
-    return len(takers)
+    alert.limit_words, alert.cause, alert.advice = observation.limit, observation.cause, observation.advice
+    alert.owners = list(observation.owners)

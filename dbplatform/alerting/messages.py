@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from dbplatform.alerting.states import Event, Observation
+from dbplatform.alerting.states import EventKind
 from dbplatform.ledger.monitoring import Alert, Outbox
 
 #: So many names stand in the title of a message about several alerts.
@@ -20,26 +20,37 @@ def message_key(database: str, alert_id: int, change: int, now: datetime) -> str
     return f"{database}/{alert_id}/{change}/{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def title(alert: Alert, event: Event) -> str:
+def title(alert: Alert, kind: EventKind) -> str:
     """``[critical] flights: cache_hit_ratio``."""
-    word = event.severity if event.kind == "firing" else "resolved"
+    word = alert.told if kind == "firing" else "resolved"
     return f"[{word}] {alert.database}: {alert.metric}"
 
 
-def body(alert: Alert, event: Event, observation: Observation, key: str, now: datetime) -> str:
-    """The text of a change of an alert; its last line is the message's key."""
-    cause = observation.cause or alert.metric
-    limit = f" The limit is {observation.limit}." if observation.limit else ""
-    if event.kind == "firing":
-        told_before = "It was a warning before. " if event.change > 1 else ""
-        lines = [
-            f"{cause}.{limit}",
-            f"{told_before}Since {_time(alert.since)}.",
-            observation.advice,
-            f"Next: dbplatform alerts list {alert.database}; dbplatform alerts ack {alert.id}",
-        ]
-    else:
-        lines = [f"{cause}.{limit}", f"It was {event.severity} from {_time(alert.since)} to {_time(now)}."]
+def firing_body(alert: Alert, key: str, *, grown: bool, again: bool) -> str:
+    """What is wrong, since when, what was changed before it, and the next step; the last line is the message's key."""
+    before = "It still fires. " if again else "It was a warning before. " if grown else ""
+    return _lines(
+        _what(alert.cause or alert.metric, alert),
+        f"{before}Since {_time(alert.since)}.",
+        alert.preceded_by,
+        alert.advice,
+        f"Next: dbplatform alerts list {alert.database}; dbplatform alerts ack {alert.id}",
+        key=key,
+    )
+
+
+def resolved_body(alert: Alert, words: str, key: str, now: datetime) -> str:
+    """What was wrong, from when to when; ``words`` say how it is now."""
+    return _lines(
+        _what(words or alert.metric, alert), f"It was {alert.told} from {_time(alert.since)} to {_time(now)}.", key=key
+    )
+
+
+def _what(words: str, alert: Alert) -> str:
+    return f"{words}.{f' The limit is {alert.limit_words}.' if alert.limit_words else ''}"
+
+
+def _lines(*lines: str, key: str) -> str:
     return "\n".join([*(line for line in lines if line), f"Message {key}"])
 
 

@@ -1,10 +1,11 @@
 """The life of an alert as a pure function: pending, firing, resolved, and what is said at each change.
 
-    nothing --bad--> pending --bad for `hold`--> firing --good--> resolved
+    nothing --bad--> pending --bad for `hold`--> firing --good for `keep`--> resolved
                         `--good--> nothing           `--critical for `hold`--> firing, told again
 
-- Each episode has at most three messages: firing at warning, firing at critical, resolved. Back from critical to
-  warning is no message; what never fired is not resolved.
+- Each episode has at most three changes: firing at warning, firing at critical, resolved. Back from critical to
+  warning is none; what never fired is not resolved.
+- `keep` is the hysteresis: what is good for a moment and bad again is one episode, and nobody hears of the moment.
 - No observation (it could not be measured) changes nothing: silence is no good news.
 - An observation that is older than the last one (the clock went back, or another process was quicker) neither fires
   nor resolves: times held so far are kept, and counting goes on from the new time.
@@ -37,6 +38,7 @@ class Observation:
 
     ``key`` says which thing, and stays the same from one observation to the next; ``severity`` is none when all is
     well. ``limit``, ``cause`` and ``advice`` are words for people. ``labels`` are told, and are no part of the key.
+    ``owners`` are those who look after it, where that is not the database's owners.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Observation:
     cause: str = ""
     advice: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,8 @@ class AlertState:
     """What must be remembered from one observation to the next.
 
     ``severity`` is that of the last bad observation, ``told`` the worst that was told; ``critical_since`` is set while
-    observations are critical without a pause; ``change`` is the number of the last change that was told.
+    observations are critical without a pause, ``good_since`` while a firing one is good and not resolved yet;
+    ``change`` is the number of the last change that was told.
     """
 
     state: State
@@ -64,6 +68,7 @@ class AlertState:
     since: datetime
     critical_since: datetime | None
     seen_at: datetime
+    good_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +81,18 @@ class Event:
 
 
 def advance(
-    state: AlertState | None, observation: Observation | None, now: datetime, *, hold: timedelta = timedelta(0)
+    state: AlertState | None,
+    observation: Observation | None,
+    now: datetime,
+    *,
+    hold: timedelta = timedelta(0),
+    keep: timedelta = timedelta(0),
 ) -> tuple[AlertState | None, tuple[Event, ...]]:
     """The state after an observation at the time ``now`` (aware), and what must be told.
 
-    ``hold`` is how long it must be bad without a good observation before it fires. A state of none means that nothing
-    is wrong and nothing was; a resolved one starts a new episode when it turns bad again.
+    ``hold`` is how long it must be bad without a good observation before it fires, ``keep`` how long it must be good
+    without a bad one before a firing one is resolved. A state of none means that nothing is wrong and nothing was; a
+    resolved one starts a new episode when it turns bad again.
     """
     if now.tzinfo is None:
         raise ValueError("the time of an observation needs its zone")
@@ -92,14 +103,17 @@ def advance(
     if now < state.seen_at:
         return _set_back(state, now), ()
     if observation.severity is None:
-        return _good(state, now)
+        return _good(state, now, keep)
     return _bad(state, observation.severity, now, hold)
 
 
-def _good(state: AlertState, now: datetime) -> tuple[AlertState | None, tuple[Event, ...]]:
+def _good(state: AlertState, now: datetime, keep: timedelta) -> tuple[AlertState | None, tuple[Event, ...]]:
     if state.told is None:
         return None, ()
-    resolved = replace(state, state="resolved", change=state.change + 1, seen_at=now)
+    good_since = state.good_since or now
+    if now - good_since < keep:
+        return replace(state, good_since=good_since, critical_since=None, seen_at=now), ()
+    resolved = replace(state, state="resolved", change=state.change + 1, seen_at=now, good_since=good_since)
     return resolved, (Event(kind="resolved", severity=state.told, change=resolved.change),)
 
 
@@ -140,5 +154,6 @@ def _set_back(state: AlertState, now: datetime) -> AlertState:
         state,
         since=state.since - back if state.state == "pending" else state.since,
         critical_since=state.critical_since - back if state.critical_since else None,
+        good_since=state.good_since - back if state.good_since else None,
         seen_at=now,
     )

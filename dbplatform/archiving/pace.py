@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dbplatform.archiving.errors import ReplicaBehind
-from dbplatform.archiving.window import Window
 from dbplatform.postgres.connection import AnyConnection
+from dbplatform.postgres.daily_window import Window
 from dbplatform.postgres.identifiers import Relation
 
 _BEHIND = """

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from dbplatform.archiving.window import Window
+from dbplatform.postgres.daily_window import WindowWords
 from dbplatform.postgres.words import ColumnName, IntervalWords, Policy, RelationName, SizeWords
 from dbplatform.storage.place import S3_SCHEME
 
@@ -17,17 +17,6 @@ from dbplatform.storage.place import S3_SCHEME
 _SOME_DAY = datetime(4000, 1, 1, tzinfo=UTC)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")
-
-
-def _window(value: Any) -> Any:
-    return Window.parse(value) if isinstance(value, str) else value
-
-
-def _written(value: Window | None) -> str | None:
-    return None if value is None else str(value)
-
-
-_WINDOW = WithJsonSchema({"type": "string"})
 
 
 class TableDestination(Policy):
@@ -103,7 +92,7 @@ class ArchivePolicy(Policy):
         ge=1,
         description="The next batch waits until the server writes no more WAL than this, all of its sessions together.",
     )
-    window: Annotated[Window | None, BeforeValidator(_window), PlainSerializer(_written), _WINDOW] = Field(
+    window: WindowWords | None = Field(
         default=None,
         description="Rows leave within these hours of the day alone, with a time zone unless in UTC: 22:00-05:00 "
         "Europe/Vienna. When it closes, the run ends behind the batch, and the next one goes on.",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
-from dbplatform.alerting import record
+from dbplatform.alerting import record, silences
 from dbplatform.alerting.deliver import prove_channel
-from dbplatform.alerting.record import AlertRecord
+from dbplatform.alerting.record import AlertRecord, Episode
 from dbplatform.cli.common import (
     SubVerbs,
     dry_run_option,
@@ -25,6 +25,7 @@ from dbplatform.errors import UsageError
 from dbplatform.monitoring.metrics import KINDS
 from dbplatform.monitoring.words import value_words
 from dbplatform.operations.platform import Platform
+from dbplatform.postgres.words import Interval
 
 database_argument = click.argument("database", required=False)
 
@@ -32,11 +33,15 @@ database_argument = click.argument("database", required=False)
 _COLUMNS = ("id", "database", "state", "severity", "since", "value", "limit", "cause", "seen by")
 
 
+class NoLength(UsageError):
+    """No length of time: {reason}."""
+
+
 class NoChannel(UsageError):
     """{what} a channel."""
 
 
-@click.group("alerts", cls=SubVerbs, not_built_yet=("silence", "history"))
+@click.group("alerts", cls=SubVerbs)
 def command() -> None:
     """Alerts: what is wrong, since when, and who is told. The sensor of ``dbplatform dev`` keeps them."""
 
@@ -77,6 +82,95 @@ def ack(context: click.Context, alert_id: int, dry_run: bool, as_json: bool) -> 
 
 @command.command()
 @database_argument
+@click.option("--metric", help="Only this metric, check or job, as alerts list shows it; left out: all.")
+@click.option("--for", "length", default="2h", show_default=True, help="How long: 30 min, 2h, 3 days; at most 31 days.")
+@click.option("--reason", required=True, help="Why, for whoever reads it later.")
+@dry_run_option
+@json_option
+@click.pass_context
+def silence(
+    context: click.Context,
+    database: str | None,
+    metric: str | None,
+    length: str,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Tell nobody of what fires in a database (left out: in all) for a time. What fires when it ends is told then."""
+    platform, _ = _chosen(context, database)
+    found = silences.silence(
+        platform.ledger,
+        database=database,
+        metric=metric,
+        length=_length(length),
+        reason=reason,
+        by=getpass.getuser(),
+        now=datetime.now(UTC),
+        dry_run=dry_run,
+    )
+    if as_json:
+        show_json({"silence": found.as_json()})
+    else:
+        what = f"{found.metric or 'everything'} of {found.database or 'every database'}"
+        number = "" if dry_run else f" (silence {found.id}; end it: dbplatform alerts unsilence {found.id})"
+        say(f"{what} {'would be' if dry_run else 'is'} silent until {_time(found.ends_at)}{number}")
+
+
+@command.command("silences")
+@click.option("--past", is_flag=True, help="Those that are over, too.")
+@json_option
+@click.pass_context
+def silences_(context: click.Context, past: bool, as_json: bool) -> None:
+    """The silences that hold, or are to come."""
+    found = silences.list_silences(platform_of(context).ledger, now=datetime.now(UTC), past=past)
+    if as_json:
+        show_json({"silences": [one.as_json() for one in found]})
+    elif not found:
+        say("no silences")
+    else:
+        rows = [
+            (one.id, one.database or "all", one.metric or "all", _time(one.ends_at), one.reason, one.created_by)
+            for one in found
+        ]
+        show_table(None, ("id", "database", "metric", "until", "reason", "by"), rows)
+
+
+@command.command()
+@click.argument("silence_id", type=int, metavar="ID")
+@dry_run_option
+@json_option
+@click.pass_context
+def unsilence(context: click.Context, silence_id: int, dry_run: bool, as_json: bool) -> None:
+    """End a silence before its time."""
+    found = silences.end_silence(platform_of(context).ledger, silence_id, now=datetime.now(UTC), dry_run=dry_run)
+    if as_json:
+        show_json({"silence": found.as_json()})
+    else:
+        say(f"silence {found.id} {'would be' if dry_run else 'is'} over; what still fires is told within a minute")
+
+
+@command.command()
+@database_argument
+@click.option("--since", default="7 days", show_default=True, help="How far back: 12h, 7 days, 30 days.")
+@json_option
+@click.pass_context
+def history(context: click.Context, database: str | None, since: str, as_json: bool) -> None:
+    """What has fired, for how long, and who was told."""
+    platform, _ = _chosen(context, database)
+    now = datetime.now(UTC)
+    found = record.history(platform.ledger, database, since=now - _length(since), now=now)
+    if as_json:
+        show_json({"alerts": [one.as_json() for one in found]})
+    elif not found:
+        say("nothing has fired")
+    else:
+        columns = ("id", "database", "what", "severity", "from", "to", "cause", "taken", "waiting")
+        show_table(None, columns, [_past(one, now) for one in found])
+
+
+@command.command()
+@database_argument
 @dry_run_option
 @json_option
 @click.pass_context
@@ -110,9 +204,28 @@ def _chosen(context: click.Context, database: str | None) -> tuple[Platform, lis
 
 
 def _row(alert: AlertRecord) -> tuple[object, ...]:
-    since = f"{alert.since:%Y-%m-%d %H:%M} UTC"
-    what = (alert.id, alert.database, alert.state, alert.severity, since)
+    what = (alert.id, alert.database, alert.shown_state, alert.severity, _time(alert.since))
     return (*what, _value(alert), alert.limit, alert.cause, alert.acknowledged_by)
+
+
+def _past(one: Episode, now: datetime) -> tuple[object, ...]:
+    alert = one.alert
+    over = _time(alert.resolved_at) if alert.resolved_at else f"now ({alert.shown_state})"
+    taken = ", ".join(f"{channel} {count}" for channel, count in one.taken.items())
+    waiting = ", ".join(f"{channel} {count}" for channel, count in one.waiting.items())
+    what = (alert.id, alert.database, alert.metric, alert.severity, _time(alert.since), over, alert.cause)
+    return (*what, taken or "nobody", waiting or "")
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _length(words: str) -> timedelta:
+    try:
+        return Interval.parse(words).timedelta
+    except ValueError as error:
+        raise NoLength(reason=str(error).rstrip("."), hint="Write 30 min, 2h or 3 days.") from None
 
 
 def _value(alert: AlertRecord) -> str | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 
 import click
 
@@ -27,6 +28,7 @@ class DagsterEnded(WorkError):
 @click.pass_context
 def command(context: click.Context, port: int, service_port: int) -> None:
     """Everything for a working day, until it is stopped by Ctrl-C. Schedules run while it does."""
+    from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.orchestration import instance as instances
     from dbplatform.web.app import create_app
     from dbplatform.web.server import listen, serve
@@ -65,6 +67,8 @@ def command(context: click.Context, port: int, service_port: int) -> None:
 
     for work in (watch, tidy):
         threading.Thread(target=work, daemon=True).start()
+    switch = DeadMansSwitch(platform, platform.declarations.databases)
+    looking = watch_the_watch(switch, ended)
     note(f"Dagster UI: http://127.0.0.1:{port}   reports: http://127.0.0.1:{service_port}   (Ctrl-C stops both)")
     try:
         serve(app, listening)
@@ -74,5 +78,8 @@ def command(context: click.Context, port: int, service_port: int) -> None:
         assert dagster.stdin is not None
         dagster.stdin.close()
         dagster.wait()
+        looking.join()
     if died_by_itself is not None:
+        for problem in switch.daemon_ended(datetime.now(UTC)):
+            note(problem)
         raise DagsterEnded(code=died_by_itself, hint="Its own words are above.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import click
 
 from dbplatform.cli.common import note, platform_of, port_option
@@ -13,7 +15,11 @@ from dbplatform.reporting.publish import dagster_address
 @port_option("--port", default=8765, help="The port to listen on.")
 @click.pass_context
 def command(context: click.Context, host: str, port: int) -> None:
-    """The status service: reports, their index and the API, until it is stopped by Ctrl-C."""
+    """The status service: reports, their index and the API, until it is stopped by Ctrl-C.
+
+    It is the dead man's switch, too: when the daemon stops watching, or the ledger is gone, it tells every channel.
+    """
+    from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.web.app import create_app
     from dbplatform.web.server import listen, serve
 
@@ -21,4 +27,10 @@ def command(context: click.Context, host: str, port: int) -> None:
     platform = platform_of(context)
     app = create_app(platform.ledger, platform.home.reports, dagster_url=dagster_address())
     note(f"reports: http://{host}:{port}/   (Ctrl-C stops)")
-    serve(app, listening)
+    ended = threading.Event()
+    switch = watch_the_watch(DeadMansSwitch(platform, platform.declarations.databases), ended)
+    try:
+        serve(app, listening)
+    finally:
+        ended.set()
+        switch.join()

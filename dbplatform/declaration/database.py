@@ -142,6 +142,8 @@ class Database(Policy):
 
     @model_validator(mode="after")
     def _own_names(self) -> Database:
+        if self.name == "dbplatform":
+            raise ValueError("the name 'dbplatform' is the platform's own, in alerts and roles; choose another name")
         if self.connection.url_env is None and self.name in _TAKEN:
             raise ValueError(f"the name {self.name!r} is taken on the embedded server; choose another name")
         if self.archives and self.backups is None:

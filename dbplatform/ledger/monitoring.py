@@ -130,6 +130,41 @@ class Alert(Base):
     value: Mapped[float | None] = mapped_column(Double)
     limit_words: Mapped[str]
     cause: Mapped[str]
+    good_since: Mapped[datetime | None]
+    """While a firing one is good, and not for long enough to be resolved."""
+    owners: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
+    advice: Mapped[str] = mapped_column(server_default="")
+    preceded_by: Mapped[str] = mapped_column(server_default="")
+    """What was changed shortly before it began: its likely cause."""
+
+
+class Silence(Base):
+    """For a time nobody is told that something fires; its alerts go on, and what still fires afterwards is told."""
+
+    __tablename__ = "silence"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    database: Mapped[str | None]
+    """None: of every database."""
+    metric: Mapped[str | None]
+    """None: every metric, check and job."""
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    reason: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Heartbeat(Base):
+    """The last sign of life of one part of the platform, and within how many seconds the next one is due."""
+
+    __tablename__ = "heartbeat"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    within_s: Mapped[float] = mapped_column(Double)
+    words: Mapped[str]
+    """What it means when it does not come, for people."""
 
 
 class Outbox(Base):

@@ -122,6 +122,11 @@ class ThresholdPolicy(Policy):
         json_schema_extra={"default": "5 minutes"},
         description="How long the limit must be breached without a pause before an alert fires; 0s: at once.",
     )
+    keep_firing_for: HoldWords = Field(
+        default=Interval.parse("2 minutes"),
+        json_schema_extra={"default": "2 minutes"},
+        description="How long the limit must be kept without a pause before an alert is over; 0s: at once.",
+    )
 
     @field_validator("metric")
     @classmethod

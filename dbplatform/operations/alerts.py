@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -26,9 +26,10 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import Judgements, judge
-from dbplatform.operations import looks, observations, wal, watching
+from dbplatform.operations import heartbeats, looks, observations, wal, watching
 from dbplatform.operations.observations import REACHABLE, WAL_ARCHIVE, Runs
 from dbplatform.operations.platform import Platform
+from dbplatform.operations.preceding import preceding
 from dbplatform.quality.record import results_since
 
 #: A server that restarts is away for a moment; a bucket answers again after a while.
@@ -87,10 +88,21 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
         *(observations.metrics(judgements) if judgements is not None else ()),
         *observations.checks(declared, results_since(ledger, name, since=look.checks_since)),
         *observations.runs(runs),
+        *observations.asset_checks(runs),
+        *observations.schedules(runs),
         *observations.withdrawn(declared, record.list_alerts(ledger, name), runs),
     ]
-    hold = {**{policy.metric: policy.for_.timedelta for policy in policies}, **_HOLD}
-    evaluate.evaluate(ledger, name, observed, declared.database.notify, now=now, hold=hold)
+    owners = tuple(declared.database.owners)
+    evaluate.evaluate(
+        ledger,
+        name,
+        [one if one.owners else replace(one, owners=owners) for one in observed],
+        declared.database.notify,
+        now=now,
+        hold={**{policy.metric: policy.for_.timedelta for policy in policies}, **_HOLD},
+        keep={policy.metric: policy.keep_firing_for.timedelta for policy in policies},
+        preceding=lambda since: preceding(ledger, name, since),
+    )
     looks.end(ledger, name, now, runs_seen=runs is not None, measured=metrics is not None)
     return Watched(
         database=name,
@@ -122,7 +134,8 @@ def watch_all(
     """Look at many databases side by side, then tell; one that fails hides no other.
 
     Those that were looked at longest ago come first; what is not done after 30 s is done at the next call. Returns the
-    looks, and for each database or channel that was not served to the end, why.
+    looks, and for each database or channel that was not served to the end, why. The status service's sign of life is
+    looked at, too.
     """
     by_name = {declared.name: declared for declared in databases}
 
@@ -131,6 +144,9 @@ def watch_all(
 
     queue = {name: by_name[name] for name in looks.longest_ago_first(platform.ledger, list(by_name))}
     done, failed = _side_by_side(look, queue, workers=_DATABASES_SIDE_BY_SIDE, seconds=_LOOK_SECONDS)
+    channels = [one for declared in databases for one in declared.database.notify]
+    service = heartbeats.observations(platform.ledger, heartbeats.SERVICE)
+    evaluate.evaluate(platform.ledger, heartbeats.PLATFORM, service, channels, now=now)
     failed |= tell(platform, databases, now=now, send=send)
     return tuple(done[name] for name in sorted(done)), failed
 

@@ -1,8 +1,9 @@
-"""What was seen of a database, as observations for ``alerting``: five sources, each with keys of its own.
+"""What was seen of a database, as observations for ``alerting``: each source with keys of its own.
 
 Metrics against their limits (``<metric>``), the database that cannot be measured (``reachable``), WAL that does not
-reach the archive (``wal_archive``), data-quality checks that failed or could not run (``check:<table>.<name>``), and
-runs that failed (``run:<job>``).
+reach the archive (``wal_archive``), data-quality checks that failed or could not run (``check:<table>.<name>``), runs
+that failed (``run:<job>``), other asset checks such as drift or partitions that run out
+(``asset_check:<asset>:<name>``), and schedules and sensors that fail (``schedule:<name>``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dbplatform.operations import wal, watching
 from dbplatform.quality.results import CheckResult
 
 REACHABLE, WAL_ARCHIVE, CHECK, RUN = "reachable", "wal_archive", "check:", "run:"
+ASSET_CHECK, SCHEDULE = "asset_check:", "schedule:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +34,33 @@ class RunEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AssetCheckEnd:
+    """The last evaluation of an asset check that is not a data-quality check; ``severity`` is none when it passed."""
+
+    asset: str
+    check: str
+    evaluated: bool = True
+    """False where nothing is known: it never ran, or is about to."""
+    severity: Severity | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """The last tick of a schedule, or of a sensor; ``error`` is none when it did not fail."""
+
+    name: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """The jobs that a database has, and their runs that ended, oldest first."""
+    """The jobs that a database has and their runs that ended, oldest first; its asset checks and its schedules."""
 
     jobs: Collection[str] = ()
     ended: Sequence[RunEnd] = ()
+    checks: Sequence[AssetCheckEnd] = ()
+    ticks: Sequence[Tick] = ()
 
 
 def reachable(declared: Declared, problem: PlatformError | None) -> Observation:
@@ -108,6 +132,7 @@ def _check(key: str, table: str, result: CheckResult) -> Observation:
         cause=f"{table} {result.name}: {said}{result.message.rstrip('.')}",
         advice="The report of the run shows the rows.",
         labels={"table": table, "check": result.name, **({"owner": result.owner} if result.owner else {})},
+        owners=(result.owner,) if result.owner else (),
     )
 
 
@@ -127,8 +152,44 @@ def runs(runs: Runs | None) -> list[Observation]:
     ]
 
 
+def asset_checks(runs: Runs | None) -> list[Observation]:
+    """The last evaluation of each: a green run with a failed check is trouble all the same."""
+    return [
+        Observation(
+            key=_asset_check_key(end),
+            metric=f"{end.check} of {end.asset}",
+            severity=end.severity,
+            cause=f"the check {end.check} of {end.asset} {f'failed: {end.words}' if end.severity else 'passed'}".rstrip(
+                "."
+            ),
+            advice="The check's page in the Dagster UI has the evidence." if end.severity else "",
+            labels={"asset": end.asset, "check": end.check},
+        )
+        for end in (runs.checks if runs is not None else ())
+        if end.evaluated
+    ]
+
+
+def _asset_check_key(end: AssetCheckEnd) -> str:
+    return f"{ASSET_CHECK}{end.asset}:{end.check}"
+
+
+def schedules(runs: Runs | None) -> list[Observation]:
+    """The last tick of each schedule and sensor: one that fails starts nothing, and nobody would miss it."""
+    return [
+        Observation(
+            key=SCHEDULE + tick.name,
+            metric=f"schedule {tick.name}",
+            severity=None if tick.error is None else "critical",
+            cause=f"{tick.name} {'ticks' if tick.error is None else f'fails: {tick.error}'}".rstrip("."),
+            advice="It starts nothing until it is mended; its ticks in the Dagster UI have the whole error.",
+        )
+        for tick in (runs.ticks if runs is not None else ())
+    ]
+
+
 def withdrawn(declared: Declared, alerts: Sequence[AlertRecord], runs: Runs | None) -> list[Observation]:
-    """An end for each open alert whose threshold, check or job is no longer declared."""
+    """An end for each open alert whose threshold, check, job or schedule is no longer declared."""
     limits = {policy.metric for policy in watching.limits(declared)} | {REACHABLE}
     limits |= {WAL_ARCHIVE} if wal.archives_wal(declared) else set()
     keys = _check_keys(declared)
@@ -138,6 +199,10 @@ def withdrawn(declared: Declared, alerts: Sequence[AlertRecord], runs: Runs | No
             there = alert.key in keys
         elif alert.key.startswith(RUN):
             there = runs is None or alert.key.removeprefix(RUN) in runs.jobs
+        elif alert.key.startswith(ASSET_CHECK):
+            there = runs is None or alert.key in {_asset_check_key(end) for end in runs.checks}
+        elif alert.key.startswith(SCHEDULE):
+            there = runs is None or alert.key.removeprefix(SCHEDULE) in {tick.name for tick in runs.ticks}
         else:
             there = alert.key in limits
         if not there:

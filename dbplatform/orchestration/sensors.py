@@ -5,20 +5,22 @@ something changed and not once a minute; when it is lost, everything is shown on
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.scheduler.instigation import TickStatus
 from sqlalchemy.exc import SQLAlchemyError
 
+from dbplatform.alerting.states import Severity
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
 from dbplatform.monitoring.errors import NothingMeasured
 from dbplatform.operations import alerts as alerting
+from dbplatform.operations import heartbeats, watching
 from dbplatform.operations import looks as marks
-from dbplatform.operations import watching
 from dbplatform.operations.alerts import Watched
-from dbplatform.operations.observations import RunEnd, Runs
+from dbplatform.operations.observations import AssetCheckEnd, RunEnd, Runs, Tick
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.steps import failed_step
@@ -28,6 +30,11 @@ from dbplatform.reporting.publish import dagster_address
 NAME = "dbplatform_watch"
 SECONDS = 60
 _MOST_RUNS = 1_000
+_LONG_IN_THE_QUEUE = timedelta(minutes=15)
+_SEVERITIES: dict[dg.AssetCheckSeverity, Severity] = {
+    dg.AssetCheckSeverity.WARN: "warning",
+    dg.AssetCheckSeverity.ERROR: "critical",
+}
 
 _Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 _Shown = dict[str, dict[str, str]]
@@ -58,6 +65,9 @@ def watch_sensor(platform: Platform, databases: Sequence[Declared]) -> dg.Sensor
                 failed[looked.database] = f"{type(error).__name__}: {error}"
             else:
                 events += new
+        if not _queue_stands_still(context.instance, now):
+            heartbeats.beat(platform.ledger, heartbeats.QUEUE)
+        heartbeats.beat(platform.ledger, heartbeats.WATCH)
         return dg.SensorResult(
             asset_events=events, cursor=json.dumps(shown), skip_reason=dg.SkipReason(_words(looks, failed))
         )
@@ -68,13 +78,14 @@ def watch_sensor(platform: Platform, databases: Sequence[Declared]) -> dg.Sensor
 def runs_of(
     context: dg.SensorEvaluationContext, platform: Platform, databases: Sequence[Declared], now: datetime
 ) -> dict[str, Runs]:
-    """The jobs of each database, and their runs that ended since the sensor looked last.
+    """The jobs of each database, their runs that ended since the sensor looked last, its checks and schedules.
 
     But for restores: a refused one is the answer to whoever asked, and no alarm.
     """
-    assert context.repository_def is not None
+    repository = context.repository_def
+    assert repository is not None
     jobs: dict[str, set[str]] = {declared.name: set() for declared in databases}
-    for job in context.repository_def.get_all_jobs():
+    for job in repository.get_all_jobs():
         database = job.tags.get("dbplatform/database")
         if database in jobs and job.name != keys.restore_name(database):
             jobs[database].add(job.name)
@@ -88,7 +99,70 @@ def runs_of(
         run = record.dagster_run
         if (database := run.tags.get("dbplatform/database")) in ended and run.job_name in jobs[database]:
             ended[database].append(_end(context.instance, run))
-    return {name: Runs(jobs=jobs[name], ended=ended[name]) for name in jobs}
+    checks, ticks = _checks_of(context.instance, repository, list(jobs)), _ticks_of(context.instance, repository, jobs)
+    return {name: Runs(jobs=jobs[name], ended=ended[name], checks=checks[name], ticks=ticks[name]) for name in jobs}
+
+
+def _checks_of(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, databases: Sequence[str]
+) -> dict[str, list[AssetCheckEnd]]:
+    """The last evaluation of each asset check of a database, but those that the ledger knows better."""
+    found: dict[str, list[AssetCheckEnd]] = {name: [] for name in databases}
+    wanted = [
+        key
+        for key in repository.asset_graph.asset_check_keys
+        if key.asset_key.path[0] in found and not _is_in_ledger(key.asset_key)
+    ]
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(wanted) if wanted else {}
+    for key in wanted:
+        asset = "/".join(key.asset_key.path[1:])
+        evaluation = records[key].evaluation if key in records else None
+        if isinstance(evaluation, dg.AssetCheckEvaluation):
+            end = AssetCheckEnd(
+                asset=asset,
+                check=key.name,
+                severity=None if evaluation.passed else _SEVERITIES[evaluation.severity],
+                words=evaluation.description or "",
+            )
+        else:
+            end = AssetCheckEnd(asset=asset, check=key.name, evaluated=False)
+        found[key.asset_key.path[0]].append(end)
+    return found
+
+
+def _is_in_ledger(asset: dg.AssetKey) -> bool:
+    """Data-quality checks are read from the ledger; the checks of ``alerts`` show alerts, and are none."""
+    return asset.path[1:2] == ["tables"] or asset == keys.alerts(asset.path[0])
+
+
+def _ticks_of(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, jobs: Mapping[str, Collection[str]]
+) -> dict[str, list[Tick]]:
+    """The last tick of each schedule and sensor that starts jobs of a database."""
+    found: dict[str, list[Tick]] = {name: [] for name in jobs}
+    targets = {schedule.name: {schedule.job_name} for schedule in repository.schedule_defs}
+    targets |= {sensor.name: {target.job_name for target in sensor.targets} for sensor in repository.sensor_defs}
+    for state in instance.all_instigator_state():
+        starts = targets.get(state.instigator_name, set())
+        owner = next((name for name in jobs if starts & set(jobs[name])), None)
+        if owner is None or not state.is_running:
+            continue
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1):
+            failed = tick.status == TickStatus.FAILURE
+            error = (tick.error.message.strip().splitlines() or ["it failed"])[0] if failed and tick.error else None
+            found[owner].append(Tick(name=state.instigator_name, error=error or ("it failed" if failed else None)))
+    return found
+
+
+def _queue_stands_still(instance: dg.DagsterInstance, now: datetime) -> bool:
+    """Whether a run has waited long while no other one of its database goes on."""
+    waiting = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]), limit=_MOST_RUNS)
+    late = [one for one in waiting if now - one.create_timestamp > _LONG_IN_THE_QUEUE]
+    if not late:
+        return False
+    going_on = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=_MOST_RUNS)
+    busy = {run.tags.get("dbplatform/database") for run in going_on}
+    return any(one.dagster_run.tags.get("dbplatform/database") not in busy for one in late)
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunEnd:

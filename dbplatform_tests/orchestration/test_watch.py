@@ -25,7 +25,7 @@ attributes:
       checks:
         - not_null: name
   thresholds:
-    - {metric: invalid_indexes, critical: "> 0", for: 0s}
+    - {metric: invalid_indexes, critical: "> 0", for: 0s, keep_firing_for: 0s}
   notify: [{url_env: ALERT_URL}]
 """
 _MIGRATION = "create table item (id int primary key, name text);"
@@ -157,10 +157,12 @@ def test_alerts_are_checks_in_dagster_and_one_message_each_whatever_restarts_in_
         connection.execute("drop index item_twice")
         connection.execute("delete from item where name is null")
     shop.here("check", "shop")
-    failed.write_text("select 1;")
+    failed.write_text("alter table item add column note text;")
     shop.json("run", "shop", "--job", "shop_migrate")
     well, _ = daemon.ticks(2)
     assert {well["checks"][name] for name in ("invalid_indexes", "quality", "runs")} == {"SUCCEEDED"}
-    assert [title.partition(":")[0] for title in daemon.receiver.titles[2:]] == ["[resolved] shop"]
+    assert [title.partition(":")[0] for title in daemon.receiver.titles[2:]] == ["[resolved] shop"], (
+        daemon.receiver.taken[2:]
+    )
     assert "3 alerts" in daemon.receiver.titles[2]
     assert len(daemon.receiver.taken) == 3

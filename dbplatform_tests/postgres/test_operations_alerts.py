@@ -36,7 +36,7 @@ attributes:
         - not_null: name
         - range: {column: price, min: 0, severity: warn}
   thresholds:
-    - {metric: idle_in_transaction_s, critical: "> 0s", for: 0s}
+    - {metric: idle_in_transaction_s, critical: "> 0s", for: 0s, keep_firing_for: 0s}
   notify: [{url_env: ALERT_URL}]
 """
 _AWAY = """\
@@ -247,7 +247,10 @@ def test_an_overdue_backup_and_drill_and_a_slow_recovery_are_alerts_until_a_new_
     shop: Path, ledger: Ledger, look: Look
 ) -> None:
     limits = {"backup_age_s": "26h", "drill_age_s": "8 days", "recovery_time_s": "1h"}
-    told = "".join(f"    - {{metric: {name}, critical: '> {limit}', for: 0s}}\n" for name, limit in limits.items())
+    told = "".join(
+        f"    - {{metric: {name}, critical: '> {limit}', for: 0s, keep_firing_for: 0s}}\n"
+        for name, limit in limits.items()
+    )
     shop.write_text(_SHOP.replace("  thresholds:\n", f"  backups: {{}}\n  thresholds:\n{told}"))
     assert keys(look()["shop"]) == set()
 

@@ -56,8 +56,8 @@ def test_a_channel_declared_twice_is_told_once() -> None:
         NotifyPolicy(url_env="B"),
         NotifyPolicy(url_env="A"),
     ]
-    assert channels_for(channels, "warning") == ("B", "A")
-    assert channels_for(channels[:2], "critical") == ("A", "B")
+    assert [one.url_env for one in channels_for(channels, "warning")] == ["B", "A"]
+    assert [one.url_env for one in channels_for(channels[:2], "critical")] == ["A", "B"]
 
 
 @pytest.mark.parametrize("written", [{"url_env": "slack://token"}, {"url_env": "A", "min_severity": "bad"}, {}])

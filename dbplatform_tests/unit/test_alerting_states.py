@@ -97,6 +97,22 @@ SEQUENCES: dict[str, tuple[int, str, str]] = {
     "a restart after the end": (0, "0w 1g R 2g R 3w", "0:firing/warning 1:resolved/warning 3:firing/warning"),
 }
 
+#: The same with `keep` of five minutes: what must be good for so long before it is over.
+KEPT: dict[str, tuple[int, str, str]] = {
+    "good for a moment is not the end": (0, "0w 1g 2w 3g 4w", "0:firing/warning"),
+    "good for keep is the end": (0, "0w 1g 3g 6g", "0:firing/warning 6:resolved/warning"),
+    "the end is told once": (0, "0w 1g 6g 7g 12g", "0:firing/warning 6:resolved/warning"),
+    "a bad one inside keep starts it anew": (0, "0w 1g 4w 5g 9g 10g", "0:firing/warning 10:resolved/warning"),
+    "growing worse inside keep is told": (0, "0w 1g 2c", "0:firing/warning 2:firing/critical"),
+    "a critical flap inside keep is told once": (0, "0c 1g 2c 3g 4c", "0:firing/critical"),
+    "pending needs no keep": (5, "0w 1g 3w 7w", ""),
+    "not measured inside keep is neither": (0, "0w 1g 3- 6g", "0:firing/warning 6:resolved/warning"),
+    "a restart inside keep": (0, "0w 1g R 6g", "0:firing/warning 6:resolved/warning"),
+    "the clock back inside keep keeps what was held": (0, "10w 11g 14g 5g 7g", "10:firing/warning 7:resolved/warning"),
+    "a new episode after keep": (0, "0w 1g 6g 7w", "0:firing/warning 6:resolved/warning 7:firing/warning"),
+    "ticks further apart than keep end at the second": (0, "0w 10g 20g", "0:firing/warning 20:resolved/warning"),
+}
+
 
 def observed(letter: str, key: str = "deadlocks") -> Observation | None:
     """The observation that a letter stands for."""
@@ -115,16 +131,21 @@ def said(now: datetime, event: Event) -> str:
     return f"{(now - START) // timedelta(minutes=1)}:{event.kind}/{event.severity}"
 
 
-@pytest.mark.parametrize("name", SEQUENCES)
-def test_the_observations_lead_to_these_messages_and_no_others(name: str) -> None:
-    hold_minutes, written, expected = SEQUENCES[name]
+@pytest.mark.parametrize(
+    ("table", "keep", "name"), [(SEQUENCES, 0, n) for n in SEQUENCES] + [(KEPT, 5, n) for n in KEPT]
+)
+def test_the_observations_lead_to_these_messages_and_no_others(
+    table: dict[str, tuple[int, str, str]], keep: int, name: str
+) -> None:
+    hold_minutes, written, expected = table[name]
     state: AlertState | None = None
     messages: list[str] = []
     for now, letter in steps(written):
         if now is None:
             state = pickle.loads(pickle.dumps(state))
             continue
-        state, events = advance(state, observed(letter), now, hold=timedelta(minutes=hold_minutes))
+        hold, kept = timedelta(minutes=hold_minutes), timedelta(minutes=keep)
+        state, events = advance(state, observed(letter), now, hold=hold, keep=kept)
         messages += [said(now, event) for event in events]
     assert messages == expected.split()
 

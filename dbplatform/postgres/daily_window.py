@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, tzinfo
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _WORDS = re.compile(r"(\d\d?:\d\d)\s*-\s*(\d\d?:\d\d)(?:\s+(\S+))?")
 
@@ -48,3 +51,11 @@ class Window:
     def __str__(self) -> str:
         zone = "UTC" if self.zone is UTC else str(self.zone)
         return f"{self.opens:%H:%M}-{self.closes:%H:%M} {zone}"
+
+
+def _window(value: Any) -> Any:
+    return Window.parse(value) if isinstance(value, str) else value
+
+
+#: A window as people write it.
+WindowWords = Annotated[Window, BeforeValidator(_window), PlainSerializer(str), WithJsonSchema({"type": "string"})]

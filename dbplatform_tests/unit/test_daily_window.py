@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dbplatform.archiving.policy import ArchivePolicy
-from dbplatform.archiving.window import Window
+from dbplatform.postgres.daily_window import Window
 
 
 @pytest.mark.parametrize(

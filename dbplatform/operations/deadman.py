@@ -1,0 +1,146 @@
+"""The dead man's switch: the process that tells when the one that watches has stopped, or the ledger itself is gone.
+
+It belongs to the status service, which is another process than Dagster's daemon. While the ledger answers, what it
+sees are alerts like any others, told once whatever is restarted. When it does not, the message goes straight to every
+declared channel, and is remembered here: told again only after a restart of this process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from dbplatform.alerting import evaluate
+from dbplatform.alerting.errors import ChannelFailed
+from dbplatform.alerting.policy import NotifyPolicy, one_per_variable
+from dbplatform.alerting.sending import Message, Send, send_by_apprise
+from dbplatform.declaration.loading import Declared
+from dbplatform.errors import PlatformError
+from dbplatform.operations import alerts, heartbeats
+from dbplatform.operations.platform import Platform
+
+SECONDS: Final = 10.0
+#: A server that restarts is away for a moment.
+_PATIENCE: Final = timedelta(seconds=45)
+
+_log = logging.getLogger(__name__)
+
+
+class DeadMansSwitch:
+    """What one process knows of the watch; ``look`` again and again."""
+
+    def __init__(self, platform: Platform, databases: Sequence[Declared], *, send: Send = send_by_apprise) -> None:
+        self._platform, self._databases, self._send = platform, databases, send
+        self._silent_since: datetime | None = None
+        self._told: set[str] = set()
+
+    def look(self, now: datetime) -> tuple[str, ...]:
+        """Read the signs of life, tell what is missing, and send what the daemon cannot send.
+
+        Returns the problems that are open, in words. What a channel does not take is tried again at the next look.
+        Holds no lock and no transaction while it sends straight to a channel.
+        """
+        try:
+            found = self._watch(now)
+        except (PlatformError, SQLAlchemyError) as error:
+            return self._ledger_silent(error, now)
+        self._ledger_answers(now)
+        return found
+
+    def daemon_ended(self, now: datetime) -> tuple[str, ...]:
+        """The same, by whoever has just seen the daemon end by itself: nobody need wait for it to be overdue."""
+        try:
+            heartbeats.miss(self._platform.ledger, heartbeats.WATCH)
+        except (PlatformError, SQLAlchemyError) as error:
+            return self._ledger_silent(error, now)
+        return self.look(now)
+
+    def sign_off(self) -> None:
+        """This process ends as somebody wanted it to."""
+        try:
+            heartbeats.sign_off(self._platform.ledger, heartbeats.SERVICE)
+        except (PlatformError, SQLAlchemyError) as error:
+            _log.error("the status service could not sign off: %s", type(error).__name__)
+
+    def _watch(self, now: datetime) -> tuple[str, ...]:
+        ledger = self._platform.ledger
+        heartbeats.beat(ledger, heartbeats.SERVICE)
+        seen = heartbeats.observations(ledger, heartbeats.WATCH, heartbeats.QUEUE)
+        evaluate.evaluate(ledger, heartbeats.PLATFORM, seen, self._channels, now=now)
+        late = tuple(one.cause for one in seen if one.severity is not None)
+        if late:
+            failed = alerts.tell(self._platform, self._databases, now=now, send=self._send)
+            late += tuple(f"{channel}: {why}" for channel, why in failed.items())
+        return late
+
+    @property
+    def _channels(self) -> tuple[NotifyPolicy, ...]:
+        return one_per_variable(one for declared in self._databases for one in declared.database.notify)
+
+    def _ledger_silent(self, error: Exception, now: datetime) -> tuple[str, ...]:
+        self._silent_since = self._silent_since or now
+        reason = error.message if isinstance(error, PlatformError) else type(error).__name__
+        if now - self._silent_since >= _PATIENCE:
+            words = (
+                f"The ledger does not answer since {self._silent_since:%Y-%m-%d %H:%M:%S} UTC: {reason.rstrip('.')}.\n"
+                "Nothing is watched, recorded or run until it does. Start its server: dbplatform server start; "
+                "dbplatform doctor says more."
+            )
+            self._straight("firing", "[critical] dbplatform: the ledger does not answer", words)
+        return (f"the ledger does not answer: {reason}",)
+
+    def _ledger_answers(self, now: datetime) -> None:
+        if self._silent_since is None:
+            return
+        told = self._told
+        if told:
+            words = f"The ledger answers again. It was silent from {self._silent_since:%Y-%m-%d %H:%M:%S} to "
+            words += f"{now:%Y-%m-%d %H:%M:%S} UTC."
+            self._straight("resolved", "[resolved] dbplatform: the ledger answers", words)
+        if not self._told:
+            self._silent_since = None
+
+    def _straight(self, kind: str, title: str, words: str) -> None:
+        """Send to every channel that has not heard it yet; for an end, to those that have heard of the beginning."""
+        assert self._silent_since is not None
+        key = f"{heartbeats.PLATFORM}/ledger/{self._silent_since:%Y%m%dT%H%M%SZ}/{kind}"
+        body = f"{words}\nMessage {key}"
+        message = Message(key=key, kind=kind, severity="critical", title=title, body=body)
+        for channel in self._channels:
+            name = channel.url_env
+            if (name in self._told) == (kind == "firing"):
+                continue
+            try:
+                if not (url := os.environ.get(name)):
+                    raise ChannelFailed(reason=f"the environment variable {name} is not set")
+                self._send(url, message)
+            except ChannelFailed as failure:
+                _log.error("%s was not told: %s", name, failure.message)
+            else:
+                self._told ^= {name}
+
+
+def watch_the_watch(switch: DeadMansSwitch, ended: threading.Event) -> threading.Thread:
+    """Look every ten seconds in a thread of this process, until ``ended`` is set; then sign off."""
+
+    def work() -> None:
+        while not ended.wait(SECONDS):
+            try:
+                problems = switch.look(datetime.now(UTC))
+            except Exception:
+                # Whatever it is, the next look must happen: this thread is the last one that watches.
+                _log.exception("the dead man's switch could not look")
+            else:
+                for problem in problems:
+                    _log.error("%s", problem)
+        switch.sign_off()
+
+    thread = threading.Thread(target=work, name="dead man's switch", daemon=True)
+    thread.start()
+    return thread
