@@ -71,7 +71,9 @@ class DeadMansSwitch:
     def _watch(self, now: datetime) -> tuple[str, ...]:
         ledger = self._platform.ledger
         heartbeats.beat(ledger, heartbeats.SERVICE)
-        seen = heartbeats.observations(ledger, heartbeats.WATCH, heartbeats.QUEUE)
+        seen = heartbeats.observations(ledger, heartbeats.WATCH)
+        if seen[0].severity is None:  # otherwise nobody looks at the queue, and nothing is known of it
+            seen += heartbeats.observations(ledger, heartbeats.QUEUE)
         evaluate.evaluate(ledger, heartbeats.PLATFORM, seen, self._channels, now=now)
         late = tuple(one.cause for one in seen if one.severity is not None)
         if late:
