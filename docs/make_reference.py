@@ -19,6 +19,7 @@ from dbplatform.cli.main import VERBS, dbplatform
 from dbplatform.declaration.database import NOT_BUILT_YET as UNBUILT_KEYS
 from dbplatform.declaration.database import Database
 from dbplatform.declaration.later import Later
+from dbplatform.operations.runbooks import runbooks
 from dbplatform.quality.policy import CHECK_TYPES
 
 FOLDER = Path(__file__).parent / "reference"
@@ -27,7 +28,11 @@ _HEAD = "<!-- Written by `make docs` from the code: change the code, not this pa
 
 def pages() -> dict[str, str]:
     """The text of each page by its file's name."""
-    return {"commands.md": _HEAD + commands(), "declaration.md": _HEAD + declaration()}
+    return {
+        "commands.md": _HEAD + commands(),
+        "declaration.md": _HEAD + declaration(),
+        "alerts.md": _HEAD + alerts(),
+    }
 
 
 def commands() -> str:
@@ -56,6 +61,16 @@ def declaration() -> str:
     parts += ["\n## Not built yet\n", "Refused by name, with file and line: "]
     parts += [", ".join(f"`{'.'.join(path).replace('.*', '[]')}`" for path in UNBUILT_KEYS) + ".\n"]
     return "\n".join(parts)
+
+
+def alerts() -> str:
+    """What each alert means and what to do: the pages that messages link to."""
+    parts = ["# Alerts\n", "Every message names one of these. `dbplatform alerts runbook NAME` shows it, too.\n"]
+    for page in runbooks().values():
+        parts += [f"\n## {page.name}\n", f"{page.meaning}\n", page.advice]
+        parts += [f"\nUsual limits: {page.limits.replace('<', '&lt;')}."] if page.limits else []
+        parts += [f"\n<{page.document}>"] if page.document else []
+    return "\n".join(parts) + "\n"
 
 
 def _model(model: type[BaseModel], title: str) -> list[str]:

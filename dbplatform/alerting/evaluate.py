@@ -159,4 +159,4 @@ def _keep(alert: Alert, state: AlertState, now: datetime) -> None:
 def _describe(alert: Alert, observation: Observation) -> None:
     alert.metric, alert.labels, alert.value = observation.metric, dict(observation.labels), observation.value
     alert.limit_words, alert.cause, alert.advice = observation.limit, observation.cause, observation.advice
-    alert.owners = list(observation.owners)
+    alert.owners, alert.runbook = list(observation.owners), observation.runbook

@@ -34,6 +34,7 @@ def firing_body(alert: Alert, key: str, *, grown: bool, again: bool) -> str:
         f"{before}Since {_time(alert.since)}.",
         alert.preceded_by,
         alert.advice,
+        f"Runbook: {alert.runbook}" if alert.runbook else "",
         f"Next: dbplatform alerts list {alert.database}; dbplatform alerts ack {alert.id}",
         key=key,
     )

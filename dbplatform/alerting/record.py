@@ -41,6 +41,8 @@ class AlertRecord:
     advice: str
     preceded_by: str
     """What was changed shortly before it began: its likely cause."""
+    runbook: str
+    """Where its page can be read."""
     silenced_until: datetime | None
     """Until then nobody is told that it fires."""
 
@@ -73,6 +75,7 @@ class AlertRecord:
             "cause": self.cause,
             "preceded_by": self.preceded_by,
             "advice": self.advice,
+            "runbook": self.runbook,
             "silenced_until": self.silenced_until.isoformat() if self.silenced_until else None,
         }
 
@@ -182,5 +185,6 @@ def _record(alert: Alert, silence: SilenceRecord | None) -> AlertRecord:
         cause=alert.cause,
         advice=alert.advice,
         preceded_by=alert.preceded_by,
+        runbook=alert.runbook,
         silenced_until=silence.ends_at if silence is not None else None,
     )

@@ -38,7 +38,7 @@ class Observation:
 
     ``key`` says which thing, and stays the same from one observation to the next; ``severity`` is none when all is
     well. ``limit``, ``cause`` and ``advice`` are words for people. ``labels`` are told, and are no part of the key.
-    ``owners`` are those who look after it, where that is not the database's owners.
+    ``owners`` are those who look after it; ``runbook`` is where its page can be read.
     """
 
     key: str
@@ -50,6 +50,7 @@ class Observation:
     advice: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     owners: tuple[str, ...] = ()
+    runbook: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

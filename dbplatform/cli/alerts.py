@@ -12,6 +12,7 @@ from dbplatform.alerting.deliver import prove_channel
 from dbplatform.alerting.record import AlertRecord, Episode
 from dbplatform.cli.common import (
     SubVerbs,
+    bold,
     dry_run_option,
     json_option,
     opened,
@@ -24,6 +25,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
 from dbplatform.monitoring.metrics import KINDS
 from dbplatform.monitoring.words import value_words
+from dbplatform.operations import runbooks
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.words import Interval
 
@@ -167,6 +169,22 @@ def history(context: click.Context, database: str | None, since: str, as_json: b
     else:
         columns = ("id", "database", "what", "severity", "from", "to", "cause", "taken", "waiting")
         show_table(None, columns, [_past(one, now) for one in found])
+
+
+@command.command()
+@click.argument("name", required=False)
+@json_option
+def runbook(name: str | None, as_json: bool) -> None:
+    """What an alert means and what to do about it; without a name, all of them."""
+    pages = [runbooks.runbook(name)] if name else list(runbooks.runbooks().values())
+    if as_json:
+        show_json({"runbooks": [page.as_json() for page in pages]})
+        return
+    for page in pages:
+        say(bold(page.name))
+        for line in (page.meaning, page.advice, f"Usual limits: {page.limits}." if page.limits else "", page.document):
+            if line:
+                say(f"  {line}")
 
 
 @command.command()

@@ -12,6 +12,7 @@ import click
 import yaml
 
 from dbplatform import progress
+from dbplatform.addresses import dagster_address, service_address
 from dbplatform.cli.common import bars, bold, json_option, note, opened, say, show_json
 from dbplatform.cli.verdict import show_verdict
 from dbplatform.declaration.loading import Declared
@@ -19,7 +20,7 @@ from dbplatform.errors import NotBuiltYet, UsageError
 from dbplatform.operations.platform import Platform
 from dbplatform.reporting.errors import ReportNotFound
 from dbplatform.reporting.evidence import load_evidence
-from dbplatform.reporting.publish import Published, dagster_address, service_address
+from dbplatform.reporting.publish import Published
 from dbplatform.reporting.store import report_of
 
 if TYPE_CHECKING:

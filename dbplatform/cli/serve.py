@@ -6,8 +6,8 @@ import threading
 
 import click
 
+from dbplatform.addresses import dagster_address
 from dbplatform.cli.common import note, platform_of, port_option
-from dbplatform.reporting.publish import dagster_address
 
 
 @click.command()

@@ -134,6 +134,7 @@ class Alert(Base):
     """While a firing one is good, and not for long enough to be resolved."""
     owners: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
     advice: Mapped[str] = mapped_column(server_default="")
+    runbook: Mapped[str] = mapped_column(server_default="")
     preceded_by: Mapped[str] = mapped_column(server_default="")
     """What was changed shortly before it began: its likely cause."""
 

@@ -26,7 +26,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import Judgements, judge
-from dbplatform.operations import heartbeats, looks, observations, wal, watching
+from dbplatform.operations import heartbeats, looks, observations, runbooks, wal, watching
 from dbplatform.operations.observations import REACHABLE, WAL_ARCHIVE, Runs
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.preceding import preceding
@@ -96,7 +96,7 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
     evaluate.evaluate(
         ledger,
         name,
-        [one if one.owners else replace(one, owners=owners) for one in observed],
+        [replace(one, owners=one.owners or owners, runbook=runbooks.address(one.key)) for one in observed],
         declared.database.notify,
         now=now,
         hold={**{policy.metric: policy.for_.timedelta for policy in policies}, **_HOLD},
@@ -146,9 +146,17 @@ def watch_all(
     done, failed = _side_by_side(look, queue, workers=_DATABASES_SIDE_BY_SIDE, seconds=_LOOK_SECONDS)
     channels = [one for declared in databases for one in declared.database.notify]
     service = heartbeats.observations(platform.ledger, heartbeats.SERVICE)
-    evaluate.evaluate(platform.ledger, heartbeats.PLATFORM, service, channels, now=now)
+    judge_heartbeats(platform.ledger, service, channels, now=now)
     failed |= tell(platform, databases, now=now, send=send)
     return tuple(done[name] for name in sorted(done)), failed
+
+
+def judge_heartbeats(
+    ledger: Ledger, seen: Iterable[Observation], channels: Sequence[NotifyPolicy], *, now: datetime
+) -> None:
+    """Signs of life, or their want, become alerts of the platform itself."""
+    with_page = [replace(one, runbook=runbooks.address(one.key)) for one in seen]
+    evaluate.evaluate(ledger, heartbeats.PLATFORM, with_page, channels, now=now)
 
 
 def tell(

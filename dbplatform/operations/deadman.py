@@ -16,7 +16,6 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from dbplatform.alerting import evaluate
 from dbplatform.alerting.errors import ChannelFailed
 from dbplatform.alerting.policy import NotifyPolicy, one_per_variable
 from dbplatform.alerting.sending import Message, Send, send_by_apprise
@@ -74,7 +73,7 @@ class DeadMansSwitch:
         seen = heartbeats.observations(ledger, heartbeats.WATCH)
         if seen[0].severity is None:  # otherwise nobody looks at the queue, and nothing is known of it
             seen += heartbeats.observations(ledger, heartbeats.QUEUE)
-        evaluate.evaluate(ledger, heartbeats.PLATFORM, seen, self._channels, now=now)
+        alerts.judge_heartbeats(ledger, seen, self._channels, now=now)
         late = tuple(one.cause for one in seen if one.severity is not None)
         if late:
             failed = alerts.tell(self._platform, self._databases, now=now, send=self._send)

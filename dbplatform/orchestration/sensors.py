@@ -12,6 +12,7 @@ import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus
 from sqlalchemy.exc import SQLAlchemyError
 
+from dbplatform.addresses import dagster_address
 from dbplatform.alerting.states import Severity
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
@@ -25,7 +26,6 @@ from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.steps import failed_step
 from dbplatform.orchestration.watch import check_states, health_metadata
-from dbplatform.reporting.publish import dagster_address
 
 NAME = "dbplatform_watch"
 SECONDS = 60

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dbplatform.addresses import dagster_address, service_address
 from dbplatform.declaration.loading import Declared
 from dbplatform.operations import checks
 from dbplatform.operations.platform import Platform
@@ -51,13 +51,3 @@ def publish(platform: Platform, declared: Declared, run_id: str, *, in_dagster: 
         url=f"{service_address()}/reports/run/{run_id}",
         run=load_evidence(platform.ledger, run_id, database=declared.name),
     )
-
-
-def service_address() -> str:
-    """Where the status service answers: ``DBPLATFORM_SERVICE_URL``, by default on this machine."""
-    return os.environ.get("DBPLATFORM_SERVICE_URL", "http://127.0.0.1:8765").rstrip("/")
-
-
-def dagster_address() -> str:
-    """Where the Dagster UI answers: ``DBPLATFORM_DAGSTER_UI``, by default on this machine."""
-    return os.environ.get("DBPLATFORM_DAGSTER_UI", "http://127.0.0.1:3000").rstrip("/")

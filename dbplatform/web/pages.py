@@ -12,6 +12,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from dbplatform.errors import PlatformError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations.runbooks import runbooks
 from dbplatform.reporting import page as report_page
 from dbplatform.reporting.errors import NotAWebAddress, ReportNotFound
 from dbplatform.reporting.store import list_reports, read_report, report_at, report_of
@@ -30,6 +31,11 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
     def index() -> str:
         """Every database with its newest verdict and report."""
         return _render("index.html.j2", databases=databases(ledger), dagster_url=dagster_url)
+
+    @routes.get("/runbooks")
+    def all_runbooks() -> str:
+        """What each alert means and what to do about it; every message links into it."""
+        return _render("runbooks.html.j2", runbooks=runbooks().values())
 
     @routes.get("/reports/")
     def all_reports() -> str:

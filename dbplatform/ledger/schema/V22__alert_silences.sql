@@ -3,6 +3,7 @@ alter table ledger.alert
     add column good_since timestamptz,
     add column owners jsonb not null default '[]',
     add column advice text not null default '',
+    add column runbook text not null default '',
     add column preceded_by text not null default '';
 
 create table ledger.silence (

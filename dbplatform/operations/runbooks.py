@@ -1,0 +1,153 @@
+"""What to do about each alert: one short page per metric and source, linked in every message.
+
+Read by ``dbplatform alerts runbook``, the status service and the docs. A metric's page is made from what is said of it
+where it is measured; those of the other sources stand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dbplatform.addresses import service_address
+from dbplatform.errors import UsageError
+from dbplatform.monitoring.kind import Kind
+from dbplatform.monitoring.metrics import KINDS
+from dbplatform.operations import heartbeats
+from dbplatform.operations.observations import ASSET_CHECK, CHECK, REACHABLE, RUN, SCHEDULE, WAL_ARCHIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runbook:
+    """One page: what the alert means, what to do, the usual limits, and where to read on."""
+
+    name: str
+    meaning: str
+    advice: str
+    limits: str = ""
+    document: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``alerts runbook --json``."""
+        return {
+            "name": self.name,
+            "meaning": self.meaning,
+            "advice": self.advice,
+            "limits": self.limits,
+            "document": self.document,
+        }
+
+
+class NoRunbook(UsageError):
+    """There is no runbook {name}."""
+
+
+_OTHERS: Final = (
+    Runbook(
+        name=REACHABLE,
+        meaning="The database could not be reached, or nothing could be measured in it, for a minute.",
+        advice="dbplatform doctor DATABASE names the cause: the server is down, the address or the password is "
+        "wrong, a right is missing, no connection is free. Applications most likely see the same.",
+    ),
+    Runbook(
+        name=WAL_ARCHIVE,
+        meaning="WAL that the server has put down does not reach its archive, for five minutes.",
+        advice="Until it does, a lost disk loses what was written since, and the spool fills the server's disk. "
+        "dbplatform wal status DATABASE shows what waits and why; look at the archive's disk, bucket and "
+        "credentials.",
+    ),
+    Runbook(
+        name="check",
+        meaning="A data-quality check failed when it was asked last, or could not run.",
+        advice="The report of the run shows the failing rows, since when, and what was changed before: dbplatform "
+        "report show. Mend the data or what writes it; accept it for a time with accepted_until and a reason;"
+        " or change the check.",
+    ),
+    Runbook(
+        name="run",
+        meaning="The last run of a job failed: what it should have done is not done.",
+        advice="The message names the step, the reason and the next step; the run's log has the rest. Every step can"
+        " be run again: dbplatform run DATABASE --job JOB, or Re-execute in the Dagster UI.",
+    ),
+    Runbook(
+        name="asset_check",
+        meaning="An asset check failed when it was evaluated last, though the run may be green: drift, lint, undo, "
+        "partitions that run out.",
+        advice="The check's page in the Dagster UI has the evidence. The commands say more: dbplatform migrate "
+        "drift, migrate lint, migrate test, partition plan.",
+    ),
+    Runbook(
+        name="schedule",
+        meaning="A schedule or a sensor fails at its tick: it starts nothing, and no run is there to fail.",
+        advice="Its ticks in the Dagster UI (Automation) have the error. A declaration that cannot be loaded is the "
+        "most common cause: dbplatform list says so.",
+    ),
+    Runbook(
+        name=heartbeats.WATCH,
+        meaning="Nobody looks at the databases: the Dagster daemon has stopped or hangs, or the sensor "
+        "dbplatform_watch fails at each tick.",
+        advice="Start the daemon (dbplatform dev, or dagster-daemon run). If it runs: Dagster UI, Deployment > "
+        "Daemons, then the ticks of dbplatform_watch. Until then no other alert can come.",
+    ),
+    Runbook(
+        name=heartbeats.QUEUE,
+        meaning="A run has waited in Dagster's queue for more than 15 minutes while no other one of its database goes"
+        " on.",
+        advice="dbplatform runs list shows what holds the queue; dbplatform runs free ID frees the place of a dead "
+        "run; see whether the run coordinator is healthy in Deployment > Daemons.",
+    ),
+    Runbook(
+        name=heartbeats.SERVICE,
+        meaning="The status service ended without a word: it was killed, or its machine is gone.",
+        advice="Start it: dbplatform serve. Without it nobody would tell of a stopped daemon.",
+    ),
+    Runbook(
+        name="ledger",
+        meaning="The ledger does not answer: nothing is watched, recorded or run.",
+        advice="Start its server: dbplatform server start, or the one that DBPLATFORM_LEDGER_URL names; dbplatform "
+        "doctor says what is wrong with it. Alerts that waited in it are sent when it is back.",
+    ),
+)
+#: The page of the alerts whose key begins so.
+_BY_PREFIX: Final = {CHECK: "check", RUN: "run", ASSET_CHECK: "asset_check", SCHEDULE: "schedule"}
+
+
+def runbooks() -> Mapping[str, Runbook]:
+    """Every page by its name: the metrics in the order in which they are measured, then the other sources."""
+    pages = [
+        Runbook(
+            name=kind.name,
+            meaning=kind.meaning,
+            advice=kind.advice,
+            limits=", ".join(
+                f"{word} {limit}" for word, limit in (("warning", kind.warn), ("critical", kind.critical)) if limit
+            ),
+            document=kind.document,
+        )
+        for kind in KINDS.values()
+    ]
+    return {page.name: page for page in (*pages, *_OTHERS)}
+
+
+def runbook(name: str) -> Runbook:
+    """The page of a metric, or of a whole alert such as ``check:public.item.not_null_name``. Raises ``NoRunbook``."""
+    found = runbooks().get(_page_of(name))
+    if found is None:
+        raise NoRunbook(name=repr(name), hint="See the names: dbplatform alerts runbook")
+    return found
+
+
+def address(key: str) -> str:
+    """Where the status service shows the page of an alert with this key."""
+    return f"{service_address()}/runbooks#{_page_of(key)}"
+
+
+def _limits(kind: Kind) -> str:
+    levels = (("warning", kind.warn), ("critical", kind.critical))
+    return ", ".join(f"{word} {limit}" for word, limit in levels if limit)
+
+
+def _page_of(key: str) -> str:
+    name = key.removeprefix(heartbeats.HEARTBEAT)
+    return next((page for prefix, page in _BY_PREFIX.items() if key.startswith(prefix)), name)
