@@ -59,7 +59,7 @@ def no_checks(copy: Target) -> tuple[CheckProof, ...]:
 
 
 def in_short(checks: tuple[CheckProof, ...]) -> str:
-    """``11 passed, 1 finding``; empty where there were none."""
+    """``11 passed, 1 as on the source``; empty where there were none."""
+    words = {"passed": "passed", "finding": "as on the source", "undecided": "undecided", "failed": "failed"}
     verdicts = [check.verdict for check in checks]
-    counts = {verdict: verdicts.count(verdict) for verdict in ("passed", "finding", "undecided", "failed")}
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    return ", ".join(f"{verdicts.count(name)} {said}" for name, said in words.items() if name in verdicts)

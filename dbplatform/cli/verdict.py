@@ -16,10 +16,10 @@ def show_verdict(published: Published) -> None:
 
 
 def say_checks(checks: tuple[CheckProof, ...]) -> None:
-    """What the checks said of the copy that a drill restored: in short, and each that did not pass."""
+    """What the checks said of the copy that a drill restored: in short, and each that does not speak for the backup."""
     if checks:
         say(f"  checks on the copy: {in_short(checks)}")
     for check in checks:
-        if check.verdict != "passed":
+        if check.verdict in ("undecided", "failed"):
             table = check.table.removeprefix("public.")
             say(f"    {check.verdict}: {table} {check.check}: {check.message} ({check.reason})")

@@ -29,12 +29,13 @@ def added(platform: Platform, declared: Declared, metrics: Metrics) -> Metrics:
     if declared.database.backups is None:
         reasons = dict.fromkeys(_OF_BACKUPS, "no backups are declared")
         return replace(metrics, absent={**metrics.absent, **reasons})
-    found, absent = _measured(platform.ledger, declared.name, metrics.at)
+    physical = declared.database.backups.physical is not None
+    found, absent = _measured(platform.ledger, declared.name, metrics.at, physical=physical)
     values = {**metrics.values, **{metric.name: metric for metric in found}}
     return replace(metrics, values=values, absent={**metrics.absent, **absent})
 
 
-def _measured(ledger: Ledger, database: str, now: datetime) -> tuple[list[Metric], dict[str, str]]:
+def _measured(ledger: Ledger, database: str, now: datetime, *, physical: bool) -> tuple[list[Metric], dict[str, str]]:
     found: list[Metric] = []
     absent: dict[str, str] = {}
     sound = [
@@ -59,12 +60,15 @@ def _measured(ledger: Ledger, database: str, now: datetime) -> tuple[list[Metric
     else:
         absent["drill_age_s"] = "there is no sound backup to prove"
 
-    # Those of a moment tell how long a whole server takes.
-    proven = [one for one in list_drills(ledger, database) if one.status == "proven" and one.target is None]
-    if proven and proven[0].rto_seconds is not None:
-        found.append(
-            Metric(name="recovery_time_s", value=proven[0].rto_seconds, unit="seconds", detail=proven[0].backup_id)
-        )
+    # Of either kind the newest: the limit is for whichever takes longer. One to a moment recovers a whole server.
+    newest: dict[str, tuple[float, str]] = {}
+    for one in list_drills(ledger, database):
+        if one.status == "proven" and one.rto_seconds is not None and (physical or one.target is None):
+            kind = "a dump" if one.target is None else "the server to a moment"
+            newest.setdefault(kind, (one.rto_seconds, f"{one.backup_id}, recovery of {kind}"))
+    if newest:
+        seconds, detail = max(newest.values())
+        found.append(Metric(name="recovery_time_s", value=seconds, unit="seconds", detail=detail))
     else:
         absent["recovery_time_s"] = "no drill has proven a backup"
     return found, absent

@@ -76,9 +76,9 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
             proof = recovery.prove(platform, declared, run_id=context.run.run_id)
         columns = ("table", "rows", "expected_rows", "hash", "match")
         more = {
-            "moment": proof.moment or "none: no WAL is archived behind it",
-            "end": proof.end,
-            "witnesses": proof.witnesses,
+            "recovered to": proof.moment or "none: no WAL is archived behind it",
+            "and to the end": proof.end,
+            "witnesses heard": proof.witnesses,
         }
         tables = table_metadata("quiet tables", proof.as_json()["tables"], columns)
         return proof_result("Base backup", proof, more=more, tables=tables)

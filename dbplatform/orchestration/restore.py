@@ -24,35 +24,43 @@ class OtherRuns(WorkError):
 
 
 class RestoreConfig(dg.Config):
-    """Name exactly one of backup, time, lsn and restore_point, and say where to. Dry run: resources, options."""
+    """Name exactly one of backup, time, lsn and restore_point, and say where to; what is empty is not given.
+
+    Every field has a default that the Launchpad shows.
+    """
 
     backup: str | None = Field(
-        default=None, description="newest: the newest complete dump. Or the id of a backup, of either kind."
+        default="", description="newest: the newest complete dump. Or the id of a backup, of either kind."
     )
     time: str | None = Field(
-        default=None,
+        default="",
         description="Every commit before this time, ISO 8601 with its offset (2026-01-31T12:00:00+01:00), or latest. "
         "Needs physical backups, as lsn and restore_point do.",
     )
-    lsn: str | None = Field(default=None, description="As it was at this WAL position, such as 16/B374D848.")
+    lsn: str | None = Field(default="", description="As it was at this WAL position, such as 16/B374D848.")
     restore_point: str | None = Field(
-        default=None, description="As it was at this named point: dbplatform backup restore-point."
+        default="", description="As it was at this named point: dbplatform backup restore-point."
     )
     into: str | None = Field(
-        default=None, description="The new database, on the same server, beside the declared one. It must not exist."
+        default="", description="The new database, on the same server, beside the declared one. It must not exist."
     )
     replace: str | None = Field(
-        default=None,
+        default="",
         description="In the place of the database of this name, which is dropped: its name, written once more.",
     )
     table: str | None = Field(
-        default=None,
+        default="",
         description="One table of a dump alone, such as public.flights. Without into or aside it comes back in its "
         "place, if it is gone.",
     )
     aside: str | None = Field(
-        default=None, description="With table: a new schema of the declared database, beside the table that is there."
+        default="", description="With table: a new schema of the declared database, beside the table that is there."
     )
+
+    @property
+    def request(self) -> restores.Request:
+        """What is asked for."""
+        return restores.Request(**{name: value or None for name, value in self.model_dump().items()})
 
 
 def restore_job(platform: Platform, declared: Declared) -> list[dg.JobDefinition]:
@@ -69,9 +77,8 @@ def restore_job(platform: Platform, declared: Declared) -> list[dg.JobDefinition
         tags={"dagster/kind": "postgres"},
     )
     def restore(context: dg.OpExecutionContext, config: RestoreConfig, options: dg.ResourceParam[Options]) -> None:
-        request = restores.Request(**config.model_dump())
         with step(context, f"{database}/restore"):
-            plan = restores.plan(platform, declared, request, only_look=options.dry_run)
+            plan = restores.plan(platform, declared, config.request, only_look=options.dry_run)
             if options.dry_run:
                 context.add_output_metadata({"dry run": True, "plan": f"would restore {plan.words}"})
                 return

@@ -75,7 +75,7 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         key=keys.restore_drill(declared.name),
         deps=[keys.backup(declared.name)],
         description="The newest backup, restored into a scratch database and compared table by table with what was "
-        "dumped. Fails when anything differs.",
+        "dumped, and checked. Fails when anything differs.",
         group_name=declared.name,
         owners=declared.database.owners,
         kinds={"postgres", "backup"},

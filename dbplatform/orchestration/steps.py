@@ -142,7 +142,7 @@ def proof_result(
         "backup": proof.backup_id,
         "proven": proof.proven,
         **more,
-        **{name: value for name, value in measured.items() if value is not None},
+        **{name: round(value, 2) for name, value in measured.items() if value is not None},
         **({"checks on the copy": in_short(proof.checks)} if proof.checks else {}),
         **tables,
         **table_metadata("checks", [check.as_json() for check in proof.checks], _CHECK_COLUMNS),

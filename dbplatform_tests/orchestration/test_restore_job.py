@@ -16,6 +16,7 @@ from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations import backups
 from dbplatform.operations.platform import Platform
+from dbplatform.operations.restores import Request
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.component import ManagedDatabase
 from dbplatform.orchestration.restore import RestoreConfig
@@ -180,7 +181,8 @@ def test_what_does_not_fit_is_refused_in_one_sentence_before_anything_starts(res
 
 def test_every_field_is_described_and_none_has_to_be_given() -> None:
     fields = RestoreConfig.model_fields
-    assert all(field.description and field.default is None for field in fields.values())
+    assert all(field.description and field.default == "" for field in fields.values()), "what the Launchpad shows"
+    assert RestoreConfig().request == Request()
     assert list(fields)[:4] == ["backup", "time", "lsn", "restore_point"]
 
 

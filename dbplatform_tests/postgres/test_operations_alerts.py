@@ -321,8 +321,24 @@ def test_each_look_brings_wal_into_the_archive_and_tells_when_it_cannot(
     assert len(wal.archive_of(platform, declared, "7").files()) == 2
 
 
-def _backed_up(ledger: Ledger, id: str, *, hours_ago: float, rto: float) -> None:
-    """A complete backup and the drill that proved it."""
+def test_a_recovery_of_the_server_that_takes_too_long_is_an_alert_as_one_of_a_dump_is(
+    shop: Path, ledger: Ledger, look: Look, tmp_path: Path
+) -> None:
+    backups = f"  backups: {{destination: {tmp_path / 'archive'}, physical: {{}}}}\n"
+    limit = "    - {metric: recovery_time_s, critical: '> 1h', for: 0s}\n"
+    shop.write_text(_SHOP.replace("  thresholds:\n", f"{backups}  thresholds:\n{limit}"))
+    _backed_up(ledger, "20261101T000000Z-aaaaaa", hours_ago=2, rto=4000.0, target="0/1")
+    _backed_up(ledger, "20261101T000000Z-bbbbbb", hours_ago=1, rto=10.0)
+    looked = look(1)["shop"]
+    assert keys(looked) == {"recovery_time_s"}
+    assert looked.metrics is not None
+    assert "recovery of the server to a moment" in looked.metrics.values["recovery_time_s"].detail
+    _backed_up(ledger, "20261101T000000Z-cccccc", hours_ago=0.5, rto=30.0, target="0/2")
+    assert keys(look(2)["shop"]) == set()
+
+
+def _backed_up(ledger: Ledger, id: str, *, hours_ago: float, rto: float, target: str | None = None) -> None:
+    """A complete backup and the drill that proved it, to a moment where ``target`` names one."""
     then = datetime.now(UTC) - timedelta(hours=hours_ago)
     about: dict[str, Any] = {"database": "shop", "run_id": None, "started_at": then, "finished_at": then}
     with ledger.session() as session:
@@ -340,7 +356,9 @@ def _backed_up(ledger: Ledger, id: str, *, hours_ago: float, rto: float) -> None
             )
         )
         session.flush()
-        session.add(DrillRecord(backup_id=id, status="proven", rto_seconds=rto, rpo_seconds=1.0, **about))
+        session.add(
+            DrillRecord(backup_id=id, status="proven", rto_seconds=rto, rpo_seconds=1.0, target=target, **about)
+        )
 
 
 def test_the_next_look_begins_with_those_that_waited_longest(ledger: Ledger) -> None:
