@@ -21,7 +21,7 @@ from dbplatform.postgres.connection import AutocommitConnection
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 2_000
 
-_PARAMETER = re.compile(r"\$\d+")
+_PARAMETER = re.compile(r"\$(\d+)")
 #: ``interval $1`` is how the extension writes ``interval '1 day'``; PostgreSQL itself does not read it.
 _TYPED_PARAMETER = re.compile(r"\b(interval|date|timestamptz|timestamp|time)\s+(\$\d+)", re.IGNORECASE)
 _PREPARED = "dbplatform_explained"
@@ -84,13 +84,13 @@ def explain(connection: AutocommitConnection, query: str, *, analyze: bool = Fal
             if not may_write:
                 connection.execute("set transaction read only")
             if analyze:
-                document = _ask(connection, query, "analyze, buffers, format json", generic=False)
+                document = _ask(connection, query, "analyze, buffers, format json")
             elif generic and connection.info.server_version // 10000 < _GENERIC_SINCE:
                 text, document = _prepared(connection, query)
             else:
                 options = "generic_plan, " if generic else ""
-                document = _ask(connection, query, f"{options}format json", generic=generic)
-                text = _ask(connection, query, f"{options}format text", generic=generic)
+                document = _ask(connection, query, f"{options}format json")
+                text = _ask(connection, query, f"{options}format text")
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise Writes(hint="--rollback runs it and rolls it back; it holds its locks while it runs.") from error
     except psycopg.errors.QueryCanceled as error:
@@ -108,12 +108,19 @@ def explain(connection: AutocommitConnection, query: str, *, analyze: bool = Fal
     )
 
 
-def _ask(connection: AutocommitConnection, query: str, options: str, *, generic: bool) -> Any:
-    """Rows of an EXPLAIN: the text of all lines, or the document. One statement by the protocol, not by trust."""
-    statement = f"{MARK}explain ({options}) {query}"
+def _ask(connection: AutocommitConnection, query: str, options: str) -> Any:
+    """Rows of an EXPLAIN: the text of all lines, or the document."""
     with RawCursor(connection) as cursor:
-        rows = cursor.execute(statement.encode(), []).fetchall()
+        rows = _alone(cursor, f"{MARK}explain ({options}) {query}").fetchall()
     return "\n".join(row[0] for row in rows) if "text" in options else rows[0][0]
+
+
+def _alone(cursor: RawCursor[Any], statement: str, *, parameters: bool = True) -> RawCursor[Any]:
+    """Run one statement. That rows are asked for in binary makes psycopg use the extended protocol, by which the server
+    itself refuses two statements in one text; without it "select 1; delete from t" would be both."""
+    numbers = _PARAMETER.findall(statement) if parameters else []
+    nulls = [None] * max(map(int, numbers), default=0)
+    return cursor.execute(statement.encode(), nulls, binary=True)
 
 
 def _prepared(connection: AutocommitConnection, query: str) -> tuple[str, Any]:
@@ -121,7 +128,7 @@ def _prepared(connection: AutocommitConnection, query: str) -> tuple[str, Any]:
     connection.execute("set local plan_cache_mode = force_generic_plan")
     name = sql.Identifier(_PREPARED)
     with RawCursor(connection) as cursor:
-        cursor.execute(f"prepare {_PREPARED} as {query}".encode(), [])
+        _alone(cursor, f"prepare {_PREPARED} as {query}", parameters=False)
     try:
         row = connection.execute(
             "select cardinality(parameter_types) from pg_prepared_statements where name = %s", (_PREPARED,)

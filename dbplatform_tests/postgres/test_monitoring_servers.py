@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,39 +17,10 @@ from dbplatform.postgres.embedded.account import account_for
 from dbplatform.postgres.embedded.processes import free_port
 from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.postgres.programs import Programs, programs_in
-from dbplatform_tests.postgres.embedded_support import embedded, open_folder, wait_until
+from dbplatform_tests.postgres.embedded_support import open_folder, wait_until
 from dbplatform_tests.postgres.test_monitoring_collect import NOTHING_HAPPENED, NOW, look, run
 
-#: The one that the embedded server takes by itself, and each of the system's packages.
-INSTALLATIONS = [
-    None,
-    *(folder for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (folder / "postgres").is_file()),
-]
-SETTINGS = {
-    "fsync": "off",
-    "shared_buffers": "128MB",
-    "archive_mode": "on",
-    "archive_command": "false",
-    # The age of transaction ids is made by hand, and must not be mended meanwhile.
-    "autovacuum": "off",
-    "autovacuum_freeze_max_age": "2000000000",
-}
-
-
-@pytest.fixture(scope="module", params=INSTALLATIONS, ids=lambda folder: folder.parent.name if folder else "own")
-def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
-    with pytest.MonkeyPatch.context() as patch, open_folder() as folder:
-        patch.delenv("DBPLATFORM_PG_PORT", raising=False)
-        if request.param is not None:
-            patch.setenv("DBPLATFORM_PG_BIN", str(request.param))
-        with embedded(folder / "home", settings=SETTINGS) as server:
-            server.start()
-            yield server
-
-
-@pytest.fixture
-def target(server: EmbeddedServer) -> Target:
-    return Target("flights", server.url("postgres"))
+pytest_plugins = ("dbplatform_tests.postgres.monitoring_servers",)
 
 
 def programs_of(server: EmbeddedServer) -> Programs:

@@ -1,0 +1,45 @@
+"""Each PostgreSQL of this machine as a server of its own, for the tests of metrics; used by ``pytest_plugins``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dbplatform.postgres.connection import Target
+from dbplatform.postgres.embedded.server import EmbeddedServer
+from dbplatform_tests.postgres.embedded_support import embedded, open_folder
+
+#: The one that the embedded server takes by itself, and each of the system's packages.
+INSTALLATIONS = [
+    None,
+    *(folder for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (folder / "postgres").is_file()),
+]
+SETTINGS = {
+    "fsync": "off",
+    "shared_buffers": "128MB",
+    "archive_mode": "on",
+    "archive_command": "false",
+    # What vacuum owes, and the age of transaction ids, are made by hand, and must not be mended meanwhile.
+    "autovacuum": "off",
+    "autovacuum_freeze_max_age": "2000000000",
+}
+
+
+@pytest.fixture(scope="module", params=INSTALLATIONS, ids=lambda folder: folder.parent.name if folder else "own")
+def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+    """The server, for the tests of one module."""
+    with pytest.MonkeyPatch.context() as patch, open_folder() as folder:
+        patch.delenv("DBPLATFORM_PG_PORT", raising=False)
+        if request.param is not None:
+            patch.setenv("DBPLATFORM_PG_BIN", str(request.param))
+        with embedded(folder / "home", settings=SETTINGS) as server:
+            server.start()
+            yield server
+
+
+@pytest.fixture
+def target(server: EmbeddedServer) -> Target:
+    """Its database ``postgres``, which the tests of a module share."""
+    return Target("flights", server.url("postgres"))
