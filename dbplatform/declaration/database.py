@@ -7,13 +7,14 @@ loader refuses it by name (``NOT_BUILT_YET``), so that nothing is accepted in si
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from dbplatform.declaration.later import Later
 from dbplatform.migrations.policy import MigrationPolicy
-from dbplatform.postgres.words import Cron, Policy
+from dbplatform.postgres.pools import Environment, PoolPolicy
+from dbplatform.postgres.words import Cron, DurationWords, Interval, Policy
 from dbplatform.seeding.policy import SeedPolicy
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ NOT_BUILT_YET: dict[tuple[str, ...], str] = {
     ("live",): "pushing changes of tables",
     ("on_breach",): "healing on a breach",
     ("freeze",): "a change freeze",
-    ("connection", "replica_url_env"): "reading from a replica",
-    ("connection", "pool"): "setting the pool",
     ("maintenance", "weekly"): "weekly maintenance",
     ("maintenance", "monthly"): "monthly maintenance",
     ("maintenance", "quarterly"): "quarterly maintenance",
@@ -87,8 +86,21 @@ class ConnectionPolicy(Policy):
         description="The environment variable that holds the URL of PgBouncer's administration console (its database "
         "pgbouncer), for a user in stats_users: its pools are measured, too.",
     )
-    environment: Literal["development", "test", "staging", "production"] = Field(
-        default="development", description="The safety profile: production refuses seeding."
+    replica_url_env: Variable | None = Field(
+        default=None,
+        description="The environment variable that holds the URL of a streaming replica: data-quality checks read "
+        "there, and on the primary while it is away or too far behind.",
+    )
+    replica_lag: DurationWords = Field(
+        default=Interval.parse("30 seconds"),
+        json_schema_extra={"default": "30 seconds"},
+        description="How far behind the replica may be to be read.",
+    )
+    environment: Environment = Field(
+        default="development", description="The safety profile and that of the pool: production refuses seeding."
+    )
+    pool: PoolPolicy | None = Field(
+        default=None, description="What differs from the pool's profile of the environment, for your own assets."
     )
 
 

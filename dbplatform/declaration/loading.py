@@ -49,6 +49,11 @@ class Declared:
         variable = self.database.connection.scratch_url_env
         return self._url("scratch_url_env", variable, f"holds the URL of the scratch server of {self.name}")
 
+    def replica_url_from_environment(self) -> str | None:
+        """The URL of the streaming replica; None where none is declared. Raises ``VariableNotSet``."""
+        variable = self.database.connection.replica_url_env
+        return self._url("replica_url_env", variable, f"holds the URL of the replica of {self.name}")
+
     def pgbouncer_url_from_environment(self) -> str | None:
         """The URL of the pooler's administration console; None where none is declared. Raises ``VariableNotSet``."""
         variable = self.database.connection.pgbouncer_url_env

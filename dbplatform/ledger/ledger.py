@@ -14,13 +14,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
-from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.connection import Target, connect, sqlalchemy_url
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
 _BEGUN = """
@@ -72,19 +71,3 @@ class Ledger:
     def _end(self, id_: UUID, status: str, summary: dict[str, Any]) -> None:
         with connect(self.target, work="ledger") as connection:
             connection.execute(_ENDED, (status, Jsonb(summary), id_))
-
-
-def sqlalchemy_url(target: Target) -> URL:
-    """The same target for SQLAlchemy with psycopg 3; settings such as ``sslmode`` stay."""
-    from sqlalchemy import URL
-
-    parts = {key: str(value) for key, value in conninfo_to_dict(target.url).items() if value is not None}
-    return URL.create(
-        "postgresql+psycopg",
-        username=parts.pop("user", None),
-        password=parts.pop("password", None),
-        host=parts.pop("host", None),
-        port=int(parts.pop("port", "5432")),
-        database=parts.pop("dbname", None),
-        query=parts,
-    )

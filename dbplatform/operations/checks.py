@@ -9,9 +9,10 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
+from dbplatform.operations.reading import read
 from dbplatform.postgres import catalog
 from dbplatform.postgres.catalog import Column, require_table
-from dbplatform.postgres.connection import connect
+from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality import record
 from dbplatform.quality.engine import check_table as check_and_record
@@ -73,17 +74,21 @@ def check_table(
     only: Collection[str] | None = None,
     record: bool = True,
 ) -> TableResult:
-    """Run the checks of one table on one snapshot; with ``record`` the results and failing rows go to the ledger."""
+    """Run the checks of one table on one snapshot, on the replica where one is declared and keeps up.
+
+    With ``record`` the results and failing rows go to the ledger.
+    """
     index, policy = next((i, p) for i, p in enumerate(declared.database.quality) if p.table == relation)
-    target = platform.target(declared)
-    masks = Masks.declared(declared.database.quality)
-    with declared.written_at("quality", index, "mask" if policy.mask else "table"):
+    masks, bound = Masks.declared(declared.database.quality), kept_policy(declared).keep
+
+    def work(target: Target) -> TableResult:
         if not record:
             with connect(target, work="check") as connection:
                 return run_table(connection, policy, only=only, masks=masks)
-        return check_and_record(
-            target, platform.ledger, declared.name, run_id, policy, only, masks=masks, bound=kept_policy(declared).keep
-        )
+        return check_and_record(target, platform.ledger, declared.name, run_id, policy, only, masks=masks, bound=bound)
+
+    with declared.written_at("quality", index, "mask" if policy.mask else "table"):
+        return read(platform, declared, work).value
 
 
 def kept_rows(

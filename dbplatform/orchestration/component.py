@@ -22,7 +22,7 @@ from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.partition_checks import partition_checks
 from dbplatform.orchestration.periods import period_assets
 from dbplatform.orchestration.physical import physical_assets
-from dbplatform.orchestration.resources import options_at_launch
+from dbplatform.orchestration.resources import options_at_launch, pools
 from dbplatform.orchestration.restore import restore_job
 from dbplatform.orchestration.retirement import retirement_assets
 from dbplatform.orchestration.safety import backup_assets
@@ -78,5 +78,5 @@ class ManagedDatabase(dg.Component):
             ],
             jobs=[*jobs, *restore_job(self.platform, self.declared)],
             schedules=schedules_of(self.declared, jobs),
-            resources={"options": options_at_launch()},
+            resources={"options": options_at_launch(), "pools": pools(str(self.platform.project.root))},
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 import psycopg
 from psycopg import sql
@@ -24,6 +24,9 @@ from psycopg.rows import TupleRow
 
 from dbplatform.errors import CannotConnect, WorkError
 from dbplatform.postgres.refusals import Refusal, explain, unreadable_url
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 AutocommitConnection = NewType("AutocommitConnection", psycopg.Connection[TupleRow])
 SnapshotConnection = NewType("SnapshotConnection", psycopg.Connection[TupleRow])
@@ -192,3 +195,19 @@ def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
 def _cannot_connect(target: Target, refusal: Refusal) -> CannotConnect:
     place = target.name if refusal.stage == "URL" else target.place
     return CannotConnect(target=place, reason=refusal.reason, hint=refusal.hint, stage=refusal.stage)
+
+
+def sqlalchemy_url(target: Target) -> URL:
+    """The same target for SQLAlchemy with psycopg 3; settings such as ``sslmode`` stay."""
+    from sqlalchemy import URL
+
+    parts = {key: str(value) for key, value in conninfo_to_dict(target.url).items() if value is not None}
+    return URL.create(
+        "postgresql+psycopg",
+        username=parts.pop("user", None),
+        password=parts.pop("password", None),
+        host=parts.pop("host", None),
+        port=int(parts.pop("port", "5432")),
+        database=parts.pop("dbname", None),
+        query=parts,
+    )

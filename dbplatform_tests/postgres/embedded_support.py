@@ -15,8 +15,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from psycopg.conninfo import make_conninfo
+
 from dbplatform.home import Home
+from dbplatform.postgres.connection import Target
+from dbplatform.postgres.embedded.account import account_for
+from dbplatform.postgres.embedded.processes import free_port
 from dbplatform.postgres.embedded.server import EmbeddedServer
+from dbplatform.postgres.programs import Programs, programs_in
 
 IS_ROOT = os.geteuid() == 0
 # A child made by fork has everything imported: it also works as a user who cannot read this repository.
@@ -104,3 +110,45 @@ def wait_until(happened: Callable[[], Any]) -> None:
     while not happened():
         assert time.monotonic() < deadline, "the event never came"
         time.sleep(0.001)
+
+
+def programs_of(server: EmbeddedServer) -> Programs:
+    bin_dir = server.status().bin_dir
+    assert bin_dir is not None
+    return programs_in(bin_dir)
+
+
+@contextmanager
+def replica(server: EmbeddedServer) -> Iterator[Target]:
+    """A streaming replica of the server, by a slot of its own; stopped at the end, its slot dropped."""
+    programs, account = programs_of(server), account_for(server.status().data_directory)
+    with open_folder() as folder:
+        account.own(folder)
+        data, port = folder / "data", free_port()
+        copied = account.run(
+            [
+                programs.path("pg_basebackup"),
+                f"--pgdata={data}",
+                f"--dbname={server.url('postgres')}",
+                *("--checkpoint=fast", "--write-recovery-conf", "--create-slot", "--slot=replica"),
+            ],
+            programs=programs,
+            cwd=folder,
+        )
+        assert copied.returncode == 0, copied.stderr
+        start = [
+            programs.path("pg_ctl"),
+            "start",
+            "--wait",
+            f"--pgdata={data}",
+            f"--log={folder / 'log'}",
+            f"--options=-p {port} -c listen_addresses=127.0.0.1 -c logging_collector=off "
+            "-c unix_socket_directories= -c cluster_name=replica -c wal_receiver_status_interval=1s",
+        ]
+        try:
+            started = account.run(start, programs=programs, cwd=folder, new_session=True)
+            assert started.returncode == 0, (folder / "log").read_text()
+            yield Target("replica", make_conninfo(server.url("postgres"), port=port))
+        finally:
+            stop = [programs.path("pg_ctl"), "stop", "--mode=immediate", f"--pgdata={data}"]
+            account.run(stop, programs=programs, cwd=folder)

@@ -11,9 +11,9 @@ from sqlalchemy import UniqueConstraint, inspect, select
 from sqlalchemy.types import TypeEngine
 
 import dbplatform.ledger
-from dbplatform.ledger.ledger import Ledger, sqlalchemy_url
+from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import SCHEMA, Base, Operation
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import Target, sqlalchemy_url
 
 
 def test_the_schema_that_the_migrations_build_is_what_the_models_say(ledger: Ledger) -> None:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import default_thresholds, judge
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.account import account_for
-from dbplatform.postgres.embedded.processes import free_port
 from dbplatform.postgres.embedded.server import EmbeddedServer
-from dbplatform.postgres.programs import Programs, programs_in
-from dbplatform_tests.postgres.embedded_support import open_folder, wait_until
+from dbplatform_tests.postgres.embedded_support import programs_of, replica, wait_until
 from dbplatform_tests.postgres.test_monitoring_collect import NOTHING_HAPPENED, NOW, look, run
 
 pytest_plugins = ("dbplatform_tests.postgres.monitoring_servers",)
-
-
-def programs_of(server: EmbeddedServer) -> Programs:
-    bin_dir = server.status().bin_dir
-    assert bin_dir is not None
-    return programs_in(bin_dir)
 
 
 def severity(found: Metrics, name: str) -> str | None:
@@ -77,42 +66,6 @@ def archived(target: Target) -> int:
         row = session.execute("select archived_count from pg_stat_archiver").fetchone()
         assert row is not None
         return int(row[0])
-
-
-@contextmanager
-def replica(server: EmbeddedServer) -> Iterator[Target]:
-    """A streaming replica of the server, by a slot of its own; stopped at the end, its slot dropped."""
-    programs, account = programs_of(server), account_for(server.status().data_directory)
-    with open_folder() as folder:
-        account.own(folder)
-        data, port = folder / "data", free_port()
-        copied = account.run(
-            [
-                programs.path("pg_basebackup"),
-                f"--pgdata={data}",
-                f"--dbname={server.url('postgres')}",
-                *("--checkpoint=fast", "--write-recovery-conf", "--create-slot", "--slot=replica"),
-            ],
-            programs=programs,
-            cwd=folder,
-        )
-        assert copied.returncode == 0, copied.stderr
-        start = [
-            programs.path("pg_ctl"),
-            "start",
-            "--wait",
-            f"--pgdata={data}",
-            f"--log={folder / 'log'}",
-            f"--options=-p {port} -c listen_addresses=127.0.0.1 -c logging_collector=off "
-            "-c unix_socket_directories= -c cluster_name=replica -c wal_receiver_status_interval=1s",
-        ]
-        try:
-            started = account.run(start, programs=programs, cwd=folder, new_session=True)
-            assert started.returncode == 0, (folder / "log").read_text()
-            yield Target("replica", make_conninfo(server.url("postgres"), port=port))
-        finally:
-            stop = [programs.path("pg_ctl"), "stop", "--mode=immediate", f"--pgdata={data}"]
-            account.run(stop, programs=programs, cwd=folder)
 
 
 def test_a_replica_that_is_paused_lags_and_one_that_is_away_holds_wal(server: EmbeddedServer, target: Target) -> None:

@@ -12,7 +12,7 @@ from psycopg import errors
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import CannotConnect, PlatformError
-from dbplatform.operations.diagnosis import connecting, programs, rights, server, settings, surroundings
+from dbplatform.operations.diagnosis import connecting, pools, programs, rights, server, settings, surroundings
 from dbplatform.operations.diagnosis.model import Finding, Patient, Probe, error, not_checked
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect_plainly
@@ -26,6 +26,7 @@ PROBES: dict[str, Probe] = {
     "clock": server.clock,
     "time zone": server.time_zone,
     "connections": server.connections,
+    "pools": pools.pools,
     "time limits": server.time_limits,
     "extensions": server.extensions,
     "schemas": rights.schemas,

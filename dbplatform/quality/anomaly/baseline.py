@@ -249,7 +249,7 @@ class _Walk:
             expected=middle,
             low=None if direction == "up" else low,
             high=None if direction == "down" else high,
-            anomalous=side == 1 and direction != "down" or side == -1 and direction != "up",
+            anomalous=(side == 1 and direction != "down") or (side == -1 and direction != "up"),
         )
 
 
