@@ -6,7 +6,7 @@ One row in ``--share`` is done, spread over the whole table, and leaves it. The 
 SELECT into a table beside, then DELETE by the same condition. Ours exports to Parquet, reads the file back, compares,
 and deletes exactly those rows in batches without pauses; the proven backup is given, because it is there already where
 archives run. Each way begins with the same table, in a database of its own, after a checkpoint; the order changes from
-round to round. While it works, a probe in this process reads a row by its key every ten milliseconds, and another
+round to round. While it works, a probe in this process reads a row by its key every twenty milliseconds, and another
 updates one, both inside the range that leaves. Printed are the rate, the WAL written, the peak memory of the client,
 and the probes' latencies; they are written to ``results.json`` beside. Exit code 1 where a limit is missed. Without
 ``--url`` an embedded server of its own is started and removed.

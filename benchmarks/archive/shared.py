@@ -21,7 +21,7 @@ from dbplatform.postgres.embedded.server import EmbeddedServer
 
 #: A statement, and what makes the parameters of each call of it.
 Call = tuple[str, Callable[[], Sequence[Any]]]
-EVERY_S = 0.01
+EVERY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Felt:
 
 
 class Probes:
-    """For each call a session that makes it every ten milliseconds, whatever became of the one before.
+    """For each call a session that makes it every twenty milliseconds, whatever became of the one before.
 
     A call that is due while the session still waits is sent as soon as it can be, and its wait counts. A probe that
     only sends the next call once it has an answer would report a stall of 20 seconds as one slow call among thousands.

@@ -131,7 +131,7 @@ class ArchiveWriter:
         )
 
     def write(self, lines: Sequence[bytes]) -> int:
-        """Append the rows, one CSV record each; how many. Raises ``pyarrow.ArrowInvalid`` for a value that does not fit."""
+        """Append the rows, one CSV record each; how many. Raises ``pyarrow.ArrowInvalid`` where one does not fit."""
         table = _parsed(lines, self.columns)
         if table.num_rows != len(lines):
             raise pa.ArrowInvalid(f"{len(lines)} rows became {table.num_rows}")
@@ -140,7 +140,6 @@ class ArchiveWriter:
 
     def close(self) -> None:
         self._writer.close()
-        pa.default_memory_pool().release_unused()
 
 
 @dataclass(frozen=True, slots=True)

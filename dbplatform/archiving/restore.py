@@ -315,8 +315,8 @@ def _refuse_missing_partitions(work: _Work) -> None:
         raise RestorePartitionMissing(
             table=str(work.target),
             key=row[0],
-            hint="Make its partition first (dbplatform partition apply, with a start that reaches back far enough), "
-            "or restore aside: --into NAME.",
+            hint=f"Make its partition first: dbplatform partition apply {work.entry.database} --start with a day (or "
+            "number) that reaches back to the row; or restore aside: --into NAME.",
         )
 
 

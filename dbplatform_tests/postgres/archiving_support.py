@@ -28,6 +28,7 @@ from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.proof import ProvenSnapshot
 from dbplatform.archiving.restore import RestoreReport, restore_archive
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.storage.folder import FolderPlace
@@ -67,6 +68,12 @@ def ask(target: Target, query: str) -> Any:
         row = session.execute(query.encode()).fetchone()
     assert row is not None
     return row[0] if len(row) == 1 else row
+
+
+def content(target: Target, table: str = "orders") -> str:
+    """The content hash of a table."""
+    with connect(target, work="look") as connection:
+        return catalog.content_hash(connection, Relation.parse(table))
 
 
 def prove(target: Target) -> ProvenSnapshot:
@@ -225,6 +232,25 @@ def killed(
     assert process.exitcode == -signal.SIGKILL, "the point was not reached"
     for _ in _until_gone(target):
         pass
+
+
+def finished_after_a_kill(
+    target: Target, ledger: Ledger, place: Place, point: str, done: int, listed: list[str], debris: Callable[[], object]
+) -> None:
+    """Archive ``ORDERS`` into a place, killed at the point: the next run ends right, and a restore brings all back.
+
+    ``listed``: the archives that the ledger knows after the kill, by their status; ``debris``: what must not be left.
+    """
+    fill(target, ORDERS)
+    before, proof = content(target), prove(target)
+    killed("archive", target, ledger, place, proof, point, done)
+    assert [entry.status for entry in list_archives(ledger, DATABASE)] == listed
+    archive(target, ledger, place, proof=proof)
+    entry = only(ledger)
+    assert (entry.status, entry.deleted_rows) == ("deleted", 700)
+    assert not debris()
+    assert restore(target, ledger, entry.id).restored == 700
+    assert content(target) == before
 
 
 def _until_gone(target: Target) -> Iterator[None]:

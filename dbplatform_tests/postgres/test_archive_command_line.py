@@ -104,6 +104,12 @@ def test_an_expired_archive_goes_with_its_children_when_that_is_confirmed(
     assert ask(database, "select count(*) from orders") == 10
 
 
+def test_a_run_that_has_nothing_to_do_is_not_recorded(type_: Type, ledger: Ledger) -> None:
+    runs = "select count(*) from ledger.operation where kind = 'archive'"
+    assert [(type_("archive", "apply", "shop").code, ask(ledger.target, runs)) for _ in range(2)] == [(0, 1), (0, 1)]
+    assert "0 rows archived; 0 changed meanwhile and 0 not proven stayed" in type_("archive", "apply", "shop").out
+
+
 def test_an_erasure_that_says_no_rows_is_refused(type_: Type) -> None:
     assert "Nothing says which rows" in type_("archive", "erase", "shop", "--table", "orders").err
     assert "names no column and value" in type_("archive", "erase", "shop", "--table", "orders", "--key", "5").err

@@ -9,15 +9,14 @@ import pytest
 from dbplatform.archiving.catalogue import list_archives, rows_away
 from dbplatform.archiving.records import deleted_rows
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import Target, connect
-from dbplatform.postgres.identifiers import Relation
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.archiving_support import (
     DATABASE,
     ORDERS,
     archive,
     ask,
+    content,
     fill,
     killed,
     only,
@@ -30,11 +29,6 @@ from dbplatform_tests.postgres.archiving_support import (
 def away(target: Target, ledger: Ledger) -> dict[str, int]:
     with connect(target, work="look") as connection:
         return rows_away(ledger, DATABASE, deleted_rows(connection))
-
-
-def content(target: Target) -> str:
-    with connect(target, work="look") as connection:
-        return catalog.content_hash(connection, Relation.parse("orders"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import random
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,7 @@ import pytest
 from dbplatform.archiving import errors
 from dbplatform.archiving.catalogue import list_archives
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.postgres import catalog
-from dbplatform.postgres.connection import Target, connect
-from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.connection import Target
 from dbplatform.storage import s3
 from dbplatform.storage.place import StorageFailed, exists, opened
 from dbplatform.storage.s3 import S3Place
@@ -25,12 +24,12 @@ from dbplatform_tests.postgres.archiving_support import (
     ORDERS,
     archive,
     ask,
+    content,
     erase,
     fill,
-    killed,
+    finished_after_a_kill,
     only,
     policy,
-    prove,
     restore,
     verify,
 )
@@ -70,9 +69,24 @@ def uploads(place: S3Place) -> list[str]:
     return [one["Key"] for one in s3.client().list_multipart_uploads(Bucket=place.bucket).get("Uploads", [])]
 
 
-def content(target: Target) -> str:
-    with connect(target, work="look") as connection:
-        return catalog.content_hash(connection, Relation.parse("orders"))
+def local_files(place: S3Place) -> list[str]:
+    return [str(path) for path in place.work.rglob("*") if path.is_file()]
+
+
+@contextmanager
+def failing_at_random(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, seed: int, *, tries: int, weights: tuple[int, int, int, int]
+) -> Iterator[None]:
+    """During the block the storage answers, refuses, cuts and truncates in these parts; asked ``tries`` times."""
+    chance = random.Random(seed)
+
+    def fate(method: str, path: str) -> Fate:
+        return chance.choices(("answered", "refused", "cut", "truncated"), weights=weights)[0]
+
+    with monkeypatch.context() as patch, unreliable(endpoint, fate) as proxy:
+        patch.setattr(s3, "TRIES", tries)
+        patch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        yield
 
 
 def put(place: S3Place, name: str, data: bytes) -> None:
@@ -90,7 +104,7 @@ def test_an_archive_in_a_bucket_and_its_restore_give_the_same_content_hash(
     entry = only(ledger)
     assert entry.location == f"s3://{place.bucket}/cold/{DATABASE}/old/{entry.id}.parquet"
     assert keys(place) == [f"cold/{DATABASE}/old/{entry.id}.parquet"]
-    assert [path for path in place.work.rglob("*") if path.is_file()] == [], "nothing is left on the local disk"
+    assert local_files(place) == [], "nothing is left on the local disk"
     assert verify(database, ledger, entry.id).passed
     assert restore(database, ledger, entry.id).restored == 700
     assert content(database) == before
@@ -144,7 +158,7 @@ def test_without_the_bucket_nothing_is_deleted_or_listed(database: Target, ledge
         archive(database, ledger, elsewhere)
     assert "Nothing was deleted" in str(caught.value)
     assert (ask(database, "select count(*) from orders"), list_archives(ledger, DATABASE)) == (1000, [])
-    assert [path for path in place.work.rglob("*") if path.is_file()] == []
+    assert local_files(place) == []
     assert archive(database, ledger, place).deleted == 700
 
 
@@ -172,14 +186,7 @@ def test_a_storage_that_fails_at_random_loses_and_doubles_nothing(
 ) -> None:
     fill(database, ORDERS)
     before = content(database)
-    chance = random.Random(seed)
-
-    def fate(method: str, path: str) -> Fate:
-        return chance.choices(("answered", "refused", "cut", "truncated"), weights=(6, 2, 1, 1))[0]
-
-    monkeypatch.setattr(s3, "TRIES", 3)
-    with unreliable(endpoint, fate) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+    with failing_at_random(endpoint, monkeypatch, seed, tries=3, weights=(6, 2, 1, 1)):
         for _ in range(10):
             try:
                 archive(database, ledger, place)
@@ -187,7 +194,6 @@ def test_a_storage_that_fails_at_random_loses_and_doubles_nothing(
                 assert ask(database, "select count(*) from orders") == 1000, "it failed before the delete step"
             if ask(database, "select count(*) from orders") == 300:
                 break
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     archive(database, ledger, place)
     entry = only(ledger)
     assert (entry.status, entry.deleted_rows) == ("deleted", 700)
@@ -224,14 +230,7 @@ def test_a_storage_that_fails_at_random_never_parts_rows_from_those_that_refer_t
     fill(database, FAMILY)
     before = contents(database)
     along = policy(children="archive")
-    chance = random.Random(seed)
-
-    def fate(method: str, path: str) -> Fate:
-        return chance.choices(("answered", "refused", "cut", "truncated"), weights=(7, 1, 1, 1))[0]
-
-    monkeypatch.setattr(s3, "TRIES", 2)
-    with unreliable(endpoint, fate) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+    with failing_at_random(endpoint, monkeypatch, seed, tries=2, weights=(7, 1, 1, 1)):
         for _ in range(10):
             try:
                 archive(database, ledger, place, along)
@@ -239,7 +238,6 @@ def test_a_storage_that_fails_at_random_never_parts_rows_from_those_that_refer_t
                 assert ask(database, COUNTS) == (1000, 201, 100), "it failed before the delete step"
             if ask(database, COUNTS) == (300, 61, 30):
                 break
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     archive(database, ledger, place, along)
     assert ask(database, COUNTS) == (300, 61, 30)
     found = {entry.table: entry for entry in list_archives(ledger, DATABASE)}
@@ -255,21 +253,13 @@ def test_an_erasure_in_a_storage_that_fails_at_random_ends_with_one_archive_with
 ) -> None:
     fill(database, PEOPLE)
     archive(database, ledger, place)
-    chance = random.Random(seed)
-
-    def fate(method: str, path: str) -> Fate:
-        return chance.choices(("answered", "refused", "cut", "truncated"), weights=(5, 2, 1, 1))[0]
-
-    monkeypatch.setattr(s3, "TRIES", 2)
-    with unreliable(endpoint, fate) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+    with failing_at_random(endpoint, monkeypatch, seed, tries=2, weights=(5, 2, 1, 1)):
         for _ in range(10):
             try:
                 erase(database, ledger, place.work)
                 break
             except (errors.ArchiveNotWritten, errors.ArchiveDamaged, StorageFailed):
                 assert len(list_archives(ledger, DATABASE)) == 1
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     erase(database, ledger, place.work)
     assert ask(database, "select count(*) from orders where name in ('Person 7', 'Person 90')") == 0
     entry = only(ledger)
@@ -293,13 +283,6 @@ def test_an_erasure_in_a_storage_that_fails_at_random_ends_with_one_archive_with
 def test_an_archive_into_a_bucket_killed_here_is_finished_by_the_next_run(
     database: Target, ledger: Ledger, place: S3Place, point: str, done: int, listed: list[str]
 ) -> None:
-    fill(database, ORDERS)
-    before, proof = content(database), prove(database)
-    killed("archive", database, ledger, place, proof, point, done)
-    assert [entry.status for entry in list_archives(ledger, DATABASE)] == listed
-    archive(database, ledger, place, proof=proof)
-    entry = only(ledger)
-    assert (entry.deleted_rows, len(keys(place)), uploads(place)) == (700, 1, [])
-    assert [path for path in place.work.rglob("*") if path.is_file()] == []
-    assert restore(database, ledger, entry.id).restored == 700
-    assert content(database) == before
+    finished_after_a_kill(
+        database, ledger, place, point, done, listed, lambda: uploads(place) + keys(place)[1:] + local_files(place)
+    )

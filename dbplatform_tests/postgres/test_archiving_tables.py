@@ -14,19 +14,18 @@ from dbplatform.archiving.catalogue import list_archives
 from dbplatform.archiving.tables import TablePlace
 from dbplatform.errors import VariableNotSet
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.postgres import catalog
-from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.connection import Target
 from dbplatform.postgres.identifiers import Relation
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.archiving_support import (
     ORDERS,
     archive,
     ask,
+    content,
     fill,
-    killed,
+    finished_after_a_kill,
     only,
     policy,
-    prove,
     restore,
     verify,
 )
@@ -50,11 +49,6 @@ def elsewhere(database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("HISTORY_URL", url)
         yield TablePlace(target=Target("history", url), table=TABLE, variable="HISTORY_URL", work=tmp_path)
         session.execute(f"drop database {name} with (force)".encode())
-
-
-def content(target: Target) -> str:
-    with connect(target, work="look") as connection:
-        return catalog.content_hash(connection, Relation.parse("orders"))
 
 
 def test_an_archive_in_a_table_and_its_restore_give_the_same_content_hash(
@@ -162,13 +156,5 @@ def test_a_type_that_the_other_database_lacks_is_named(database: Target, ledger:
 def test_an_archive_into_a_table_killed_here_is_finished_by_the_next_run(
     database: Target, ledger: Ledger, here: TablePlace, point: str, done: int, listed: list[str]
 ) -> None:
-    fill(database, ORDERS)
-    before, proof = content(database), prove(database)
-    killed("archive", database, ledger, here, proof, point, done)
-    assert [entry.status for entry in list_archives(ledger, "shop")] == listed
-    archive(database, ledger, here, proof=proof)
-    entry = only(ledger)
-    assert (entry.status, entry.deleted_rows, list(here.work.iterdir())) == ("deleted", 700, [])
+    finished_after_a_kill(database, ledger, here, point, done, listed, lambda: list(here.work.iterdir()))
     assert ask(database, "select count(*), count(distinct archive_id) from old_orders") == (700, 1)
-    assert restore(database, ledger, entry.id).restored == 700
-    assert content(database) == before

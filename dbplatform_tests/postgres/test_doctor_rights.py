@@ -80,6 +80,23 @@ def test_a_schema_that_is_missing_and_may_not_be_made_is_told(shop: Shop, guest:
     assert shop.examined()["schema dbplatform"].status == "ok"
 
 
+def test_rights_that_are_missing_on_tables_whose_rows_leave_along_are_told(shop: Shop, guest: str) -> None:
+    shop.run("create table part (id int primary key, item_id int references item)")
+    shop.run("create table piece (part_id int references part); create table other (id int)")
+    shop.declare(
+        DECLARATION.replace(
+            "{name: old_sales, table: public.sale, column: at, older_than: 6 months}",
+            "{name: old_items, table: item, where: name = 'old', children: archive}",
+        )
+    )
+    found = shop.examined()
+    for table in ("item", "part", "piece"):
+        assert "lacks DELETE, SELECT, UPDATE" in found[f"table public.{table}"].message
+        mend(shop, found[f"table public.{table}"])
+    assert "table public.other" not in found
+    assert not {probe for probe in problems(shop.examined()) if probe.startswith("table public.p")}
+
+
 def test_at_most_five_unreadable_tables_are_named(shop: Shop, guest: str) -> None:
     for number in range(7):
         shop.run("create table a" + str(number) + " (id int)")

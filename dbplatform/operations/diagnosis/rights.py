@@ -34,6 +34,19 @@ _TABLES = """
     order by 1, 2
 """
 
+_CHILDREN = """
+    with recursive referring(oid) as (
+        select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = %s and c.relname = %s
+        union
+        select k.conrelid from pg_constraint k join referring r on k.confrelid = r.oid
+        where k.contype = 'f' and k.conparentid = 0
+    )
+    select n.nspname as schema, c.relname as relation
+    from referring r join pg_class c on c.oid = r.oid join pg_namespace n on n.oid = c.relnamespace
+    order by 1, 2
+"""
+
 # What pg_dump reads: the members of an extension are left to it, but for the tables that it wants dumped.
 _DUMPED = """
     select n.nspname as schema, c.relname as relation,
@@ -113,7 +126,8 @@ def tables(patient: Patient) -> Iterator[Finding]:
         needs.setdefault(checked.table, set()).add("SELECT")
     for archive in declared.archives:
         # UPDATE, because rows are locked FOR UPDATE before they are deleted.
-        needs.setdefault(archive.table, set()).update(("SELECT", "UPDATE", "DELETE"))
+        for table in (archive.table, *(_children(patient, archive.table) if archive.children == "archive" else ())):
+            needs.setdefault(table, set()).update(("SELECT", "UPDATE", "DELETE"))
     owned = {policy.table for policy in declared.partitioned_tables}
     for table in owned:
         needs.setdefault(table, set())
@@ -161,6 +175,11 @@ def tables(patient: Patient) -> Iterator[Finding]:
         yield not_checked(f"not there yet: {_few(missing)}", probe="tables to come")
     if not needs:
         yield ok("no table is declared")
+
+
+def _children(patient: Patient, table: Relation) -> list[Relation]:
+    """The tables that refer to it by foreign keys, and so on downwards: their rows leave along."""
+    return [Relation(row["schema"], row["relation"]) for row in patient.ask(_CHILDREN, table.schema, table.name)]
 
 
 def monitoring(patient: Patient) -> Iterator[Finding]:
