@@ -119,6 +119,7 @@ def apply_archive(
     proof: ProvenSnapshot | None,
     recheck: Recheck,
     now: datetime,
+    begins: Callable[[], object] = lambda: None,
     throttle: Throttle = GENTLE,
     wait_ms: int = 600_000,
     sleep: Callable[[float], None] = time.sleep,
@@ -133,7 +134,7 @@ def apply_archive(
     ``ReadBackDiffers``, ``ArchiveDamaged``, ``ArchiveTableChanged``, ``ReplicaBehind`` and ``LockNotAcquired``: in
     every case each row is in the table, or in a file that the ledger lists, and never counted twice. Can be run again
     at any time. Outside the window of the ``throttle``, by ``time_of_day``, and once its budget is spent, it ends where
-    it stands.
+    it stands. ``begins`` is called before the first change, and not where there is nothing to do.
     """
     with advisory_lock(connection, LOCK, wait_ms=wait_ms, sleep=sleep):
         proof = require_proof(connection, proof, table=policy.table, database=database)
@@ -146,14 +147,16 @@ def apply_archive(
             recheck=recheck,
             pace=Pace(throttle=throttle, sleep=sleep, clock=clock, now=time_of_day),
         )
-        archives = [
-            done for entry in catalogue.unfinished(ledger, database, policy.name) for done in _finish(work, entry)
-        ]
+        archives: list[ArchiveEntry] = []
+        for entry in catalogue.unfinished(ledger, database, policy.name):
+            begins()
+            archives += _finish(work, entry)
         if work.pace.stops() is not None:
             return _report(policy, archives, work.pace.stopped)
         plan = plan_archive(connection, policy, now=now, proof=proof)
         uncovered = plan.rows - (plan.covered_rows or 0)
         if plan.covered_rows:
+            begins()
             ids = {node.table: uuid.uuid4() for node in plan.tree.nodes}
             for node in plan.tree.nodes:
                 parent_id = ids[plan.tree.nodes[node.parent].table] if node.parent is not None else None

@@ -200,12 +200,12 @@ def _leave(work: _Work, first: int, end: int) -> int:
             ordinal=stage.ordinal,
         )
     ).fetchall()
-    if stayed := set(range(first, end)) - {place for (place,) in deleted}:
+    if stayed := sorted(set(range(first, end)).difference(place for (place,) in deleted)):
         rows = connection.execute(
             sql.SQL(
                 "select {ordinal}, t.same, t.held, t.referred from {stage} as x left join lateral"
                 " (select {same} as same, {held} as held, {referred} as referred from {table} as t where {match})"
-                " as t on true where {ordinal} = any(%s) order by 1"
+                " as t on true where {ordinal} = any({stayed}) order by 1"
             ).format(
                 ordinal=stage.ordinal,
                 stage=stage.table,
@@ -214,8 +214,8 @@ def _leave(work: _Work, first: int, end: int) -> int:
                 referred=referred,
                 table=table,
                 match=match,
-            ),
-            (list(stayed),),
+                stayed=sql.Literal(stayed),
+            )
         ).fetchall()
         reasons = [reason_to_stay(same, held, referred) or "held" for _, same, held, referred in rows]
         records.keep(connection, work.archive_id, [row[0] for row in rows], reasons)

@@ -92,6 +92,7 @@ def archive_partitions(
     cutoff: datetime | None,
     proof: ProvenSnapshot | None,
     now: datetime,
+    begins: Callable[[], object] = lambda: None,
     wait_ms: int = 600_000,
     sleep: Callable[[float], None] = time.sleep,
 ) -> ArchiveReport:
@@ -99,7 +100,8 @@ def archive_partitions(
 
     Under the advisory lock ``archive``. No row leaves: ``release`` lets the partition go. Only rows that the proven
     backup holds are written. Raises ``NotProven``, what ``plan_archive`` raises, ``ArchiveNotWritten``,
-    ``StorageFailed``, ``ReadBackDiffers`` and ``LockNotAcquired``. Can be run again at any time.
+    ``StorageFailed``, ``ReadBackDiffers`` and ``LockNotAcquired``. Can be run again at any time. ``begins`` is called
+    before the first change, and not where there is nothing to do.
     """
     archives: list[ArchiveEntry] = []
     uncovered = 0
@@ -111,6 +113,8 @@ def archive_partitions(
         settle(connection, ledger, database=database, table=policy.table)
         for one in slices:
             for entry in _waiting(ledger, database, policy.name, one.where):
+                if entry.status == "exported":
+                    begins()
                 _verify(connection, ledger, policy, one, entry)
             before = _waiting(ledger, database, policy.name, one.where)
             with compared(connection, before, one.partition) as standing:
@@ -122,6 +126,7 @@ def archive_partitions(
                     tree=_alone(_shape_of(connection, policy, one)),
                     besides=_in_no_archive(connection, one) if standing.archived else None,
                 )
+                begins()
                 archive_id = uuid.uuid4()
                 records.begin(connection, archive_id, policy.name, str(policy.table))
                 reached(policy.name, "begin", 0, plan.rows)

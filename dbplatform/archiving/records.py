@@ -96,10 +96,8 @@ def begin(
     )
 
 
-def untouched(connection: AnyConnection, name: str) -> list[tuple[uuid.UUID, str | None]]:
+def untouched(connection: AutocommitConnection, name: str) -> list[tuple[uuid.UUID, str | None]]:
     """The archives of that name that were begun and have not dealt with any row; the table of those with a parent."""
-    if not _exists(connection):
-        return []
     return connection.execute(
         "select archive_id, case when parent_id is not null then table_name end from dbplatform.archive_progress"
         " where name = %s and position = 0",

@@ -33,7 +33,7 @@ BLOCK_ROWS = 50_000
 #: In bytes: PostgreSQL cuts what is longer.
 _LONGEST_NAME = 63
 _ID, _PLACE = "archive_id", "archive_place"
-_HELD_DDL = """
+HELD_DDL = """
     create table dbplatform.archive_held (
         archive_id uuid primary key,
         table_name text not null,
@@ -77,7 +77,7 @@ class TablePlace:
         try:
             with partial.open("rb") as file, connect(self.target, work="archive into table") as connection:
                 reader = ArchiveReader(file, str(partial))
-                ensure_state(connection, "archive_held", _HELD_DDL)
+                ensure_state(connection, "archive_held", HELD_DDL)
                 try:
                     with connection.transaction():
                         be_exact(connection)
@@ -220,6 +220,15 @@ def table_reader(location: str, near: AnyConnection | None) -> Iterator[TableRea
         target = Target("the archive's table", own_url(near))
     with connect(target, work="archive in table") as connection:
         yield TableReader(connection, location)
+
+
+def holding(connection: AnyConnection) -> list[Relation]:
+    """The tables of the connected database that hold archives."""
+    held = connection.execute("select to_regclass('dbplatform.archive_held') is not null").fetchone()
+    if held != (True,):
+        return []
+    found = connection.execute("select distinct table_name from dbplatform.archive_held order by 1").fetchall()
+    return [Relation.parse(name) for (name,) in found]
 
 
 def own_url(connection: AnyConnection) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
+from typing import Any
 
-from dbplatform.archiving import catalogue, records, restore, whole
+from dbplatform.archiving import catalogue, restore, whole
 from dbplatform.archiving import partitions as archived_partitions
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
-from dbplatform.archiving.errors import ArchiveDamaged, NotProven
+from dbplatform.archiving.errors import ArchiveDamaged
 from dbplatform.archiving.pace import BRISK, GENTLE
 from dbplatform.archiving.plan import ArchivePlan, plan_archive
 from dbplatform.archiving.policy import ArchivePolicy, TableDestination
-from dbplatform.archiving.proof import ProvenSnapshot, require_proof
+from dbplatform.archiving.proof import ProvenSnapshot
 from dbplatform.archiving.records import deleted_rows
 from dbplatform.archiving.tables import TablePlace, url_of
 from dbplatform.backups.policy import BackupPolicy
@@ -95,18 +96,20 @@ def apply(
     """Move what is as declared and proven into a file, read it back, then delete exactly those rows.
 
     By partition: write what is due, or the one partition with these ``bounds``, into files and read them back;
-    retirement lets the partitions go. Under the writer lock; recorded when there was something to do. Raises
-    ``NotProven`` where no fresh proof holds the table.
+    retirement lets the partitions go. Under the writer lock; recorded unless it is refused or there is nothing to do.
+    Raises ``NotProven`` where no fresh proof holds the table.
     """
     production = declared.database.connection.environment == "production"
-    with platform.writer(declared, "archive") as connection, ExitStack() as recorded:
+    with platform.writer(declared, "archive") as connection, ExitStack() as stack:
         now, place = datetime.now(UTC), place_of(platform, declared, policy)
         proof = proof_of(platform, declared, policy.table)
-        cutoff, slices = _due(connection, declared, policy, bounds, now=now) if policy.by == "partition" else (None, [])
-        if (idle := _idle(platform, declared, policy, connection, cutoff, slices, proof=proof, now=now)) is not None:
-            return idle
-        summary = recorded.enter_context(platform.ledger.operation(declared.name, "archive", run_id=run_id))
+
+        @cache
+        def recorded() -> dict[str, Any]:
+            return stack.enter_context(platform.ledger.operation(declared.name, "archive", run_id=run_id))
+
         if policy.by == "partition":
+            cutoff, slices = _due(connection, declared, policy, bounds, now=now)
             report = archived_partitions.archive_partitions(
                 connection,
                 policy,
@@ -117,6 +120,7 @@ def apply(
                 cutoff=cutoff,
                 proof=proof,
                 now=now,
+                begins=recorded,
             )
         else:
             report = apply_archive(
@@ -128,6 +132,7 @@ def apply(
                 proof=proof,
                 recheck=lambda: proof_of(platform, declared, policy.table),
                 now=now,
+                begins=recorded,
                 throttle=replace(
                     GENTLE if production else BRISK,
                     most_lag_bytes=policy.max_replica_lag_mb * 2**20,
@@ -136,40 +141,9 @@ def apply(
                     budget_bytes=policy.budget,
                 ),
             )
-        summary.update(report.as_json())
+        if recorded.cache_info().currsize:
+            recorded().update(report.as_json())
         return report
-
-
-def _idle(
-    platform: Platform,
-    declared: Declared,
-    policy: ArchivePolicy,
-    connection: AutocommitConnection,
-    cutoff: datetime | None,
-    slices: Sequence[archived_partitions.Slice],
-    *,
-    proof: ProvenSnapshot | None,
-    now: datetime,
-) -> ArchiveReport | None:
-    """The report of a run that has nothing to do: nothing was begun before, no partition is due, no row can leave."""
-    uncovered = 0
-    if records.untouched(connection, policy.name):
-        return None
-    if policy.by == "partition":
-        if slices:
-            return None
-    else:
-        if catalogue.unfinished(platform.ledger, declared.name, policy.name):
-            return None
-        try:
-            proof = require_proof(connection, proof, table=policy.table, database=declared.name)
-        except NotProven:
-            return None  # the run itself says so, and is recorded
-        planned = plan_archive(connection, policy, now=now, proof=proof)
-        if planned.covered_rows:
-            return None
-        cutoff, uncovered = planned.cutoff, planned.rows
-    return ArchiveReport(name=policy.name, table=str(policy.table), cutoff=cutoff, archives=(), uncovered=uncovered)
 
 
 def standing(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Standing:

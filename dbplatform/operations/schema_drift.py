@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dbplatform.archiving import tables
 from dbplatform.declaration.loading import Declared
 from dbplatform.migrations.drift import engine as drifting
 from dbplatform.migrations.drift.engine import Blueprint, DriftReport, Expected
@@ -10,11 +11,13 @@ from dbplatform.operations import trials
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.schema import policy_of
 from dbplatform.operations.scratch import scratch_space
+from dbplatform.partitioning.retired import read_retired
 from dbplatform.postgres.connection import AutocommitConnection, connect
+from dbplatform.postgres.identifiers import Relation
 
 
 def drift(platform: Platform, declared: Declared, *, run_id: str | None = None) -> DriftReport:
-    """How the schema differs from the one that its migrations make; partitions made by the platform do not count.
+    """How the schema differs from the one that its migrations make; what the platform has made does not count.
 
     Only reads the declared database. Where files, history and server are as in an earlier comparison, no scratch
     database is made. Raises ``CannotCompare``, ``HistoryMismatch`` and ``NoScratchServer``.
@@ -40,7 +43,18 @@ def _drift(platform: Platform, declared: Declared, live: AutocommitConnection, r
     policy, folders = policy_of(declared)
     partitioned = [table.table for table in declared.database.partitioned_tables]
     plan = drifting.blueprint(live, folders, policy, partitioned=partitioned, database=declared.name)
-    return drifting.drift(live, plan, _expected(platform, declared, plan, run_id))
+    expected = _expected(platform, declared, plan, run_id)
+    return drifting.drift(live, plan, expected, known=_made_here(declared, live))
+
+
+def _made_here(declared: Declared, live: AutocommitConnection) -> dict[Relation, str]:
+    """The tables that no migration makes, because the platform has, or has set them aside."""
+    return dict.fromkeys(tables.holding(live), "holds archived rows") | {
+        retired.relation: f"was a partition of {policy.table} until it was retired"
+        for policy in declared.database.partitioned_tables
+        for retired in read_retired(live, policy.table)
+        if retired.is_there
+    }
 
 
 def _expected(platform: Platform, declared: Declared, plan: Blueprint, run_id: str | None) -> Expected:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from dbplatform.archiving.tables import HELD_DDL
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.partitioning.bounds import Bounds
+from dbplatform.partitioning.retired import remember
 from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.state import ensure_state
 from dbplatform_tests.typed import Type, typist
 
 DECLARATION = """\
@@ -64,6 +70,34 @@ def test_no_drift_is_exit_0_and_a_difference_exit_1_with_its_sentence_and_its_sq
         "SQL that mends 2 of them and drops no data; read it before you run it:",
         "alter table public.item alter column price set not null;",
         "CREATE INDEX CONCURRENTLY item_price ON public.item USING btree (price);",
+    ]
+
+
+def test_tables_that_the_platform_has_made_or_set_aside_are_noted_and_no_drift(
+    type_: Type, files: Path, database: Target
+) -> None:
+    event = "{table: event, column: at, interval: 1 month, start: 2026-01-01}"
+    (files.parent / "defs.yaml").write_text(f"{DECLARATION}  partitioned_tables: [{event}]\n")
+    (files / "V3__event.sql").write_text("create table event (at timestamptz not null) partition by range (at);\n")
+    type_("migrate", "apply", "shop")
+    january = Bounds(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))
+    by_hand(database, "create table event_1 partition of event for values from ('2026-01-01') to ('2026-02-01')")
+    with connect(database, work="test") as connection:
+        row = connection.execute("select 'event_1'::regclass::oid::bigint").fetchone()
+        assert row is not None
+        remember(connection, Relation.parse("event"), Relation.parse("event_1"), row[0], january)
+        ensure_state(connection, "archive_held", HELD_DDL)
+    by_hand(database, "alter table event detach partition event_1; create index on event_1 (at)")
+    by_hand(database, "create table old_item (id int primary key); grant select on old_item to public")
+    assert type_("migrate", "drift", "shop").code == 1
+    by_hand(
+        database, "insert into dbplatform.archive_held values (gen_random_uuid(), 'public.old_item', '{}', default)"
+    )
+    shown = type_("migrate", "drift", "shop", "--json")
+    assert (shown.code, shown.json["differences"]) == (0, [])
+    assert shown.json["notes"] == [
+        "The table public.event_1 was a partition of public.event until it was retired.",
+        "The table public.old_item holds archived rows.",
     ]
 
 

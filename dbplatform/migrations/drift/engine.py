@@ -8,7 +8,7 @@ transaction a part of its work: what such a file makes is found out, and left ou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,7 +92,7 @@ class DriftReport:
     left_out: Mapping[str, tuple[Key, ...]]
     """By pending script: what was not compared."""
     notes: tuple[str, ...]
-    """What differs and comes from the server, not from a change of the schema."""
+    """What differs and comes from the server or the platform, not from a change of the schema."""
 
     def as_json(self) -> dict[str, Any]:
         """The shape of ``migrate drift --json``."""
@@ -156,17 +156,28 @@ def build(connection: AutocommitConnection, plan: Blueprint, *, server_wide: boo
     return _Build(connection, plan, server_wide).expected()
 
 
-def drift(live: AutocommitConnection, plan: Blueprint, expected: Expected) -> DriftReport:
-    """Compare. Only reads, under ACCESS SHARE on the catalog."""
+def drift(
+    live: AutocommitConnection, plan: Blueprint, expected: Expected, *, known: Mapping[Relation, str] | None = None
+) -> DriftReport:
+    """Compare. Only reads, under ACCESS SHARE on the catalog.
+
+    ``known``: tables that the platform itself has made or set aside, and why. Where no migration makes them, they are
+    noted and not compared.
+    """
     found = schema_objects(live, history_table=plan.policy.history_table, partitioned=plan.partitioned)
     left_out = {key for keys in expected.left_out.values() for key in keys}
-    wanted, there = _without(expected.objects, left_out), _without(found, left_out)
+    aside = {
+        key: f"The table {key[1]} {words}."
+        for key in sorted(found.keys() - expected.objects.keys())
+        if key[0] == "table" and (words := (known or {}).get(Relation.parse(key[1])))
+    }
+    wanted, there = _without(expected.objects, left_out), _without(found, left_out, tables=aside.keys())
     return DriftReport(
         database=plan.database,
         version=plan.version,
         differences=differences(wanted, there),
         left_out=expected.left_out,
-        notes=tuple(_version_notes(wanted, there)),
+        notes=(*_version_notes(wanted, there), *aside.values()),
     )
 
 
@@ -298,9 +309,13 @@ def _changed(before: Objects, after: Objects) -> tuple[Key, ...]:
     return tuple(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
 
 
-def _without(objects: Objects, left_out: set[Key]) -> Objects:
-    """Without these, and without what belongs to them; a table or schema that a file only changes keeps its own."""
+def _without(objects: Objects, left_out: Set[Key], *, tables: Set[Key] = frozenset()) -> Objects:
+    """Without these, and without what belongs to them; a table or schema that a file only changes keeps its own.
+
+    ``tables`` keep nothing.
+    """
     names = {f"{kind} {name}" for kind, name in left_out if kind not in ("table", "schema")}
+    names |= {f"{kind} {name}" for kind, name in tables}
     while True:
         more = {t.full_name for t in objects.values() if t.parent in names} - names
         if not more:
