@@ -54,9 +54,9 @@ def find_by_key(connection: AnyConnection) -> None:
     """Make this transaction find each row of a large table by its key.
 
     A batch is some thousand rows of it. The planner may guess that so many are found faster by reading the whole
-    table, for each batch again.
+    table, or that their number is worth compiling the statement, for each batch again.
     """
-    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin"):
+    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"):
         connection.execute("select set_config(%s, 'off', true)", (setting,))
 
 
