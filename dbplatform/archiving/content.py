@@ -8,7 +8,7 @@ scale and a float's last bit. A set of rows is compared by its number and two 64
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -39,8 +39,13 @@ class RowSums:
 
 def be_exact(connection: AnyConnection) -> None:
     """Make this transaction write every value in its one exact form, and refuse to read behind row security."""
-    for name, value in _EXACT.items():
-        connection.execute("select set_config(%s, %s, true)", (name, value))
+    _set(connection, _EXACT)
+
+
+def _set(connection: AnyConnection, settings: Mapping[str, str]) -> None:
+    """Set them for the transaction."""
+    changes = [sql.SQL("set_config({}, {}, true)").format(name, value) for name, value in settings.items()]
+    connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(changes)))
 
 
 def be_durable(connection: AnyConnection) -> None:
@@ -56,8 +61,7 @@ def find_by_key(connection: AnyConnection) -> None:
     A batch is some thousand rows of it. The planner may guess that so many are found faster by reading the whole
     table, or that their number is worth compiling the statement, for each batch again.
     """
-    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"):
-        connection.execute("select set_config(%s, 'off', true)", (setting,))
+    _set(connection, dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"))
 
 
 def row_text(names: Iterable[str], alias: str) -> sql.Composed:
