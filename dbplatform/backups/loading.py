@@ -34,6 +34,7 @@ from dbplatform.postgres.programs import Programs
 _POLICY = re.compile(r"\d+; \d+ \d+ POLICY ")
 _USER_MAPPING = re.compile(r"\d+; \d+ \d+ USER MAPPING ")
 _LOOK_AT_SIZE_S = 1.0
+_HAS_TABLESPACES = "select exists (select from pg_tablespace where spcname not in ('pg_default', 'pg_global'))"
 _SIZE = "select pg_database_size(oid) from pg_database where datname = %s"
 
 
@@ -111,6 +112,7 @@ def load(
         command.append("--exit-on-error")
     if not roles:
         command += ["--no-owner", "--no-privileges"]
+    command += tablespace_options(scratch.maintenance)
     looked = 0.0
 
     def poll() -> None:
@@ -136,6 +138,12 @@ def load(
             reason=str(error),
             hint=f"See whether the backup can be read: dbplatform backup verify {backup.database} {backup.id}",
         ) from error
+
+
+def tablespace_options(connection: AnyConnection) -> list[str]:
+    """What lets pg_restore put everything into the default tablespace, on a server that has no other."""
+    row = connection.execute(_HAS_TABLESPACES).fetchone()
+    return [] if row is not None and row[0] else ["--no-tablespaces"]
 
 
 @contextmanager

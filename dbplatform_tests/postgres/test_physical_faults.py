@@ -34,7 +34,6 @@ from dbplatform.backups.physical.errors import (
 from dbplatform.backups.physical.recover import RecoveryReport, recover_database
 from dbplatform.backups.physical.server import key_of
 from dbplatform.backups.physical.targets import RecoveryPlan
-from dbplatform.errors import NotBuiltYet
 from dbplatform.ledger.backups import BackupRecord
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.programs import Programs, find_programs
@@ -296,18 +295,6 @@ def test_what_a_server_forbids_is_said_in_one_sentence(past: Past) -> None:
     with pytest.raises(ReplicationForbidden, match="the user reader may not replicate") as refused:
         create_base(reader, server.destination, server.ledger, database=NAME, programs=find_programs(), incremental=0)
     assert "managed service" in (refused.value.hint or "")
-
-
-def test_a_server_with_tablespaces_is_refused_by_name(past: Past) -> None:
-    server = past.server
-    with psycopg.connect(server.shop.url, autocommit=True) as connection:
-        connection.execute("set allow_in_place_tablespaces = on")
-        connection.execute("create tablespace elsewhere location ''")
-        try:
-            with pytest.raises(NotBuiltYet, match="tablespaces"):
-                server.base()
-        finally:
-            connection.execute("drop tablespace elsewhere")
 
 
 def test_programs_of_another_major_version_are_not_used(past: Past, tmp_path: Path) -> None:

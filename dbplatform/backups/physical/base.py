@@ -45,18 +45,21 @@ from dbplatform.backups.physical.manifest import (
 )
 from dbplatform.backups.physical.packing import pack
 from dbplatform.backups.physical.server import Server, read_server
+from dbplatform.backups.physical.tablespaces import bring_in, created_in, mappings
+from dbplatform.backups.physical.wal import parse_lsn
 from dbplatform.backups.physical.witness import testify
 from dbplatform.backups.programs import Login, ProgramFailed, login, run, same_major
 from dbplatform.backups.publishing import publish
 from dbplatform.backups.sealing import seal_files
 from dbplatform.backups.verify import Verification
-from dbplatform.errors import NotBuiltYet, WorkError
+from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.programs import Programs
 from dbplatform.storage.place import StorageFailed
 
 DATA = "data"
+TABLESPACES = "tablespaces"
 _INCREMENTAL_SINCE = 17
 _TIMELINE = re.compile(r"^START TIMELINE: (\d+)$", re.MULTILINE)
 _START = re.compile(r"^START WAL LOCATION: (\S+)", re.MULTILINE)
@@ -65,7 +68,7 @@ _START = re.compile(r"^START WAL LOCATION: (\S+)", re.MULTILINE)
 def plan_base(target: Target, ledger: Ledger, *, programs: Programs, incremental: int) -> tuple[Server, Backup | None]:
     """Look whether a base backup can be taken; the server, and the parent where it would be incremental. Only reads.
 
-    Raises ``ReplicationForbidden``, ``NotPrimary``, ``NoSameProgram``, ``NotBuiltYet``.
+    Raises ``ReplicationForbidden``, ``NotPrimary``, ``NoSameProgram``.
     """
     with connect(target, work="base backup plan") as connection:
         server = _ready(connection, target, programs)
@@ -188,11 +191,6 @@ def _ready(connection: AutocommitConnection, target: Target, programs: Programs)
     server = read_server(connection, target)
     if server.refusal is not None:
         raise server.refusal
-    if server.tablespaces:
-        raise NotBuiltYet(
-            what=f"A physical backup of a server with tablespaces ({', '.join(server.tablespaces)})",
-            hint="Take logical backups of its databases.",
-        )
     for name in ("pg_basebackup", "pg_verifybackup", "pg_waldump"):
         same_major(programs, name, major=server.major)
     return server
@@ -247,6 +245,11 @@ def _make(
     data = made / DATA
     access = login(target, work=application(backup.id), server_of=connection)
     parent, warnings = _copy(program, access, data, server, parent, backup)
+    if strangers := bring_in(data, made.absolute() / TABLESPACES):
+        raise _failed(
+            server,
+            f"a tablespace was created meanwhile; remove its copy, where that is not the server's: {strangers[0]}",
+        )
     row = connection.execute("select clock_timestamp()").fetchone()
     assert row is not None
     data_bytes = size_of(data)
@@ -257,6 +260,7 @@ def _make(
         raise _failed(server, f"pg_verifybackup says {error}") from error
     _step(server, "verified")
     source = _source(server, data, row[0])
+    _require_no_creation(server, data, source, program)
     listed = (data / BACKUP_MANIFEST).read_bytes()
     task = f"pack base backup {server.place}"
     pack(data, made / PACKED, poll=lambda n: progress.report(task, done=n, total=data_bytes, unit="bytes"))
@@ -303,11 +307,12 @@ def _copy(
         f"--label=dbplatform {backup.id}",
         "--no-password",
         f"--dbname={access.dbname}",
+        *mappings(server.tablespaces, data.parent.absolute() / TABLESPACES),
     ]
     task = f"base backup {server.place}"
 
     def poll() -> None:
-        progress.report(task, done=size_of(data), total=server.bytes if parent is None else None, unit="bytes")
+        progress.report(task, done=size_of(data.parent), total=server.bytes if parent is None else None, unit="bytes")
 
     if parent is not None:
         try:
@@ -320,6 +325,7 @@ def _copy(
             if "summar" not in str(error):
                 raise _failed(server, str(error)) from error
             shutil.rmtree(data, ignore_errors=True)
+            shutil.rmtree(data.parent / TABLESPACES, ignore_errors=True)
             why = f"no incremental backup could be taken, so this is a full one: {error}"
     try:
         warnings = run(command, login=access, poll=poll)
@@ -349,6 +355,19 @@ def _source(server: Server, data: Path, taken_at: datetime) -> ServerSource:
         databases=server.databases,
         server_bytes=server.bytes,
     )
+
+
+def _require_no_creation(server: Server, data: Path, source: ServerSource, program: Programs) -> None:
+    """Fail where the WAL of the copy itself creates a tablespace: no recovery could get past it."""
+    created = created_in(
+        data / "pg_wal",
+        program.path("pg_waldump"),
+        timeline=source.timeline_id,
+        start=parse_lsn(source.start_lsn),
+        end=parse_lsn(source.stop_lsn),
+    )
+    if created is not None:
+        raise _failed(server, f"the tablespace in {created.location} was created meanwhile")
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -29,9 +29,10 @@ from dbplatform.backups.catalogue import mark_damaged
 from dbplatform.backups.files import require_room
 from dbplatform.backups.physical.errors import NotLookedAt, RecoveryFailed
 from dbplatform.backups.physical.feed import Feed
+from dbplatform.backups.physical.tablespaces import IN_PLACE, are_in_place
 from dbplatform.backups.physical.targets import Moment, RecoveryPlan
 from dbplatform.backups.physical.unpacking import broken, require_chain, room_for, unpack_chain
-from dbplatform.backups.physical.wal import lsn_words
+from dbplatform.backups.physical.wal import Segments, lsn_words
 from dbplatform.backups.programs import same_major, silent_end
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
@@ -95,7 +96,8 @@ class Cluster:
     def recover(self, moment: Moment, *, pause: bool = False) -> None:
         """Start it and replay WAL up to the moment; then it takes writes or, with ``pause``, answers questions only.
 
-        From a pause it may be called again with a later moment. Raises ``RecoveryFailed`` with the server's own words.
+        From a pause it may be called again with a later moment. Raises ``RecoveryFailed`` with the server's own words,
+        and ``TablespaceCreated``.
         """
         self._stop(signal.SIGINT)
         _configure(self.data, self._settings(moment, pause=pause), self.account)
@@ -103,7 +105,9 @@ class Cluster:
         postgres: list[str | Path] = [self.programs.path("postgres"), "-D", self.data]
         self._process = self.account.start(postgres, programs=self.programs, cwd=self.folder, log=self._log)
         while not self._arrived(pause):
-            if self._process.poll() is not None or (pause and _TOO_LOW in self._log.read_text(errors="replace")):
+            if self._process.poll() is not None:
+                raise self.feed.refusal or self._failed(moment)
+            if pause and _TOO_LOW in self._log.read_text(errors="replace"):
                 raise self._failed(moment)
             self.feed.serve()
             time.sleep(_POLL_S)
@@ -153,6 +157,8 @@ class Cluster:
             "track_commit_timestamp": self.control.get("track_commit_timestamp", "off"),
             "max_wal_size": "4GB",
         }
+        if are_in_place(self.data):
+            settings[IN_PLACE] = "on"
         settings |= {name: self.control[known] for known, name in _AT_LEAST.items() if known in self.control}
         if moment.time is not None:
             settings["recovery_target_time"] = moment.time.isoformat()
@@ -219,6 +225,8 @@ def recovering(plan: RecoveryPlan, place: Path, ledger: Ledger, *, programs: Pro
             wal=plan.wal,
             others=plan.histories,
             task=f"recover {plan.database}",
+            waldump=programs.path("pg_waldump"),
+            segments=Segments(plan.manifest.source.segment_bytes),
         )
         feed.make()
         cluster = Cluster(

@@ -15,6 +15,7 @@ WorkError
 +-- WalDamaged              an archived file is not what was put there
 +-- ReceiveFailed
 +-- RecoveryFailed
++-- TablespaceCreated       a recovery would touch its place, where the live server may be
 `-- NotLookedAt             the recovered server could not be examined
 """
 
@@ -73,6 +74,10 @@ class ReceiveFailed(WorkError):
 
 class RecoveryFailed(WorkError):
     """The recovery to {target} failed: {reason}."""
+
+
+class TablespaceCreated(WorkError):
+    """The WAL at {lsn} creates the tablespace in {location}, which a recovery must not touch."""
 
 
 class NotLookedAt(WorkError):

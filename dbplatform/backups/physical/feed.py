@@ -2,17 +2,22 @@
 
 The server's ``restore_command`` is a small shell program that asks by a file in ``wanted`` and waits. This process,
 which has the right to read the archive, answers by a file in ``ready``, checked against its SHA-256, and keeps the next
-few there beforehand; so that the disk holds no more than those. What the recovery shall not see is in ``none``.
+few there beforehand; so that the disk holds no more than those. What the recovery shall not see is in ``none``. WAL
+that creates a tablespace is not handed out (see ``tablespaces``).
 """
 
 from __future__ import annotations
 
 import shlex
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dbplatform import progress
 from dbplatform.backups.physical.archive import WalArchive, WalFile
+from dbplatform.backups.physical.errors import TablespaceCreated
+from dbplatform.backups.physical.tablespaces import Created, created_in
+from dbplatform.backups.physical.wal import Segments
 from dbplatform.postgres.embedded.account import Account
 
 #: How many segments lie ready before they are asked for.
@@ -49,6 +54,12 @@ class Feed:
     others: tuple[WalFile, ...]
     """Histories of timelines."""
     task: str
+    waldump: Path
+    segments: Segments
+    refusal: TablespaceCreated | None = field(init=False, default=None)
+    """Why the recovery was not given WAL that it asked for."""
+    _created: dict[str, Created] = field(init=False, default_factory=dict)
+    """By the names of the segments that are not handed out."""
     _files: dict[str, WalFile] = field(init=False)
     _order: dict[str, int] = field(init=False)
 
@@ -63,7 +74,7 @@ class Feed:
 
     def make(self) -> None:
         """The folders and the program; once."""
-        for folder in (self.folder, *(self.folder / name for name in ("wanted", "ready", "none"))):
+        for folder in (self.folder, *(self.folder / name for name in ("wanted", "ready", "none", "looked"))):
             self.account.make_folder(folder)
         script = self.folder / "fetch.sh"
         script.write_text(_SCRIPT)
@@ -71,12 +82,18 @@ class Feed:
         self.account.own(script)
 
     def serve(self) -> None:
-        """Answer what is asked for now, then bring the next few. Raises ``WalDamaged`` and ``StorageFailed``."""
+        """Answer what is asked for now, then bring the next few.
+
+        What creates a tablespace is answered as if it were missing. Raises ``WalDamaged`` and ``StorageFailed``.
+        """
         for wanted in list((self.folder / "wanted").iterdir()):
             name = wanted.name
             if name in self._files:
                 self._bring(name)
-            else:
+            if name in self._created:
+                # The server may only read ahead: it comes to its target, or ends because this is missing.
+                self.refusal = _refused(self._created[name])
+            if name not in self._files or name in self._created:
                 (self.folder / "none" / name).touch()
             if name in self._order:
                 at = self._order[name]
@@ -86,10 +103,41 @@ class Feed:
 
     def _bring(self, name: str) -> None:
         ready = self.folder / "ready" / name
-        if ready.exists():
+        if ready.exists() or name in self._created:
             return
         part = self.folder / f"{name}.part"
         part.unlink(missing_ok=True)
         self.archive.fetch(self._files[name], part)
+        if name in self._order and (created := self._creates(name, part)):
+            self._created[name] = created
+            return
         self.account.own(part)
         part.rename(ready)
+
+    def _creates(self, name: str, segment: Path) -> Created | None:
+        """The tablespace that a segment creates, or the end of the one before it together with its beginning."""
+        looked, at = self.folder / "looked", self._order[name]
+        timeline, number = self.segments.parse(name)
+        shutil.copyfile(segment, looked / name)
+        start = self.segments.start(number)
+        if at > 0:
+            # By a name of this timeline: it may be the first one of it.
+            before = looked / self.segments.name(timeline, number - 1)
+            if not before.exists():
+                self.archive.fetch(self.wal[at - 1], before)
+            start = self.segments.start(number - 1)
+        try:
+            end = self.segments.start(number + 1)
+            return created_in(looked, self.waldump, timeline=timeline, start=start, end=end)
+        finally:
+            for path in looked.iterdir():
+                if path.name != name:
+                    path.unlink()
+
+
+def _refused(created: Created) -> TablespaceCreated:
+    return TablespaceCreated(
+        lsn=created.lsn,
+        location=created.location,
+        hint="Choose a moment before it; or take a base backup now: behind that every moment can be restored.",
+    )

@@ -22,7 +22,7 @@ from dbplatform.backups.compare import TableProof, compare
 from dbplatform.backups.contents import everything, read_content, read_source, ready_to_read
 from dbplatform.backups.errors import RestoreFailed, ServerTooOld
 from dbplatform.backups.files import require_room
-from dbplatform.backups.loading import check_server
+from dbplatform.backups.loading import check_server, tablespace_options
 from dbplatform.backups.manifest import Manifest
 from dbplatform.backups.physical.base import reading_chain
 from dbplatform.backups.physical.cluster import Cluster, recovering
@@ -228,6 +228,7 @@ def _copy(source: Target, scratch: Scratch, manifest: Manifest, programs: Progra
         f"--dbname={restore_into.dbname}",
         "--exit-on-error",
         "--no-password",
+        *tablespace_options(scratch.maintenance),
     ]
     with tempfile.TemporaryFile() as dump_said, tempfile.TemporaryFile() as restore_said:
         with (

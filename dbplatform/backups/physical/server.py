@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dbplatform.backups.physical.errors import NotPrimary, ReplicationForbidden
@@ -17,7 +18,8 @@ _SERVER = """
            array(select datname::text from pg_database where datallowconn and not datistemplate order by 1),
            (select coalesce(sum(pg_database_size(oid)) filter (where has_database_privilege(oid, 'connect')), 0)
             from pg_database)::bigint,
-           array(select spcname::text from pg_tablespace where spcname not in ('pg_default', 'pg_global') order by 1),
+           (select coalesce(json_object_agg(oid, location), '{}')
+            from pg_tablespace, pg_tablespace_location(oid) as location where location like '/%'),
            coalesce(current_setting('summarize_wal', true), 'off') = 'on'
 """
 
@@ -35,7 +37,8 @@ class Server:
     superuser: str
     databases: tuple[str, ...]
     bytes: int
-    tablespaces: tuple[str, ...]
+    tablespaces: Mapping[int, str]
+    """Where each lies, by its OID, but for those in the data directory."""
     summarizes_wal: bool
     refusal: ReplicationForbidden | NotPrimary | None
     """Why it gives no physical copy of itself to this user."""
@@ -83,7 +86,7 @@ def read_server(connection: AnyConnection, target: Target) -> Server:
         superuser=superuser,
         databases=tuple(names),
         bytes=size,
-        tablespaces=tuple(spaces),
+        tablespaces={int(oid): location for oid, location in spaces.items()},
         summarizes_wal=summarizes,
         refusal=refusal,
     )

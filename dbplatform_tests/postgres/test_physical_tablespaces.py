@@ -1,0 +1,152 @@
+"""Tablespaces come along in a base backup, and no recovery touches the places that the live server uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dbplatform.backups.drill import drill
+from dbplatform.backups.physical.base import create_base
+from dbplatform.backups.physical.cluster import recovering
+from dbplatform.backups.physical.errors import BaseBackupFailed, TablespaceCreated
+from dbplatform.backups.physical.recover import recover_database
+from dbplatform.backups.physical.targets import Moment
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.programs import find_programs
+from dbplatform_tests.postgres.backups_support import NAME, back_up, named_database, new_name, programs_with
+from dbplatform_tests.postgres.backups_support import server as server_at
+from dbplatform_tests.postgres.embedded_support import IS_ROOT
+from dbplatform_tests.postgres.physical_support import Archiving, archiving
+
+
+@pytest.fixture
+def server(ledger: Ledger) -> Iterator[Archiving]:
+    with archiving(ledger) as made:
+        yield made
+
+
+def place(server: Archiving, name: str) -> Path:
+    """A folder for a tablespace, of the server's user."""
+    folder = server.root / name
+    folder.mkdir(mode=0o700)
+    if IS_ROOT:
+        owner = server.spool.stat()
+        os.chown(folder, owner.st_uid, owner.st_gid)
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def moment(server: Archiving) -> datetime:
+    [(now,)] = server.run("select clock_timestamp()")
+    return now  # type: ignore[no-any-return]
+
+
+def test_a_tablespace_comes_back_with_its_rows_and_its_own_place_is_not_touched(
+    server: Archiving, server_url: str
+) -> None:
+    folder = place(server, "fast = disk")
+    server.run(f"create tablespace fast location '{folder}'")
+    server.run("alter table numbered set tablespace fast")
+    server.write(3)
+    full = server.base()
+    server.write(2)
+    then = moment(server)
+    server.write(1)
+    server.switch()
+    assert server.recovered(time=then) == {1, 2, 3, 4, 5}
+    server.run("checkpoint")
+    before = content(folder)
+    plan = server.plan(time=then)
+    with recovering(plan, server.place, server.ledger, programs=find_programs()) as cluster:
+        [inside] = (cluster.data / "pg_tblspc").iterdir()
+        assert inside.is_dir()
+        assert not inside.is_symlink()
+        cluster.recover(Moment(words="then", time=then))
+    assert content(folder) == before
+    assert plan.base.id == full.id
+    assert not (server.root / "work").exists() or not any(p.is_file() for p in (server.root / "work").rglob("*"))
+    # A server without tablespaces takes the rows into its default one.
+    with named_database(server_url, new_name()) as target:
+        recover_database(
+            plan,
+            server_at(server_url),
+            target.name,
+            server.ledger,
+            place=server.place,
+            programs=find_programs(),
+        )
+        with psycopg.connect(target.url) as connection:
+            assert connection.execute("select count(*) from numbered").fetchone() == (5,)
+    logical = back_up(server.shop, server.backups, server.ledger)
+    assert drill(logical, server.ledger, server_at(server_url), programs=find_programs()).proven
+
+
+@pytest.mark.drill
+def test_an_incremental_base_backup_holds_tablespaces_too(server: Archiving) -> None:
+    folder = place(server, "fast")
+    server.run(f"create tablespace fast location '{folder}'")
+    server.run("alter table numbered set tablespace fast")
+    server.write(3)
+    server.base()
+    server.write(3)
+    incremental = server.base(incremental=6)
+    server.write(1)
+    then = moment(server)
+    server.write(1)
+    server.switch()
+    plan = server.plan(time=then)
+    assert [link.id for link, _ in plan.chain][-1:] == [incremental.id]
+    assert len(plan.chain) == 2
+    assert server.recovered(time=then) == set(range(1, 8))
+
+
+def test_a_recovery_stops_before_it_would_create_a_tablespace_where_the_live_server_is(server: Archiving) -> None:
+    server.write(2)
+    server.base()
+    server.write(1)
+    before = moment(server)
+    server.write(1)
+    server.switch()
+    folder = place(server, "late")
+    server.run(f"create tablespace late location '{folder}'")
+    server.run("create table there tablespace late as select 1 as one")
+    server.run("checkpoint")
+    after = moment(server)
+    server.write(1)
+    server.switch()
+    untouched = content(folder)
+    assert untouched
+    assert server.recovered(time=before) == {1, 2, 3}
+    with pytest.raises(TablespaceCreated, match=f"creates the tablespace in {folder}") as refused:
+        server.recovered(time=after)
+    assert "take a base backup now" in (refused.value.hint or "")
+    assert content(folder) == untouched
+    assert server.run("select one from there") == [(1,)]
+    server.base()
+    then = moment(server)
+    server.write(1)
+    server.switch()
+    assert server.recovered(time=then) == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.drill
+def test_a_tablespace_that_is_created_too_late_to_be_mapped_fails_the_base_backup(
+    server: Archiving, tmp_path: Path
+) -> None:
+    folder = place(server, "meanwhile")
+    create = f"create tablespace meanwhile location '{folder}'"
+    script = f'"$REAL/psql" -X -q -d postgres -c "{create}" && exec "$REAL/pg_basebackup" "$@"'
+    programs = programs_with(tmp_path / "programs", "pg_basebackup", script)
+    with pytest.raises(BaseBackupFailed, match="meanwhile"):
+        create_base(server.shop, server.destination, server.ledger, database=NAME, programs=programs, incremental=0)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in folder.glob("PG_*")}
+    server.run("create table there tablespace meanwhile as select 1 as one")
+    assert server.run("select one from there") == [(1,)]
