@@ -89,7 +89,7 @@ class Ahead:
         folder = self._made / DUMP
         if folder.is_dir():
             for path in folder.iterdir():
-                if path not in self._described and _DATA.fullmatch(path.name) and _is_closed(path):
+                if path not in self._described and _DATA.fullmatch(path.name) and is_closed(path):
                     self._take(path)
 
     def rest(self, *, task: str) -> tuple[FileEntry, ...]:
@@ -150,7 +150,7 @@ class Ahead:
             raise _Stopped
 
 
-def _is_closed(path: Path) -> bool:
+def is_closed(path: Path) -> bool:
     """Whether nobody has the file open for writing; not where nobody can tell."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
