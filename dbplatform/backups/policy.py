@@ -65,7 +65,7 @@ class PhysicalPolicy(Policy):
     wal_archive: Annotated[bool, Field(strict=True)] = Field(
         default=False,
         description="Whether the server's WAL is kept, so that a moment can be restored. The embedded server archives "
-        "it from its next start on; for others run dbplatform wal receive.",
+        "it from its next start and its first base backup on; for others run dbplatform wal receive.",
     )
     incremental: Annotated[int, Field(strict=True, ge=0, le=30)] = Field(
         default=6,
