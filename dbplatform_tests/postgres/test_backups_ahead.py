@@ -172,7 +172,7 @@ def test_a_bucket_that_is_in_trouble_while_pg_dump_works_and_well_afterwards_has
 
 
 @pytest.mark.parametrize("held", [1], indirect=True)
-@pytest.mark.parametrize("where", ["bucket", "sealed bucket"], indirect=True)
+@pytest.mark.parametrize("where", ["sealed bucket"], indirect=True)
 def test_a_dump_that_fails_after_files_were_sent_leaves_none_of_them(
     database: Target, ledger: Ledger, where: There, held: Held
 ) -> None:

@@ -49,44 +49,49 @@ def moment(server: Archiving) -> datetime:
     return now  # type: ignore[no-any-return]
 
 
-def test_a_tablespace_comes_back_with_its_rows_and_its_own_place_is_not_touched(
-    server: Archiving, server_url: str
+def test_a_tablespace_is_recovered_inside_the_recovered_server_and_its_own_place_is_not_touched(
+    server: Archiving,
 ) -> None:
     folder = place(server, "fast = disk")
     server.run(f"create tablespace fast location '{folder}'")
     server.run("alter table numbered set tablespace fast")
     server.write(3)
-    full = server.base()
+    server.base()
     server.write(2)
     then = moment(server)
     server.write(1)
     server.switch()
-    assert server.recovered(time=then) == {1, 2, 3, 4, 5}
     server.run("checkpoint")
     before = content(folder)
-    plan = server.plan(time=then)
-    with recovering(plan, server.place, server.ledger, programs=find_programs()) as cluster:
+    with recovering(server.plan(time=then), server.place, server.ledger, programs=find_programs()) as cluster:
         [inside] = (cluster.data / "pg_tblspc").iterdir()
         assert inside.is_dir()
         assert not inside.is_symlink()
         cluster.recover(Moment(words="then", time=then))
-    assert content(folder) == before
-    assert plan.base.id == full.id
-    assert not (server.root / "work").exists() or not any(p.is_file() for p in (server.root / "work").rglob("*"))
-    # A server without tablespaces takes the rows into its default one.
-    with named_database(server_url, new_name()) as target:
-        recover_database(
-            plan,
-            server_at(server_url),
-            target.name,
-            server.ledger,
-            place=server.place,
-            programs=find_programs(),
-        )
-        with psycopg.connect(target.url) as connection:
+        with psycopg.connect(cluster.target("shop").url) as connection:
             assert connection.execute("select count(*) from numbered").fetchone() == (5,)
+    assert content(folder) == before
+    assert not any(path.is_file() for path in (server.root / "work").rglob("*"))
+
+
+@pytest.mark.drill
+def test_a_server_without_tablespaces_takes_everything_into_its_default_one(server: Archiving, server_url: str) -> None:
+    server.run(f"create tablespace fast location '{place(server, 'fast')}'")
+    server.run("alter table numbered set tablespace fast")
+    server.write(3)
+    server.base()
+    then = moment(server)
+    server.write(1)
+    server.switch()
+    elsewhere, programs = server_at(server_url), find_programs()
+    assert server.recovered(time=then) == {1, 2, 3}
+    with named_database(server_url, new_name()) as target:
+        plan = server.plan(time=then)
+        recover_database(plan, elsewhere, target.name, server.ledger, place=server.place, programs=programs)
+        with psycopg.connect(target.url) as connection:
+            assert connection.execute("select count(*) from numbered").fetchone() == (3,)
     logical = back_up(server.shop, server.backups, server.ledger)
-    assert drill(logical, server.ledger, server_at(server_url), programs=find_programs()).proven
+    assert drill(logical, server.ledger, elsewhere, programs=programs).proven
 
 
 @pytest.mark.drill
