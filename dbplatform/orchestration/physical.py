@@ -62,7 +62,7 @@ def _drill(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         key=keys.recovery_drill(declared.name),
         deps=[keys.physical_backup(declared.name)],
         description="The newest base backup, recovered aside to a random moment and to the end of its WAL: witnesses, "
-        "quiet tables, pages and indexes. Fails when anything differs.",
+        "quiet tables, pages, indexes and checks. Fails when anything differs.",
         group_name=declared.name,
         owners=declared.database.owners,
         kinds={"postgres", "backup"},

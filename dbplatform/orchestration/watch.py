@@ -242,7 +242,7 @@ def _firing(here: list[AlertRecord]) -> CheckState:
         words="; ".join(alert.cause for alert in here[:5]) + (f" and {len(here) - 5} more" if len(here) > 5 else ""),
         metadata={
             "alerts": len(here),
-            **({"value": here[0].value} if len(here) == 1 and here[0].value is not None else {}),
+            **({"value": round(here[0].value, 3)} if len(here) == 1 and here[0].value is not None else {}),
             **({"limit": here[0].limit} if len(here) == 1 and here[0].limit else {}),
             **table_metadata("firing", rows, ("id", "severity", "cause", "since", "acknowledged_by")),
         },

@@ -33,7 +33,7 @@ RECOVERY = (
     Kind(
         name="recovery_time_s",
         unit="seconds",
-        meaning="How long the newest drill that proved a backup took to restore and compare it (RTO).",
+        meaning="How long the newest proven restore of a dump or recovery of the server took: the longer one (RTO).",
         advice="Restore with more jobs (backups.logical.jobs), archive old rows, or declare the limit that is meant.",
         document=_BACKUPS,
         warn="> 1h",
