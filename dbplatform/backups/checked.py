@@ -26,7 +26,7 @@ class CheckProof:
     table: str
     check: str
     status: str
-    """On the copy: ``passed``, ``failed`` or ``errored``."""
+    """On the copy: ``passed``, ``failed``, ``accepted`` or ``errored``."""
     failed_rows: int | None
     message: str
     source_status: str | None

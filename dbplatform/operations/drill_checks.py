@@ -33,6 +33,7 @@ from dbplatform.quality import record
 from dbplatform.quality.checks.base import Check
 from dbplatform.quality.engine import run_table
 from dbplatform.quality.examination import Refused, attempt, examined
+from dbplatform.quality.masks import Masks
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult
 
@@ -60,10 +61,11 @@ def examine(platform: Platform, declared: Declared, copy: Target, *, at: datetim
     now = datetime.now(UTC)
     ends = time.monotonic() + (now + policy_of(declared).drill.checks_limit.relativedelta - now).total_seconds()
     recorded = record.nearest_results(platform.ledger, declared.name, at=at)
+    masks = Masks.declared(declared.database.quality)
     found: list[CheckProof] = []
     for policy in declared.database.quality:
         table = str(policy.table)
-        results = _on_copy(copy, policy, ends)
+        results = _on_copy(copy, policy, masks, ends)
         known = {result.name: recorded.get((table, result.name)) for result in results}
         doubtful = [result for result in results if _in_doubt(result, known[result.name])]
         live = _Live.ask(platform, declared, copy, policy, doubtful, ends) if doubtful else None
@@ -73,13 +75,13 @@ def examine(platform: Platform, declared: Declared, copy: Target, *, at: datetim
     return tuple(found)
 
 
-def _on_copy(copy: Target, policy: TablePolicy, ends: float) -> tuple[CheckResult, ...]:
+def _on_copy(copy: Target, policy: TablePolicy, masks: Masks, ends: float) -> tuple[CheckResult, ...]:
     left_ms = _left_ms(ends)
     if left_ms == 0:
         return tuple(_errored(check, f"It was not run: {_NO_TIME} ({_TIMED_OUT}).") for check in policy.checks)
     try:
         with connect(copy, work="drill checks") as connection:
-            return run_table(connection, policy, statement_timeout_ms=left_ms).checks
+            return run_table(connection, policy, statement_timeout_ms=left_ms, masks=masks).checks
     except TableMissing as missing:
         return tuple(_errored(check, missing.message) for check in policy.checks)
 
@@ -105,7 +107,7 @@ class _Live:
     ) -> _Live | None:
         """None where the source cannot be asked: a drill needs it no more than a restore does."""
         names = {result.name for result in doubtful}
-        failed = {result.name for result in doubtful if result.status == "failed"}
+        failed = {result.name for result in doubtful if result.status != "errored"}
         with ExitStack() as stack:
             try:
                 source = platform.existing_target(declared)
@@ -113,7 +115,10 @@ class _Live:
                     return None
                 session = stack.enter_context(connect(source, work="drill checks"))
                 ready_to_read(session)
-                asked = stack.enter_context(examined(session, policy, only=names, statement_timeout_ms=left_ms))
+                masks = Masks.declared(declared.database.quality)
+                asked = stack.enter_context(
+                    examined(session, policy, only=names, statement_timeout_ms=left_ms, masks=masks)
+                )
                 other = stack.enter_context(connect(copy, work="drill checks", statement_timeout_ms=left_ms))
             except TableMissing as missing:
                 results = {check.name: _errored(check, missing.message) for check in policy.checks}
@@ -212,8 +217,10 @@ def _judged(
 
 
 def _agree(one: CheckResult, other: CheckResult) -> bool:
-    """Whether two answers are the same: with the same number of rows, where rows were judged."""
-    return (one.status, one.failed_rows) == (other.status, other.failed_rows)
+    """Whether two answers are the same: with the same number of rows, where rows were judged. Until when a failure is
+    accepted makes no other answer of it."""
+    said = [("failed" if r.status == "accepted" else r.status, r.failed_rows) for r in (one, other)]
+    return said[0] == said[1]
 
 
 def _timed_out(result: CheckResult) -> bool:
