@@ -123,7 +123,7 @@ def _metadata(plan: RestorePlan, report: restores.Report) -> dict[str, Any]:
         "database": found.get("name") or found["database"],
         **({"moment reached": found["last_commit"] or found["target"]} if "target" in found else {}),
         "rows": sum(table["rows"] or 0 for table in tables),
-        "seconds": float(found["seconds"]),
+        "seconds": round(found["seconds"], 2),
         "rows erased again": sum(report.erased_again.values()),
         **table_metadata("tables", tables, ("table", "rows", "hash")),
         **table_metadata("erased again", erased, ("table", "rows")),
