@@ -9,6 +9,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.quality import record
 from dbplatform.quality.examination import examined
+from dbplatform.quality.history import remembering
 from dbplatform.quality.masks import Masks
 from dbplatform.quality.policy import FAILED_ROWS_KEPT, TablePolicy
 from dbplatform.quality.quarantine import separation
@@ -55,11 +56,12 @@ def check_table(
     ``quarantine.move``.
     """
     record.start_run(ledger, database, run_id)
+    remembered = remembering(ledger, database, policy, run_id=run_id)
     with ExitStack() as moves:
         with (
             connect(target, work=f"check {policy.table.words}") as connection,
             examined(
-                connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, masks=masks
+                connection, remembered, only=only, statement_timeout_ms=statement_timeout_ms, masks=masks
             ) as examination,
         ):
             result = record.record_table(ledger, run_id, examination, replace_all=only is None, bound=bound)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,6 +58,8 @@ class Examination:
     relation: Relation
     checks: tuple[Check, ...]
     result: TableResult
+    at: datetime
+    """The moment of the snapshot, by the server's clock."""
     masks: Masks = field(default_factory=Masks)
     """Those of all tables of the database."""
 
@@ -92,8 +94,9 @@ def examined(
         if statement_timeout_ms is not None:
             moment.execute("select set_config('statement_timeout', %s, true)", (str(statement_timeout_ms),))
         require_table(moment, policy.table)
+        (at,) = one_row(moment, sql.SQL("select now()"))
         result = _Run(moment, policy.table, checks, stream, masks).result()
-        yield Examination(connection=moment, relation=policy.table, checks=checks, result=result, masks=masks)
+        yield Examination(connection=moment, relation=policy.table, checks=checks, result=result, at=at, masks=masks)
 
 
 def explained(
@@ -337,6 +340,7 @@ class _Run:
             value=outcome.value,
             tolerance=None if tolerance is None else str(tolerance),
             message=outcome.message,
+            judged=outcome.judged,
             sql=None if statement is None else statement.as_string(self.connection),
             accepted_until=None if check.accepted_until is None else check.accepted_until.until,
             accepted_reason=None if check.accepted_until is None else check.accepted_until.reason,

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from dbplatform.errors import UsageError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityFailedRow, QualityResult, QualityRun, QualityTable
+from dbplatform.quality import history
 from dbplatform.quality.checks.base import Severity, Status
 from dbplatform.quality.examination import Examination, Refused, attempt
 from dbplatform.quality.failed_rows import Batch, Fields, batches, lines
@@ -90,6 +91,7 @@ def record_table(
             session.flush()  # one by one: the ids keep the declared order
         for batch in batches(examination, bound=bound):
             _keep(session, examination, batch, stored)
+        history.keep(session, _run(session, run_id).database, run_id, examination.at, result)
         kept = tuple(
             replace(
                 check,
@@ -261,7 +263,9 @@ def _forget(session: Session, run_id: str, result: TableResult, replace_all: boo
 
 
 def _stored(run_id: str, table: str, check: CheckResult) -> QualityResult:
-    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(check).items()}
+    shown = asdict(replace(check, judged=()))
+    del shown["judged"]  # which the history keeps
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()}
     return QualityResult(run_id=run_id, table_name=table, column_name=fields.pop("column"), **fields)
 
 

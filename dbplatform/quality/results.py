@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
 
+from dbplatform.quality.anomaly.points import Judged
 from dbplatform.quality.checks.base import Severity, Status
 
 Verdict = Literal["passed", "failed", "errored"]
@@ -48,6 +49,9 @@ class CheckResult:
     accepted_until: date | None = None
     """As declared: from the beginning of this day (UTC) on a failure is not accepted any more."""
     accepted_reason: str | None = None
+    judged: tuple[Judged, ...] = field(default=(), compare=False)
+    """Of a check that compares with the past: values beside what was expected of them, the newest last. As results are
+    read back they have none: ``history.trends`` has them."""
 
     @property
     def blocks(self) -> bool:
@@ -80,7 +84,14 @@ class CheckResult:
             "quarantine_table": self.quarantine_table,
             "accepted_until": None if self.accepted_until is None else self.accepted_until.isoformat(),
             "accepted_reason": self.accepted_reason,
+            **self._expected(),
         }
+
+    def _expected(self) -> dict[str, Any]:
+        if not self.judged or self.judged[-1].expected is None:
+            return {}
+        newest = self.judged[-1]
+        return {"expected": {"low": newest.low, "value": newest.expected, "high": newest.high}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

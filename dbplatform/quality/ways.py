@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbplatform.quality.checks.anomaly import Anomaly
 from dbplatform.quality.checks.base import Check
 from dbplatform.quality.checks.keys import Relationship, Unique
 
@@ -64,6 +65,8 @@ def _own(check: Check) -> str:
         return "one aggregation of its key in the server"
     if isinstance(check, Relationship):
         return "one anti-join in the server"
+    if isinstance(check, Anomaly):
+        return "" if check.by is None else f"one aggregation of its window, by {'hour' if check.hourly else 'day'}"
     return "" if type(check).own is Check.own else "its own statement"
 
 

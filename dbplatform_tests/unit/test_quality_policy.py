@@ -49,6 +49,7 @@ CONTRACT = [
     {"row_count": {"min": 300000}},
     {"freshness": {"column": "time_hour", "max_age": "1 day", "severity": "warn"}},
     {"schema": {"columns": {"tailnum": "text"}}},
+    {"anomaly": {"metric": "row_count", "seasonality": "day_of_week"}},
     {"sql": {"name": "arrives_after_departing", "rows": "select * from flights where arr_time is not null;"}},
 ]
 
@@ -63,7 +64,8 @@ def test_names_are_derived_from_type_and_columns_where_none_is_given() -> None:
     names = [check.name for check in policy(*CONTRACT).checks]
     assert names[:2] == ["not_null_tailnum", "unique_carrier_flight_origin_time_hour"]
     assert names[6:8] == ["relationship_tailnum", "null_ratio_dep_time"]
-    assert names[10:] == ["row_count", "freshness_time_hour", "schema", "arrives_after_departing"]
+    assert names[10:13] == ["row_count", "freshness_time_hour", "schema"]
+    assert names[13:] == ["anomaly_row_count", "arrives_after_departing"]
     (odd,) = policy({"not_null": '"We ird%""col"'}).checks
     assert odd.name == "not_null_we_ird__col"
 
@@ -176,7 +178,19 @@ def test_the_policy_has_a_json_schema_with_every_type() -> None:
         ({"schema": {"columns": {"a": "text"}}, "where": "true"}, ("where",), "has no option 'where'"),
         ({"sql": {"rows": "select 1"}}, ("sql",), "sql needs a name"),
         ({"sql": {"name": "x", "rows": " ; "}}, ("sql", "rows"), "query"),
-        ({"anomaly": {"metric": "row_count"}}, ("anomaly",), "anomaly checks are not built yet"),
+        ({"anomaly": "row_count"}, ("anomaly",), "anomaly needs its options"),
+        ({"anomaly": {"metric": "rows"}}, ("anomaly", "metric"), "row_count"),
+        ({"anomaly": {"metric": "mean"}}, ("anomaly", "metric"), "the metric mean needs a column"),
+        ({"anomaly": {"metric": "row_count", "column": "a"}}, ("anomaly", "column"), "without a column"),
+        ({"anomaly": {"metric": "freshness", "column": "a", "by": "a"}}, ("anomaly", "by"), "an age now"),
+        ({"anomaly": {"metric": "row_count", "lag": "2 days"}}, ("anomaly", "lag"), "name it with by"),
+        ({"anomaly": {"metric": "row_count", "time_zone": "Mars"}}, ("anomaly", "time_zone"), "no time zone"),
+        ({"anomaly": {"metric": "row_count", "min_history": 1}}, ("anomaly", "min_history"), "greater than"),
+        (
+            {"anomaly": {"metric": "row_count", "by": "a", "seasonality": "day_of_week", "window": "3 days"}},
+            ("anomaly", "window"),
+            "shorter than 28 days",
+        ),
         ({"notnull": "a"}, ("notnull",), "did you mean not_null?"),
         ({"not_null": "a", "severty": "warn"}, ("severty",), "did you mean severity?"),
         ({"not_null": "a", "unique": "a"}, ("unique",), "one type, not not_null and unique"),

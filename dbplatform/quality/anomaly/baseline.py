@@ -2,24 +2,24 @@
 
 The series is walked from its beginning, and each value is judged by what came before it alone:
 
-1. **Season.** What values of the same hour, weekday or day of the month have in common: the median of their distance from
-   the running mean of a full turn.
-2. **Level.** Four simple forecasts of what is left (the median of a long past, of a short one, the last value with the
-   usual step, a Theil-Sen line); the one whose past errors were smallest is used. So a stationary series has a long
-   memory, in which a slow drift shows, and one that grows has a slope.
-3. **Width.** How far that forecast has missed before: the median of its past errors, or, for heavy tails, their 97.5 %
-   quantile, whichever is wider, times the sensitivity; at least what chance alone does to counts and shares. Where the
-   past was constant, nothing else is expected.
+1. **Season.** What values of the same hour, weekday or day of the month have in common: the median of their distance
+   from the running mean of a full turn.
+2. **Level.** Four simple forecasts of what is left (the median of a long past, of a short one, the last value with
+   the usual step, a Theil-Sen line); the one whose past errors were smallest is used. So a stationary series has a
+   long memory, in which a slow drift shows, and one that grows has a slope.
+3. **Width.** How far that forecast has missed before: the median of its past errors, or, for heavy tails, their
+   quantile of 97.5 %, whichever is wider, times the sensitivity; at least what chance alone does to counts and
+   shares. Where the past was constant, nothing else is expected.
 
 A value outside is left out of what follows: it moves neither level nor width. Two ways lead back: a level that has
-lasted for ``new_normal_after``, or that was accepted three times in a row, is the new normal (the past is moved to it, and
-keeps its season); and what recurs, more than one value in twenty, widens the range.
+lasted for ``new_normal_after``, or that was accepted three times in a row, is the new normal (the past is moved to
+it, and keeps its season); and what recurs, more than one value in twenty, widens the range.
 
-Counts are judged as logarithms, so that a Saturday may be half a Friday whatever the level is. The method is measured in
-``benchmarks/anomaly``.
+Counts are judged as logarithms, so that a Saturday may be half a Friday whatever the level is. The method is measured
+in ``benchmarks/anomaly``.
 
-Sources: P. J. Rousseeuw, C. Croux, Alternatives to the Median Absolute Deviation, JASA 88 (1993); P. K. Sen, Estimates of
-the Regression Coefficient Based on Kendall's Tau, JASA 63 (1968).
+Sources: P. J. Rousseeuw, C. Croux, Alternatives to the Median Absolute Deviation, JASA 88 (1993); P. K. Sen,
+Estimates of the Regression Coefficient Based on Kendall's Tau, JASA 63 (1968).
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 import numpy as np
 
+from dbplatform.quality.anomaly.points import Judged, Point
 from dbplatform.quality.anomaly.seasons import CYCLE, LEAST, WALKED, Calendar, Season
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Direction = Literal["up", "down", "both"]
-Kind = Literal["total", "rate", "ratio", "number"]
-"""A number of rows in all; a number of rows in a period, which chance moves; a share of rows; any number."""
+Kind = Literal["total", "rate", "ratio", "number", "age"]
+"""A number of rows in all; of rows in a period, which chance moves; a share of rows; any number; seconds of age."""
 
 _MEMORY = 100  # how many past errors give the width
 _FEWEST_ERRORS = 6
@@ -51,16 +52,9 @@ _DRIFT = 7  # values that together show a drift
 _OF_A_MEDIAN = 0.5  # the standard deviation of such a median, in those of one value
 _TO_ADOPT = 3  # values that a new normal is at least made of
 _SAME_SIDE = 0.8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """A measured value: when (aware), over how many rows, and whether a person has accepted it as it is."""
-
-    at: datetime
-    value: float
-    rows: int | None = None
-    accepted: bool = False
+_MINUTE = 60.0  # the standard deviation of an age that nobody cares about, in seconds
+_NOTHING = 1e-9  # what rounding makes of a constant, relative to it
+_ROUNDED = 1e-3  # of a row: what a logarithm there and back may cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,23 +73,6 @@ class Rules:
     def needed(self) -> int:
         """How many comparable values a value needs to be judged."""
         return self.least_history or LEAST[self.season]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A value beside what was expected of it. ``expected`` is none where too few were ``comparable`` to judge it.
-
-    ``low`` and ``high`` are inclusive; one is none where values beyond it are welcome.
-    """
-
-    point: Point
-    comparable: int
-    since: datetime | None
-    """When the first of the comparable values was measured."""
-    expected: float | None = None
-    low: float | None = None
-    high: float | None = None
-    anomalous: bool = False
 
 
 def judged(points: Sequence[Point], rules: Rules) -> list[Judged]:
@@ -146,19 +123,23 @@ class _Walk:
         best = self.chosen[index] = self._best(index)
         missed = self._missed(index, best)
         error = self.scaled[index] - forecasts
-        if comparable.size >= min(2, self.rules.needed):  # before, the season is not known
+        if comparable.size >= min(2, self.rules.needed - 1):  # before, the season is not known
             self.errors[index] = error
         self.moves[index] = move = _move(level, self.scaled[index] - own)
         if comparable.size < self.rules.needed or missed.size < _FEWEST_ERRORS:
             return found
-        half = self._half_width(missed, forecasts[best], point.rows)
-        outside = abs(error[best]) > half
-        drifted = not outside and best == 0 and self._drifted(index, half)
+        half = self._half_width(missed, forecasts[best])
+        constant = self.rules.kind == "rate" and half < 2 * _NOTHING * (1 + abs(forecasts[best]))
+        chance = (0.0, 0.0) if constant else by_chance(forecasts[best], point.rows, self.rules)
+        below, above = max(half, chance[0]), max(half, chance[1])
+        outside = not -below <= error[best] <= above
+        drifted = not outside and best == 0 and self._drifted(index, max(below, above))
+        side = 0
         if outside or drifted:
-            self.side[index] = 1 if (error[best] if outside else move) > 0 else -1
-            self.left_out[index] = not point.accepted
+            self.side[index] = side = 1 if (error[best] if outside else move) > 0 else -1
+            self.left_out[index] = True
             self._adopt(index)
-        return self._ranged(found, forecasts[best], half, int(self.side[index]))
+        return replace(self._ranged(found, forecasts[best], below, above, side), drifted=drifted)
 
     def _drifted(self, index: int, half: float) -> bool:
         """Whether the last values together lie further from those before than chance and their own past explain.
@@ -177,8 +158,8 @@ class _Walk:
         first = max(0, index - _CYCLES * self.cycle)
         past, keys = self.scaled[first:index], self.keys[first:index]
         distance = past - running_mean(past, self.cycle)
-        whole = np.arange(len(past))
-        whole = (whole >= self.cycle // 2) & (whole < len(past) - self.cycle // 2)
+        place, around = np.arange(len(past)), self.cycle // 2
+        whole = (place >= around) & (place < len(past) - around)
         for key in np.unique(keys):
             own = keys == key
             self.season[key] = median(distance[own & whole] if np.any(own & whole) else distance[own])
@@ -207,13 +188,11 @@ class _Walk:
         missed: Array = np.abs(self.errors[known[counted], best])
         return missed
 
-    def _half_width(self, missed: Array, expected: float, rows: int | None) -> float:
+    def _half_width(self, missed: Array, expected: float) -> float:
+        """Of the range of a forecast that has missed so before."""
         usual = median(missed) / _MAD_OF_NORMAL
         tail = float(np.quantile(missed, _TAIL)) / _TAIL_OF_NORMAL
-        spread = max(usual, tail)
-        if spread > 1e-9 or self.rules.kind == "ratio":
-            spread = max(spread, chance(expected, rows, self.rules.kind))
-        return self.rules.width * spread + 1e-9 * (1 + abs(expected))
+        return self.rules.width * max(usual, tail) + _NOTHING * (1 + abs(expected))
 
     def _adopt(self, index: int) -> None:
         """Where the values of late lie on one side, and for long enough, they are the normal from here on."""
@@ -239,11 +218,11 @@ class _Walk:
     def _long_ago(self, index: int) -> float:
         return float(self.days[index]) - self.rules.new_normal_after.total_seconds() / 86_400
 
-    def _ranged(self, found: Judged, expected: float, half: float, side: int) -> Judged:
+    def _ranged(self, found: Judged, expected: float, below: float, above: float, side: int) -> Judged:
         kind, direction = self.rules.kind, self.rules.direction
-        low, middle, high = (unscaled(value, kind) for value in (expected - half, expected, expected + half))
-        if kind in ("total", "rate"):
-            low, high = math.ceil(low - 1e-6 * (1 + low)), math.floor(high + 1e-6 * (1 + high))
+        low, middle, high = (unscaled(value, kind) for value in (expected - below, expected, expected + above))
+        if kind in ("total", "rate") and math.ceil(low - _ROUNDED) <= math.floor(high + _ROUNDED):
+            low, high = math.ceil(low - _ROUNDED), math.floor(high + _ROUNDED)
         return replace(
             found,
             expected=middle,
@@ -307,14 +286,24 @@ def running_mean(values: Array, width: int) -> Array:
     return means
 
 
-def chance(expected: float, rows: int | None, kind: Kind) -> float:
-    """A standard deviation that chance alone makes, in scaled values: of a count in a period, of a share of rows."""
-    if kind == "rate":
-        return 1 / math.sqrt(1 + max(math.expm1(expected), 0.0))
-    if kind == "ratio" and rows:
-        share = min(max(expected, 0.5 / rows), 1 - 0.5 / rows)
-        return math.sqrt(share * (1 - share) / rows)
-    return 0.0
+def by_chance(expected: float, rows: int | None, rules: Rules) -> tuple[float, float]:
+    """How far below and above chance alone brings a count in a period, a share of rows or an age, in scaled values.
+
+    The square root of a count that chance makes has a standard deviation of a half, whatever the count is.
+    """
+    match rules.kind:
+        case "rate":
+            root = math.sqrt(max(math.expm1(min(expected, 700.0)), 0.0) + 3 / 8)
+            least, most = max(root - rules.width / 2, 0.0) ** 2 - 3 / 8, (root + rules.width / 2) ** 2 - 3 / 8
+            return expected - math.log1p(max(least, -0.5)), math.log1p(most) - expected
+        case "ratio" if rows:
+            share = min(max(expected, 0.5 / rows), 1 - 0.5 / rows)
+            half = rules.width * math.sqrt(share * (1 - share) / rows)
+            return half, half
+        case "age":
+            return rules.width * _MINUTE, rules.width * _MINUTE
+        case _:
+            return 0.0, 0.0
 
 
 def scaled(values: Array, kind: Kind) -> Array:
@@ -327,6 +316,6 @@ def unscaled(value: float, kind: Kind) -> float:
     """The number that a scaled one stands for, in the bounds of its kind."""
     if kind == "rate":
         return max(math.expm1(min(value, 700.0)), 0.0)
-    if kind == "number":
+    if kind in ("number", "age"):
         return value
     return max(value, 0.0) if kind == "total" else min(max(value, 0.0), 1.0)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dbplatform.quality.anomaly.baseline import Array, Kind, Point, median, running_mean, scaled
+from dbplatform.quality.anomaly.baseline import Array, Kind, median, running_mean, scaled
+from dbplatform.quality.anomaly.points import Point
 from dbplatform.quality.anomaly.seasons import CYCLE, Calendar, Season
 
 _TURNS = 3  # of a season that must have been seen

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, StrictBool
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import Policy
+from dbplatform.quality.anomaly.points import Judged
 from dbplatform.quality.checks.conditions import Condition, Part, Where
 from dbplatform.quality.checks.options import AcceptanceWords, QuarantineWords
 from dbplatform.quality.checks.tolerance import ToleranceWords
@@ -38,6 +39,8 @@ class Outcome:
     failed_rows: int | None = None
     considered_rows: int | None = None
     value: float | None = None
+    judged: tuple[Judged, ...] = ()
+    """Of a check that compares with the past: values beside what was expected of them, the newest last."""
 
 
 def storable(text: str) -> str:
@@ -113,8 +116,13 @@ class Check(Policy):
     def model_post_init(self, _: Any) -> None:
         """Derive the name from type and columns where none was given."""
         if not self.name:
-            words = "_".join([self.type, *self.columns_read]).lower()
+            words = "_".join([self.type, *self.name_words]).lower()
             object.__setattr__(self, "name", re.sub(r"[^a-z0-9_]", "_", words))
+
+    @property
+    def name_words(self) -> tuple[str, ...]:
+        """What its name is made of, after the type."""
+        return self.columns_read
 
     @property
     def description(self) -> str:

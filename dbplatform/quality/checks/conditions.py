@@ -121,14 +121,18 @@ class Count:
 class Measured:
     """An aggregate of a column's values in the rows that fulfil all conditions; ``shown`` makes the answer of it."""
 
-    function: Literal["avg", "sum", "max"]
+    function: Literal["avg", "sum", "max", "count distinct"]
     column: str
     conditions: tuple[Condition, ...] = ()
     shown: Callable[[sql.Composable], sql.Composable] = field(default=lambda aggregate: aggregate, compare=False)
 
     def sql(self, relation: Relation) -> sql.Composable:
         """The aggregate, as shown."""
-        aggregate = sql.SQL("{}({})").format(sql.SQL(self.function), column_of(relation, self.column))
+        column = column_of(relation, self.column)
+        if self.function == "count distinct":
+            aggregate = sql.SQL("count(distinct {})").format(column)
+        else:
+            aggregate = sql.SQL("{}({})").format(sql.SQL(self.function), column)
         return self.shown(_filtered(aggregate, self.conditions, relation))
 
 

@@ -99,7 +99,7 @@ class Aggregate(ColumnMeasure, NumberBounds):
             return Outcome(status="errored", message=message, considered_rows=considered)
         return Outcome(
             status="passed" if within(value, self.min, self.max) else "failed",
-            message=f"the {self.words} of {self.column} is {_words(value)} over {considered:,} {self.of_rows}; "
+            message=f"the {self.words} of {self.column} is {number_words(value)} over {considered:,} {self.of_rows}; "
             f"it must be {self.bounds_words}.",
             considered_rows=considered,
             value=float(value),
@@ -184,20 +184,22 @@ class Freshness(ColumnMeasure):
             return Outcome(status="failed", message=message, considered_rows=considered)
         return Outcome(
             status="passed" if fresh else "failed",
-            message=f"the newest {self.column} is {newest}, {_age(seconds)}; at most {self.max_age} is allowed.",
+            message=f"the newest {self.column} is {newest}, {age_words(seconds)}; at most {self.max_age} is allowed.",
             considered_rows=considered,
             value=seconds,
         )
 
 
-def _words(value: int | float | Decimal) -> str:
+def number_words(value: int | float | Decimal) -> str:
+    """``336,776``; ``12.6391``."""
     whole = math.isfinite(value) and -(10**15) < value < 10**15 and value == int(value)
     return f"{int(value):,}" if whole else f"{value:,.6g}"
 
 
-def _age(seconds: float) -> str:
+def age_words(seconds: float) -> str:
+    """``2.5 hours old``; ``3.0 days in the future``."""
     if seconds < 0:
-        return f"{_age(-seconds).removesuffix(' old')} in the future"
+        return f"{age_words(-seconds).removesuffix(' old')} in the future"
     for unit, length in {"days": 86_400, "hours": 3_600, "minutes": 60}.items():
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit} old"

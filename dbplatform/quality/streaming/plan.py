@@ -188,6 +188,8 @@ def _add(plan: Streaming, compiler: Compiler, check: Check, parts: tuple[Part, .
 
 def _cannot_measure(plan: Streaming, part: Measured) -> str | None:
     column = plan.columns.get(part.column)
+    if part.function == "count distinct":
+        return "the server counts different values"
     if part.function == "max":
         return None if column and column.kind == "moment" else "its column is no date or time"
     if column is None or column.kind not in ("int", "decimal"):

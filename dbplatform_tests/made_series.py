@@ -1,7 +1,7 @@
 """Made series with known faults, drawn from a seed: what values are, and where a fault lies.
 
-A fault is a half-open range of indexes; whoever alarms in it has found it. After the first ``grace`` values of a lasting
-change neither an alarm nor silence counts: by then it may be the new normal.
+A fault is a half-open range of indexes; whoever alarms in it has found it. After the first ``GRACE`` values of a
+lasting change neither an alarm nor silence counts: by then it may be the new normal.
 """
 
 from __future__ import annotations

@@ -1,0 +1,50 @@
+"""S-H-ESD over series from standard input (JSON): whether a value is an anomaly of its past and itself.
+
+J. Hochenbaum, O. Vallis, A. Kejariwal, Automatic Anomaly Detection in the Cloud Via Statistical Learning,
+arXiv:1704.07706 (2017), with the defaults of its package AnomalyDetection: a robust periodic STL, the median as the
+trend, a generalised ESD test (Rosner 1983) on the rest by median and MAD, alpha 0.05, at most a tenth of the values.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+from scipy.stats import t as student
+from statsmodels.tsa.seasonal import STL
+
+ALPHA, MOST = 0.05, 0.1
+
+
+def last_is_anomalous(values: np.ndarray, period: int) -> bool:
+    """Whether the test names the last value of the series."""
+    seasonal = STL(values, period=period, seasonal=10 * len(values) + 1, robust=True).fit().seasonal
+    rest = values - seasonal - np.median(values)
+    count, left = len(rest), np.arange(len(rest))
+    removed, number = [], 0
+    for step in range(1, int(count * MOST) + 1):
+        now = rest[left]
+        middle = np.median(now)
+        spread = 1.4826 * np.median(np.abs(now - middle))
+        if spread == 0:
+            break
+        place = int(np.argmax(np.abs(now - middle)))
+        statistic = abs(now[place] - middle) / spread
+        removed.append(int(left[place]))
+        left = np.delete(left, place)
+        degrees = count - step - 1
+        quantile = student.ppf(1 - ALPHA / (2 * (count - step + 1)), degrees)
+        if statistic > (count - step) * quantile / np.sqrt((degrees + quantile**2) * (count - step + 1)):
+            number = step
+    return count - 1 in removed[:number]
+
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    values, walked = np.array(asked["values"]), asked["walked"]
+    flags = [
+        last_is_anomalous(values[max(0, index + 1 - walked) : index + 1], asked["period"])
+        for index in range(asked["from"], len(values))
+    ]
+    print(json.dumps(flags), flush=True)
