@@ -38,6 +38,8 @@ class Window:
 
     start: datetime
     end: datetime
+    zone: ZoneInfo
+    """Whose days and hours they are; that of a date is UTC."""
     measured: tuple[Point, ...]
     """Only periods with a value; one without rows has none."""
     first: datetime | None
@@ -48,16 +50,16 @@ def measured(connection: SnapshotConnection, check: Anomaly, relation: Relation,
     """Read the window that ends before the period of ``now``; raises ``psycopg.Error``."""
     assert check.by is not None
     dates = any(column.name == check.by and column.type == "date" for column in columns(connection, relation))
-    zone = "UTC" if dates else check.time_zone
-    end = _begun(now - check.lag.timedelta if check.lag else now, ZoneInfo(zone), hourly=check.hourly)
-    start = _begun(end - timedelta(days=check.window_days), ZoneInfo(zone), hourly=check.hourly)
-    query = sql.Composed([statement(check, relation, zone, _moment(start), _moment(end))])
+    zone = ZoneInfo("UTC" if dates else check.time_zone)
+    end = _begun(now - check.lag.timedelta if check.lag else now, zone, hourly=check.hourly)
+    start = _begun(end - timedelta(days=check.window_days), zone, hourly=check.hourly)
+    query = sql.Composed([statement(check, relation, zone.key, _moment(start), _moment(end))])
     rows = connection.execute(query, binary=True).fetchall()
     points = tuple(
         Point(at=at, value=float(value), rows=passing) for at, _, passing, value in rows if value is not None
     )
     first = next((at for at, present, _, _ in rows if present), None)
-    return Window(start=start, end=end, measured=points, first=first)
+    return Window(start=start, end=end, zone=zone, measured=points, first=first)
 
 
 def statement(
@@ -89,7 +91,7 @@ def series(check: Anomaly, window: Window, memory: Memory) -> list[Point]:
     partial = window.first if window.first is not None and window.first > window.start else None
     points = []
     known = False
-    for at in _periods(window, ZoneInfo(check.time_zone), before, hourly=check.hourly):
+    for at in _periods(window, before, hourly=check.hourly):
         point = now.get(at)
         if (partial is not None and at <= partial) or window.first is None:
             point = before.get(at, point if known else None)
@@ -101,8 +103,9 @@ def series(check: Anomaly, window: Window, memory: Memory) -> list[Point]:
     return points
 
 
-def _periods(window: Window, zone: ZoneInfo, before: dict[datetime, Point], *, hourly: bool) -> Iterator[datetime]:
+def _periods(window: Window, before: dict[datetime, Point], *, hourly: bool) -> Iterator[datetime]:
     """The beginnings of all periods; those of days may be 23 or 25 hours apart."""
+    zone = window.zone
     known = {_day(at, zone): at for at in [*before, *(point.at for point in window.measured)]}
     at = window.start
     while at < window.end:

@@ -16,7 +16,7 @@ from dbplatform.quality.anomaly.baseline import Kind, Rules, judged
 from dbplatform.quality.anomaly.choice import chosen_season
 from dbplatform.quality.anomaly.periods import Window, series
 from dbplatform.quality.anomaly.points import Judged, Memory, Point
-from dbplatform.quality.anomaly.seasons import WORDS, Season
+from dbplatform.quality.anomaly.seasons import WORDS, Calendar, Season
 from dbplatform.quality.checks.base import Outcome, Status
 from dbplatform.quality.checks.measures import age_words, number_words
 
@@ -48,7 +48,7 @@ def outcome_of_run(check: Anomaly, memory: Memory, now: datetime, considered: in
         message = f"{_subject(check)} is {'not a number' if value is not None else 'none'}: there is no value to judge."
         return Outcome(status="errored", message=message, considered_rows=considered)
     point = Point(at=now, value=number, rows=considered)
-    found, rules = _judge(check, [*memory.points, point])
+    found, rules = _judge(check, [*memory.points, point], ZoneInfo(check.time_zone))
     last = found[-1]
     status: Status
     if last.expected is None:
@@ -68,7 +68,7 @@ def outcome_by_period(check: Anomaly, memory: Memory, now: datetime, window: Win
             status="accepted",
             message=f"not judged yet: no whole {_unit(check)} of {check.by} has rows since {window.start:%Y-%m-%d}.",
         )
-    found, rules = _judge(check, points)
+    found, rules = _judge(check, points, window.zone)
     until = max((point.at for point in memory.points), default=found[-1].point.at - timedelta(microseconds=1))
     new = [one for one in found if one.point.at > until] or found[-1:]
     wrong = [one for one in new if one.anomalous]
@@ -80,8 +80,8 @@ def outcome_by_period(check: Anomaly, memory: Memory, now: datetime, window: Win
         status, message = _learning(check, new[-1], rules, patient=patient)
     else:
         status = "failed" if wrong else "passed"
-        words = f"{_subject(check)} {_period(check, shown.point.at)} is {_words(check, shown.point.value)}"
-        also = ", ".join(_period(check, one.point.at) for one in wrong[:-1][-5:])
+        words = f"{_subject(check)} {_period(check, window.zone, shown.point.at)} is {_words(check, shown.point.value)}"
+        also = ", ".join(_period(check, window.zone, one.point.at) for one in wrong[:-1][-5:])
         message = f"{words}, {_beside(check, shown, rules)}{f', like {also}' if also else ''}."
     return Outcome(
         status=status,
@@ -92,15 +92,16 @@ def outcome_by_period(check: Anomaly, memory: Memory, now: datetime, window: Win
     )
 
 
-def _judge(check: Anomaly, points: Sequence[Point]) -> tuple[list[Judged], Rules]:
+def _judge(check: Anomaly, points: Sequence[Point], zone: ZoneInfo) -> tuple[list[Judged], Rules]:
     kind = _KINDS[check.metric]
     if check.by is not None and kind == "total":
         kind = "rate"
+    calendar = Calendar(zone)
     season: Season
-    season = chosen_season(points[:-1], kind, check.calendar) if check.seasonality == "auto" else check.seasonality
+    season = chosen_season(points[:-1], kind, calendar) if check.seasonality == "auto" else check.seasonality
     rules = Rules(
         kind=kind,
-        calendar=check.calendar,
+        calendar=calendar,
         season=season,
         width=_WIDTHS[check.sensitivity],
         direction=check.direction or ("up" if check.metric == "freshness" else "both"),
@@ -160,6 +161,6 @@ def _unit(check: Anomaly) -> str:
     return "hour" if check.hourly else "day"
 
 
-def _period(check: Anomaly, at: datetime) -> str:
-    local = at.astimezone(ZoneInfo(check.time_zone))
+def _period(check: Anomaly, zone: ZoneInfo, at: datetime) -> str:
+    local = at.astimezone(zone)
     return f"in the hour from {local:%Y-%m-%d %H:%M}" if check.hourly else f"on {local:%Y-%m-%d}"

@@ -18,9 +18,8 @@ from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import ColumnName, DurationWords, Interval
 from dbplatform.quality.anomaly.points import Memory
-from dbplatform.quality.anomaly.seasons import LEAST, Calendar, Season
-from dbplatform.quality.checks.base import Filtered, Outcome, check_type, one_row
-from dbplatform.quality.checks.bounds import WrongField
+from dbplatform.quality.anomaly.seasons import LEAST, Season
+from dbplatform.quality.checks.base import Filtered, Outcome, WrongField, check_type, one_row
 from dbplatform.quality.checks.conditions import Count, Finite, IsNull, Measured, Part, column_of
 
 Metric = Literal["row_count", "null_ratio", "mean", "freshness", "distinct_values"]
@@ -98,11 +97,6 @@ class Anomaly(Filtered):
     def columns_read(self) -> tuple[str, ...]:
         """The measured column."""
         return () if self.column is None else (self.column,)
-
-    @property
-    def calendar(self) -> Calendar:
-        """The hours and days of its time zone."""
-        return Calendar(ZoneInfo(self.time_zone))
 
     @property
     def hourly(self) -> bool:
