@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from dbplatform.backups.keys import recipients
 from dbplatform.postgres.words import Cron, DurationWords, Interval, Policy
 from dbplatform.storage.place import S3_SCHEME
+from dbplatform.storage.place import destination as is_destination
 
 #: The levels that pg_dump takes, by method.
 _LEVELS = {"none": (0, 0), "gzip": (1, 9), "lz4": (1, 12), "zstd": (1, 22)}
@@ -22,16 +23,6 @@ def _compression(value: str) -> str:
     low, high = _LEVELS[match[1]]
     if match[2] is not None and not low <= int(match[2]) <= high:
         raise ValueError(f"{match[1]} has the levels {low} to {high}, not {match[2]}")
-    return value
-
-
-def _destination(value: str) -> str:
-    if value.startswith(S3_SCHEME):
-        if not value.removeprefix(S3_SCHEME).partition("/")[0]:
-            raise ValueError(f"{value!r} names no bucket; write s3://bucket/prefix")
-        return value
-    if "://" in value:
-        raise ValueError(f"{value!r} is no destination; name a folder, or s3://bucket/prefix")
     return value
 
 
@@ -121,7 +112,7 @@ class DrillPolicy(Policy):
 class BackupPolicy(Policy):
     """How one database is backed up, how long backups are kept, and how they are proven."""
 
-    destination: Annotated[str, AfterValidator(_destination), Field(min_length=1)] | None = Field(
+    destination: Annotated[str, AfterValidator(is_destination), Field(min_length=1)] | None = Field(
         default=None,
         description="A folder, or s3://bucket/prefix, whose endpoint and credentials come by the standard AWS "
         "variables; each database has a folder of its name in it. Left out: the folder backups in DBPLATFORM_HOME.",

@@ -76,7 +76,7 @@ def command(
                 "database": database,
                 "run_id": run_id,
                 "verdict": verdict,
-                "report": str(published.path),
+                "report": published.location,
                 "tables": [result.as_json() for result in results],
             }
         )

@@ -32,6 +32,7 @@ def command(context: click.Context, port: int, service_port: int) -> None:
     from dbplatform.orchestration import instance as instances
     from dbplatform.web.app import create_app
     from dbplatform.web.server import listen, serve
+    from dbplatform.web.writing import Writing
 
     listen("127.0.0.1", port, what="the Dagster UI", option="--port").close()
     listening = listen("127.0.0.1", service_port, option="--service-port")
@@ -40,7 +41,8 @@ def command(context: click.Context, port: int, service_port: int) -> None:
     os.environ["DBPLATFORM_PROJECT"] = str(platform.project.root)
     os.environ.setdefault("DBPLATFORM_DAGSTER_UI", f"http://127.0.0.1:{port}")
     os.environ.setdefault("DBPLATFORM_SERVICE_URL", f"http://127.0.0.1:{service_port}")
-    app = create_app(platform.ledger, platform.home.reports, dagster_url=os.environ["DBPLATFORM_DAGSTER_UI"])
+    dagster_url = os.environ["DBPLATFORM_DAGSTER_UI"]
+    app = create_app(platform.ledger, platform.home.reports, dagster_url=dagster_url, writing=Writing.declared())
     workspace = str(platform.home.dagster / instances.WORKSPACE)
     dagster = subprocess.Popen(
         [

@@ -12,16 +12,14 @@ import click
 import yaml
 
 from dbplatform import progress
-from dbplatform.addresses import dagster_address, service_address
+from dbplatform.addresses import dagster_address
 from dbplatform.cli.common import bars, bold, json_option, note, opened, say, show_json
 from dbplatform.cli.verdict import show_verdict
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import NotBuiltYet, UsageError
 from dbplatform.operations.platform import Platform
 from dbplatform.reporting.errors import ReportNotFound
-from dbplatform.reporting.evidence import load_evidence
-from dbplatform.reporting.publish import Published
-from dbplatform.reporting.store import report_of
+from dbplatform.reporting.publish import Published, published
 
 if TYPE_CHECKING:
     from dbplatform.orchestration.launch import Launched, SchemaCheck
@@ -69,7 +67,7 @@ def command(
     launched = _launch(platform, declared, job_name, config, partition, quiet=as_json)
     run_id, steps = launched.run_id, {name: dict(found) for name, found in launched.steps.items()}
     seconds = time.monotonic() - started
-    published = _published(platform, run_id)
+    report = _published(platform, run_id)
     if as_json:
         show_json(
             {
@@ -79,8 +77,8 @@ def command(
                 "status": "succeeded",
                 "dry_run": dry_run,
                 "seconds": round(seconds, 2),
-                "verdict": published.run.verdict if published else None,
-                "report": str(published.path) if published else None,
+                "verdict": report.run.verdict if report else None,
+                "report": report.location if report else None,
                 "schema": [check.as_json() for check in launched.schema],
                 "steps": steps,
             }
@@ -88,15 +86,15 @@ def command(
     else:
         if dry_run:
             _show_plan(steps)
-        if published is not None:
+        if report is not None:
             say("")
-            show_verdict(published)
+            show_verdict(report)
         _show_schema(launched.schema)
         _show_safety(database, steps)
         _show_restored(steps.get(f"{database}/restore", {}))
         say(f"run:    {run_id}, {seconds:.1f} s")
         say(f"look:   {platform.project.dev_command}, then {dagster_address()}/runs/{run_id}")
-    return 1 if _findings(published, launched.schema, fail_on) else 0
+    return 1 if _findings(report, launched.schema, fail_on) else 0
 
 
 def _reports(job_name: str, database: str) -> bool:
@@ -222,14 +220,9 @@ def _show_restored(found: dict[str, Any]) -> None:
 def _published(platform: Platform, run_id: str) -> Published | None:
     """The report of the run, if its job wrote one."""
     try:
-        entry = report_of(platform.ledger, None, run_id)
+        return published(platform, run_id)
     except ReportNotFound:
         return None
-    return Published(
-        path=platform.home.reports / entry.location,
-        url=f"{service_address()}/reports/run/{run_id}",
-        run=load_evidence(platform.ledger, run_id),
-    )
 
 
 def _findings(published: Published | None, schema: Sequence[SchemaCheck], fail_on: str | None) -> bool:

@@ -21,11 +21,17 @@ def command(context: click.Context, host: str, port: int) -> None:
     """
     from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.web.app import create_app
-    from dbplatform.web.server import listen, serve
+    from dbplatform.web.server import is_loopback, listen, serve
+    from dbplatform.web.writing import Writing
 
     listening = listen(host, port)
     platform = platform_of(context)
-    app = create_app(platform.ledger, platform.home.reports, dagster_url=dagster_address())
+    app = create_app(
+        platform.ledger,
+        platform.home.reports,
+        dagster_url=dagster_address(),
+        writing=Writing.declared(open_to_others=not is_loopback(host)),
+    )
     note(f"reports: http://{host}:{port}/   (Ctrl-C stops)")
     ended = threading.Event()
     switch = watch_the_watch(DeadMansSwitch(platform, platform.declarations.databases), ended)

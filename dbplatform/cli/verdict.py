@@ -12,7 +12,7 @@ def show_verdict(published: Published) -> None:
     """The verdict with its failing checks, and the report's file."""
     for line in summary_lines(published.run):
         say(line)
-    say(f"\nreport: {bold(str(published.path))}")
+    say(f"\nreport: {bold(published.location)}")
 
 
 def say_checks(checks: tuple[CheckProof, ...]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dbplatform.alerting.policy import NotifyPolicy
     from dbplatform.archiving.policy import ArchivePolicy
     from dbplatform.backups.policy import BackupPolicy
+    from dbplatform.declaration.reports import ReportPolicy
     from dbplatform.monitoring.thresholds import ThresholdPolicy
     from dbplatform.partitioning.policy import PartitionPolicy
     from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
@@ -31,6 +32,7 @@ else:
     ThresholdPolicy = Annotated[Any, Later("dbplatform.monitoring.thresholds", "ThresholdPolicy")]
     PartitionPolicy = Annotated[Any, Later("dbplatform.partitioning.policy", "PartitionPolicy")]
     FailedRowsPolicy = Annotated[Any, Later("dbplatform.quality.policy", "FailedRowsPolicy")]
+    ReportPolicy = Annotated[Any, Later("dbplatform.declaration.reports", "ReportPolicy")]
     TablePolicy = Annotated[Any, Later("dbplatform.quality.policy", "TablePolicy")]
 
 #: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
@@ -53,7 +55,7 @@ _TAKEN = ("dagster", "dbplatform_ledger", "postgres", "template0", "template1")
 #: The jobs of a database are named as it is, with one of these behind.
 JOBS = (
     "migrate", "rehearse", "backup", "drill", "physical", "recovery_drill",
-    "restore", "quality", "daily", "weekly", "monthly", "quarterly",
+    "restore", "quality", "review", "daily", "weekly", "monthly", "quarterly",
 )  # fmt: skip
 
 
@@ -130,6 +132,9 @@ class Database(Policy):
     quality: list[TablePolicy] = Field(default=[], description="The data-quality checks of each table.")
     failed_rows: FailedRowsPolicy | None = Field(
         default=None, description="How many of the rows that fail a check are kept, and for how long."
+    )
+    reports: ReportPolicy | None = Field(
+        default=None, description="Where the reports of the checks are kept, for how long, and by when one is reviewed."
     )
     thresholds: list[ThresholdPolicy] = Field(
         default=[], description="Limits in place of those that experts use, a metric each."

@@ -130,13 +130,19 @@ class QualityFailedRow(Base):
 
 
 class Report(Base):
-    """One HTML report that was written: where it lies and what it says."""
+    """One report that was written: where it lies, and the hash of each of its forms."""
 
     __tablename__ = "report"
 
     run_id: Mapped[str] = mapped_column(ForeignKey(QualityRun.run_id, ondelete="CASCADE"), primary_key=True)
     database: Mapped[str]
     location: Mapped[str]
-    """Relative to the folder of reports."""
+    """Of the HTML, relative to ``destination``; the other forms lie beside it."""
+    destination: Mapped[str | None]
+    """A folder, or ``s3://bucket/prefix``; none: the folder ``reports`` of ``DBPLATFORM_HOME``."""
     sha256: Mapped[str]
+    json_sha256: Mapped[str | None]
+    junit_sha256: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    removed_at: Mapped[datetime | None]
+    """When its removal began: from then on it is no longer there."""

@@ -26,7 +26,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import Judgements, judge
-from dbplatform.operations import heartbeats, looks, observations, runbooks, wal, watching
+from dbplatform.operations import heartbeats, looks, observations, reviews, runbooks, wal, watching
 from dbplatform.operations.observations import REACHABLE, WAL_ARCHIVE, Runs
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.preceding import preceding
@@ -87,6 +87,7 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
         *([_wal_archive(platform, declared)] if wal.archives_wal(declared) else ()),
         *(observations.metrics(judgements) if judgements is not None else ()),
         *observations.checks(declared, results_since(ledger, name, since=look.checks_since)),
+        *_unreviewed(platform, declared, now),
         *observations.runs(runs),
         *observations.asset_checks(runs),
         *observations.schedules(runs),
@@ -121,6 +122,13 @@ def _wal_archive(platform: Platform, declared: Declared) -> Observation:
     except (PlatformError, OSError) as error:
         return observations.wal_archive(declared, error)
     return observations.wal_archive(declared, None)
+
+
+def _unreviewed(platform: Platform, declared: Declared, now: datetime) -> list[Observation]:
+    """Failing reports that wait for a review; not asked where that is nobody's concern."""
+    if observations.review_within(declared) is None:
+        return []
+    return observations.unreviewed(declared, reviews.waiting(platform.ledger, declared.name), now=now)
 
 
 def watch_all(

@@ -2,14 +2,16 @@
 
 Metrics against their limits (``<metric>``), the database that cannot be measured (``reachable``), WAL that does not
 reach the archive (``wal_archive``), data-quality checks that failed or could not run (``check:<table>.<name>``), runs
-that failed (``run:<job>``), other asset checks such as drift or partitions that run out
-(``asset_check:<asset>:<name>``), and schedules and sensors that fail (``schedule:<name>``).
+that failed (``run:<job>``), failing reports that nobody has reviewed in time (``unreviewed``), other asset checks such
+as drift or partitions that run out (``asset_check:<asset>:<name>``), and schedules and sensors that fail
+(``schedule:<name>``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from dbplatform.alerting.record import AlertRecord
 from dbplatform.alerting.states import Observation, Severity
@@ -17,9 +19,11 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
 from dbplatform.monitoring.thresholds import Judgements
 from dbplatform.operations import wal, watching
+from dbplatform.operations.reviews import Waiting
+from dbplatform.postgres.words import Interval
 from dbplatform.quality.results import CheckResult
 
-REACHABLE, WAL_ARCHIVE, CHECK, RUN = "reachable", "wal_archive", "check:", "run:"
+REACHABLE, WAL_ARCHIVE, UNREVIEWED, CHECK, RUN = "reachable", "wal_archive", "unreviewed", "check:", "run:"
 ASSET_CHECK, SCHEDULE = "asset_check:", "schedule:"
 
 
@@ -136,6 +140,40 @@ def _check(key: str, table: str, result: CheckResult) -> Observation:
     )
 
 
+def unreviewed(declared: Declared, waiting: Sequence[Waiting], *, now: datetime) -> list[Observation]:
+    """Whether a failing report has waited longer for a review than is declared; nothing where that is not."""
+    within = review_within(declared)
+    if within is None:
+        return []
+    late = [report for report in waiting if now - report.finished_at >= within.timedelta]
+    cause = f"no failing report has waited longer than {within} for a review"
+    if late:
+        many = "a failing report has" if len(late) == 1 else f"{len(late)} failing reports have"
+        cause = (
+            f"{many} waited longer than {within} for a review; the oldest is of {late[0].started_at:%Y-%m-%d %H:%M} UTC"
+        )
+    return [
+        Observation(
+            key=UNREVIEWED,
+            metric=UNREVIEWED,
+            severity="warning" if late else None,
+            value=float(len(late)),
+            limit=f"reviewed within {within}",
+            cause=cause,
+            advice=f"dbplatform report list {declared.name} --unreviewed shows them; dbplatform report review ID "
+            "--comment TEXT notes that somebody has read one."
+            if late
+            else "",
+        )
+    ]
+
+
+def review_within(declared: Declared) -> Interval | None:
+    """How long a failing report may wait for a review; none where nothing is declared."""
+    policy = declared.database.reports
+    return policy.review_within if policy is not None else None
+
+
 def runs(runs: Runs | None) -> list[Observation]:
     """The last end of each job."""
     last = {end.job: end for end in (runs.ended if runs is not None else ())}
@@ -192,6 +230,7 @@ def withdrawn(declared: Declared, alerts: Sequence[AlertRecord], runs: Runs | No
     """An end for each open alert whose threshold, check, job or schedule is no longer declared."""
     limits = {policy.metric for policy in watching.limits(declared)} | {REACHABLE}
     limits |= {WAL_ARCHIVE} if wal.archives_wal(declared) else set()
+    limits |= {UNREVIEWED} if review_within(declared) is not None else set()
     keys = _check_keys(declared)
     gone = []
     for alert in alerts:

@@ -192,12 +192,15 @@ def _report(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKe
             written = publish(platform, declared, context.run.run_id, in_dagster=True)
         metadata: dict[str, Any] = {
             "report": dg.MetadataValue.url(written.url),
-            "file": dg.MetadataValue.path(str(written.path)),
+            "review": dg.MetadataValue.url(written.review_url),
+            "file": dg.MetadataValue.path(written.location),
+            **{form: dg.MetadataValue.path(written.forms[form]) for form in ("json", "junit")},
             "verdict": written.run.verdict,
             "checks": len(written.run.checks),
             "failed checks": written.run.count("failed"),
             "errored checks": written.run.count("errored"),
             "failed rows": written.failed_rows,
+            **({"old reports": f"not removed: {written.problem}"} if written.problem else {}),
         }
         if written.stops:
             raise dg.Failure(

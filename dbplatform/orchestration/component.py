@@ -25,6 +25,7 @@ from dbplatform.orchestration.physical import physical_assets
 from dbplatform.orchestration.resources import options_at_launch, pools
 from dbplatform.orchestration.restore import restore_job
 from dbplatform.orchestration.retirement import retirement_assets
+from dbplatform.orchestration.reviews import review_jobs
 from dbplatform.orchestration.safety import backup_assets
 from dbplatform.orchestration.schema_checks import schema_checks
 from dbplatform.orchestration.watch import watching_assets
@@ -76,7 +77,7 @@ class ManagedDatabase(dg.Component):
                 *schema_checks(self.platform, self.declared),
                 *partition_checks(self.platform, self.declared),
             ],
-            jobs=[*jobs, *restore_job(self.platform, self.declared)],
+            jobs=[*jobs, *restore_job(self.platform, self.declared), *review_jobs(self.platform, self.declared)],
             schedules=schedules_of(self.declared, jobs),
             resources={"options": options_at_launch(), "pools": pools(str(self.platform.project.root))},
         )

@@ -22,7 +22,7 @@ from dbplatform.monitoring.words import value_words
 from dbplatform.operations import alerts as alerting
 from dbplatform.operations import wal, watching
 from dbplatform.operations.alerts import Watched
-from dbplatform.operations.observations import CHECK, REACHABLE, RUN, WAL_ARCHIVE
+from dbplatform.operations.observations import CHECK, REACHABLE, RUN, UNREVIEWED, WAL_ARCHIVE, review_within
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
@@ -161,6 +161,10 @@ def _alerts_metadata(looked: Watched) -> dict[str, Any]:
     }
 
 
+#: What is well when no alert says otherwise.
+_OF_ALERTS = (REACHABLE, WAL_ARCHIVE, UNREVIEWED, RUNS, QUALITY)
+
+
 def _check_words(declared: Declared) -> dict[str, str]:
     """The checks on ``alerts``, and what each says."""
     words = {
@@ -177,6 +181,8 @@ def _check_words(declared: Declared) -> dict[str, str]:
     words[RUNS] = "No job failed when it ran last."
     if declared.database.quality:
         words[QUALITY] = "No data-quality check failed, or could not run, when it was asked last."
+    if review_within(declared) is not None:
+        words[UNREVIEWED] = f"Somebody reviews a failing report within {review_within(declared)}."
     if declared.database.notify:
         words[CHANNELS] = "Every channel takes its messages."
     return words
@@ -221,7 +227,7 @@ def check_states(platform: Platform, declared: Declared, looked: Watched) -> dic
         elif unmeasured.get(name, FIRST_COLLECTION) != FIRST_COLLECTION:
             words = f"Could not be measured: {unmeasured[name]}"
             states[name] = CheckState(severity="warning", words=words, metadata={}, sign=words)
-        elif name in (REACHABLE, WAL_ARCHIVE, RUNS, QUALITY) and (name != REACHABLE or looked.metrics is not None):
+        elif name in _OF_ALERTS and (name != REACHABLE or looked.metrics is not None):
             states[name] = _quiet("no alert", here)
         elif name == CHANNELS:
             states[name] = _channels(platform, declared)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dbplatform.reporting.evidence import BAD, HISTORY_RUNS, CheckEvidence, RunEvidence
+from dbplatform.reporting.causes import BAD
+from dbplatform.reporting.evidence import CheckEvidence, RunEvidence
 from dbplatform.reporting.words import counted, utc
 
 
@@ -36,12 +37,11 @@ def compare(run: RunEvidence) -> Difference:
     new: list[CheckEvidence] = []
     fixed: list[CheckEvidence] = []
     still: list[CheckEvidence] = []
+    into = {"new": new, "fixed": fixed, "still failing": still}
     for check in run.checks:
-        was_bad = check.before is not None and check.before.status in BAD
-        if check.bad:
-            (still if was_bad else new).append(check)
-        elif was_bad and check.status == "passed":
-            fixed.append(check)
+        kind = kind_of_change(check)
+        if kind is not None:
+            into[kind].append(check)
     return Difference(new=tuple(new), fixed=tuple(fixed), still=tuple(still), gone=run.gone)
 
 
@@ -66,13 +66,19 @@ def moved(check: CheckEvidence) -> bool:
 
 
 def since(check: CheckEvidence) -> str:
-    """For how long a check has been bad without a break: ``for 3 runs, since 2026-11-08 02:00:00 UTC``."""
-    bad = 0
-    for point in reversed(check.history):
-        if point.status not in BAD:
-            break
-        bad += 1
-    first = utc(check.history[-bad].started_at)
-    if bad == len(check.history) == HISTORY_RUNS:
-        return f"for {bad} runs or more, since {first} or earlier"
-    return f"for {counted(bad, 'run')}, since {first}"
+    """For how long a check has been bad: ``for 3 runs, since 2026-11-08 02:00:00 UTC (run 5fd07966)``."""
+    onset = check.onset
+    if onset is None:
+        return ""
+    first = f"{utc(onset.first.started_at)} (run {onset.first.run_id[:8]})"
+    if onset.complete:
+        return f"for {counted(onset.runs, 'run')}, since {first}"
+    return f"for {counted(onset.runs, 'run')} or more, since {first} or earlier"
+
+
+def kind_of_change(check: CheckEvidence) -> str | None:
+    """``new``, ``fixed`` or ``still failing``; none for a check that is as good as it was."""
+    was_bad = check.before is not None and check.before.status in BAD
+    if check.bad:
+        return "still failing" if was_bad else "new"
+    return "fixed" if was_bad and check.status == "passed" else None

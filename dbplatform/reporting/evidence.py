@@ -1,6 +1,6 @@
 """What one data-quality run found, with its past: read from the ledger, in the order in which a person wants it.
 
-Only reads, in one transaction. Everything is compared with runs that started earlier, never later, so that a report
+Only reads. Everything is compared with runs that started earlier, never later, so that a report
 written again says the same.
 """
 
@@ -19,12 +19,11 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityResult, QualityRun, QualityTable
 from dbplatform.quality.record import RunOfAnotherDatabase, failed_row_samples, load_run
 from dbplatform.quality.results import CheckResult, RunResult, TableResult, Verdict
+from dbplatform.reporting.causes import BAD, Cause, CheckKey, Onset, causes, onsets
 from dbplatform.reporting.errors import RunNotFinished
 
 SAMPLES_PER_CHECK: Final = 20
 HISTORY_RUNS: Final = 20
-#: What needs somebody's attention; ``accepted`` is a failure that somebody has already answered for.
-BAD: Final = frozenset({"failed", "errored"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +54,8 @@ class CheckEvidence(CheckResult):
     """Of its table."""
     samples: tuple[Mapping[str, Any], ...]
     history: tuple[Point, ...]
+    onset: Onset | None = None
+    """Since when it is bad; none while it is not."""
 
     @property
     def bad(self) -> bool:
@@ -95,6 +96,8 @@ class RunEvidence(RunResult):
     """Run id and start of the newest earlier run of the database."""
     gone: tuple[tuple[str, str], ...]
     """Table and name of each check that the newest earlier result of a table of this run still had."""
+    causes: tuple[Cause, ...] = ()
+    """What happened before each failure began, the newest first."""
 
     @property
     def seconds(self) -> float:
@@ -127,6 +130,9 @@ def load_evidence(ledger: Ledger, run_id: str, *, database: str | None = None) -
         runs = _runs_until(session, run)
         results = session.scalars(select(QualityResult).where(QualityResult.run_id.in_(runs))).all()
         counted = session.scalars(select(QualityTable).where(QualityTable.run_id.in_(runs))).all()
+        bad = {(table.table, check.name) for table in run.tables for check in table.checks if check.status in BAD}
+        begun: dict[CheckKey, Onset] = onsets(session, run.database, run_id, run.started_at, bad)
+        found = causes(session, run.database, begun)
     history, row_counts = _histories(runs, results), _row_counts(runs, counted)
     tables = []
     for table in run.tables:
@@ -137,6 +143,7 @@ def load_evidence(ledger: Ledger, run_id: str, *, database: str | None = None) -
                 row_count=table.row_count,
                 samples=_samples(ledger, run_id, table, check),
                 history=tuple(history[table.table, check.name]),
+                onset=begun.get((table.table, check.name)),
             )
             for check in table.checks
         )
@@ -152,6 +159,7 @@ def load_evidence(ledger: Ledger, run_id: str, *, database: str | None = None) -
         tables=tuple(sorted(tables, key=lambda table: (-table.count(*BAD), table.table))),
         previous=earlier[-1] if earlier else None,
         gone=_gone([run_id for run_id, _ in earlier], results, tables),
+        causes=found,
     )
 
 
@@ -228,3 +236,15 @@ def _gone(
             lost = had[last, table.table] - {check.name for check in table.checks}
             gone += [(table.table, name) for name in sorted(lost)]
     return tuple(gone)
+
+
+def notes(check: CheckResult) -> list[str]:
+    """What else is known of how a check was judged, in words: an acceptance, and what of the table was read.
+
+    The one place that knows these fields; a result of an earlier version has none of them.
+    """
+    found = []
+    until = getattr(check, "accepted_until", None)
+    if until is not None:
+        found.append(f"accepted until {until}")
+    return found

@@ -17,13 +17,14 @@ from markupsafe import Markup, escape
 
 from dbplatform.reporting import charts, comparison, words
 from dbplatform.reporting.errors import NotAWebAddress
-from dbplatform.reporting.evidence import HISTORY_RUNS, CheckEvidence, RunEvidence
+from dbplatform.reporting.evidence import HISTORY_RUNS, CheckEvidence, RunEvidence, notes
 
 
-def render_report(run: RunEvidence, *, dagster_run_url: str | None = None) -> str:
+def render_report(run: RunEvidence, *, dagster_run_url: str | None = None, review_url: str | None = None) -> str:
     """The whole page. The same evidence gives the same text, byte for byte. Raises ``NotAWebAddress``."""
-    if dagster_run_url is not None and urlsplit(dagster_run_url).scheme not in ("http", "https"):
-        raise NotAWebAddress(url=dagster_run_url, hint="Give one that begins with http:// or https://.")
+    for url in (dagster_run_url, review_url):
+        if url is not None and urlsplit(url).scheme not in ("http", "https"):
+            raise NotAWebAddress(url=url, hint="Give one that begins with http:// or https://.")
     anchors = {
         (table.table, check.name): f"t{place}c{number}"
         for place, table in enumerate(run.tables, 1)
@@ -40,6 +41,9 @@ def render_report(run: RunEvidence, *, dagster_run_url: str | None = None) -> st
             bars=_bars(run),
             history_runs=HISTORY_RUNS,
             dagster_run_url=dagster_run_url,
+            review_url=review_url,
+            owners=_owners(run),
+            causes={key: place for place, cause in enumerate(run.causes, 1) for key in cause.checks},
         )
     )
 
@@ -62,6 +66,7 @@ def environment() -> Environment:
         value_text=words.value_text,
         change=comparison.change,
         since=comparison.since,
+        notes=notes,
         check_trend=charts.check_trend,
         row_count_trend=charts.row_count_trend,
         row_count_range=charts.row_count_range,
@@ -81,6 +86,15 @@ def sample_columns(samples: Sequence[Mapping[str, Any]]) -> list[str]:
 def breakable(name: str) -> Markup:
     """A name that a narrow column may break after ``_`` and ``.``, and that is still copied whole."""
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_.])", name))
+
+
+def _owners(run: RunEvidence) -> list[tuple[str | None, list[CheckEvidence]]]:
+    """The checks that need somebody, by their owner, the one with the most first; those of nobody come last."""
+    found: dict[str | None, list[CheckEvidence]] = {}
+    for check in run.checks:
+        if check.bad:
+            found.setdefault(check.owner, []).append(check)
+    return sorted(found.items(), key=lambda one: (one[0] is None, -len(one[1]), one[0] or ""))
 
 
 def _bars(run: RunEvidence) -> list[tuple[CheckEvidence, float]]:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
+from urllib.parse import quote
 
 from dbplatform.addresses import dagster_address, service_address
 from dbplatform.declaration.loading import Declared
-from dbplatform.operations import checks
+from dbplatform.errors import PlatformError
+from dbplatform.operations import checks, surroundings
 from dbplatform.operations.platform import Platform
+from dbplatform.reporting import retention
 from dbplatform.reporting.evidence import RunEvidence, load_evidence
-from dbplatform.reporting.store import write_report
+from dbplatform.reporting.store import FORMS, report_of, write_report
+from dbplatform.storage.place import S3_SCHEME
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """A report that was written, and what it says in numbers."""
 
-    path: Path
+    location: str
+    """An absolute path, or ``s3://bucket/key``: of the HTML."""
+    forms: dict[str, str]
+    """The same for each form."""
     url: str
     """Where the status service shows it, while it runs."""
+    review_url: str
+    """Where the status service takes a review of it."""
     run: RunEvidence
+    problem: str | None = None
+    """Why reports that are too old were not removed, where they were not."""
 
     @property
     def failed_rows(self) -> int:
@@ -41,13 +55,64 @@ class Published:
 
 
 def publish(platform: Platform, declared: Declared, run_id: str, *, in_dagster: bool) -> Published:
-    """Close the run of checks and write its report. Raises ``UnknownRun`` where no check ran in it."""
+    """Close the run of checks, write its report, and remove those that are too old.
+
+    Raises ``UnknownRun`` where no check ran in it. What keeps old reports from being removed is told, not raised: the
+    next run tries again.
+    """
+    missing = surroundings.keep(platform, declared, run_id)
+    if missing is not None:
+        _log.warning("%s: settings and migrations were not kept with run %s: %s", declared.name, run_id, missing)
     checks.finish_run(platform, declared, run_id)
-    folder = platform.home.reports
-    link = f"{dagster_address()}/runs/{run_id}" if in_dagster else None
-    written = write_report(platform.ledger, declared.name, run_id, folder=folder, dagster_run_url=link)
-    return Published(
-        path=written.path,
-        url=f"{service_address()}/reports/run/{run_id}",
-        run=load_evidence(platform.ledger, run_id, database=declared.name),
+    write_report(
+        platform.ledger,
+        declared.name,
+        run_id,
+        folder=platform.home.reports,
+        destination=destination_of(platform, declared),
+        dagster_run_url=f"{dagster_address()}/runs/{run_id}" if in_dagster else None,
+        review_url=review_address(run_id),
     )
+    return published(platform, run_id, problem=_prune(platform, declared))
+
+
+def published(platform: Platform, run_id: str, *, problem: str | None = None) -> Published:
+    """The report of a run as it was written. Raises ``ReportNotFound``."""
+    entry = report_of(platform.ledger, None, run_id)
+    forms = {form: entry.kept_at(platform.home.reports, form) for form in FORMS if form in entry.forms}
+    return Published(
+        location=forms["html"],
+        forms=forms,
+        url=f"{service_address()}/reports/run/{run_id}",
+        review_url=review_address(run_id),
+        run=load_evidence(platform.ledger, run_id),
+        problem=problem,
+    )
+
+
+def destination_of(platform: Platform, declared: Declared) -> str | None:
+    """The declared bucket, or folder as seen from the project; none for the folder of reports in its home."""
+    policy = declared.database.reports
+    if policy is None or policy.destination is None:
+        return None
+    if policy.destination.startswith(S3_SCHEME):
+        return policy.destination
+    return str((platform.project.root / policy.destination).absolute())
+
+
+def _prune(platform: Platform, declared: Declared) -> str | None:
+    policy = declared.database.reports
+    if policy is None or policy.retain is None:
+        return None
+    now = datetime.now(UTC)
+    try:
+        retention.apply_prune(platform, declared, retention.plan_prune(platform, declared, now=now), now=now)
+    except PlatformError as error:
+        _log.warning("%s: old reports were not removed: %s", declared.name, error)
+        return str(error)
+    return None
+
+
+def review_address(run_id: str) -> str:
+    """Where the status service takes a review of the report of a run."""
+    return f"{service_address()}/reviews/{quote(run_id, safe='')}"

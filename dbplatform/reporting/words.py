@@ -7,7 +7,8 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from dbplatform.reporting.evidence import BAD, CheckEvidence, RunEvidence
+from dbplatform.reporting.causes import BAD
+from dbplatform.reporting.evidence import CheckEvidence, RunEvidence
 
 #: A value longer than this is shown by its beginning.
 _VALUE_CHARACTERS = 200
@@ -129,3 +130,8 @@ def summary_lines(run: RunEvidence) -> list[str]:
                 severity = " (warn)" if check.severity == "warn" else ""
                 lines.append(f"    {check.status.upper()}{severity} {check.name}: {detail}")
     return lines
+
+
+def sample_lines(check: CheckEvidence, most: int) -> list[str]:
+    """A few of the failing rows as text, a line each."""
+    return [", ".join(f"{key}={value_text(value)}" for key, value in row.items()) for row in check.samples[:most]]

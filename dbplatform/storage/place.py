@@ -20,6 +20,16 @@ class StorageFailed(WorkError):
     """The storage of {location} failed: {reason}."""
 
 
+def destination(value: str) -> str:
+    """What a person wrote, when it can be a folder or ``s3://bucket/prefix``; else ``ValueError``."""
+    if value.startswith(S3_SCHEME):
+        if not value.removeprefix(S3_SCHEME).partition("/")[0]:
+            raise ValueError(f"{value!r} names no bucket; write s3://bucket/prefix")
+    elif "://" in value:
+        raise ValueError(f"{value!r} is no destination; name a folder, or s3://bucket/prefix")
+    return value
+
+
 class Place(Protocol):
     """A folder, or a prefix of a bucket. A ``name`` may have slashes."""
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dbplatform.errors import UsageError, WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation, QualityRun, Report
+from dbplatform.operations.reviews import unreviewed
 from dbplatform.reporting.store import ReportEntry, report_of
 
 
@@ -58,6 +59,8 @@ class DatabaseState:
     """The start of a newer run without a verdict: it still goes on, or its process was ended."""
     report: ReportEntry | None
     """The newest one, which may be of an older run."""
+    unreviewed: int
+    """How many failing reports wait for a review."""
 
 
 def databases(ledger: Ledger) -> list[DatabaseState]:
@@ -70,7 +73,13 @@ def databases(ledger: Ledger) -> list[DatabaseState]:
                 select(QualityRun).where(QualityRun.database == name).order_by(QualityRun.started_at.desc()).limit(1)
             )
             run, finished = session.scalar(newest), session.scalar(newest.where(QualityRun.verdict.is_not(None)))
-            reported = session.scalar(select(func.count()).where(Report.database == name))
+            waits = session.scalar(
+                select(func.count())
+                .select_from(Report)
+                .join(QualityRun, QualityRun.run_id == Report.run_id)
+                .where(unreviewed(), Report.database == name)
+            )
+            reported = session.scalar(select(func.count()).where(Report.database == name, Report.removed_at.is_(None)))
             states.append(
                 DatabaseState(
                     name=name,
@@ -80,6 +89,7 @@ def databases(ledger: Ledger) -> list[DatabaseState]:
                     finished_at=finished.finished_at.astimezone(UTC) if finished and finished.finished_at else None,
                     unfinished_since=run.started_at.astimezone(UTC) if run and run.verdict is None else None,
                     report=report_of(ledger, name) if reported else None,
+                    unreviewed=waits or 0,
                 )
             )
     return states

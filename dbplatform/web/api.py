@@ -7,23 +7,36 @@ with an empty document.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 
 from dbplatform.errors import NotBuiltYet
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityRun
+from dbplatform.operations import reviews
 from dbplatform.reporting.store import ReportEntry, list_reports
 from dbplatform.web.answers import PageNotFound, databases
+from dbplatform.web.writing import Writing
 
 _LATER: Final = frozenset(
     {"health", "metrics", "connections", "slow-queries", "dashboard", "recommendations", "alerts"}
 )
 
 
-def router(ledger: Ledger) -> APIRouter:
+class Reviewed(BaseModel):
+    """A review as a program sends it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str
+    comment: str
+    and_earlier: bool = False
+
+
+def router(ledger: Ledger, writing: Writing) -> APIRouter:
     """``/healthz``, ``/readyz``, ``/api/v1/...``; errors are answered by the application."""
     routes = APIRouter()
 
@@ -51,10 +64,33 @@ def router(ledger: Ledger) -> APIRouter:
 
     @routes.get("/api/v1/reports")
     def reports(
-        database: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+        database: str | None = None,
+        verdict: Literal["passed", "failed", "errored"] | None = None,
+        reviewed: bool | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     ) -> dict[str, list[dict[str, Any]]]:
-        """The newest reports, of one database or of all."""
-        return {"reports": [{**asdict(entry), "url": _url(entry)} for entry in list_reports(ledger, database, limit)]}
+        """The newest reports, of one database or of all; ``reviewed=false``: failing ones that wait for a review."""
+        entries = list_reports(ledger, database, limit, verdict=verdict, reviewed=reviewed)
+        said = reviews.reviews_of(ledger, [entry.run_id for entry in entries])
+        return {
+            "reports": [
+                {
+                    **asdict(entry),
+                    "url": _url(entry),
+                    "reviews": [review.as_json() for review in said.get(entry.run_id, [])],
+                }
+                for entry in entries
+            ]
+        }
+
+    @routes.post("/api/v1/reports/{run_id}/reviews", status_code=201)
+    def review(run_id: str, given: Reviewed, request: Request) -> dict[str, list[dict[str, object]]]:
+        """Note that a report was reviewed; with ``and_earlier`` every older failing one that waits, too."""
+        writing.require_program(request)
+        made = reviews.review(
+            ledger, run_id, by=given.by, comment=given.comment, way="service", and_earlier=given.and_earlier
+        )
+        return {"reviews": [one.as_json() for one in made]}
 
     @routes.get("/api/v1/databases/{name}/{what}", response_model=None)
     def later(name: str, what: str) -> NoReturn:

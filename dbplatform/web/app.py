@@ -1,7 +1,7 @@
 """The service put together: routes, headers and the answers to everything that goes wrong.
 
-It reads the ledger and the folder of reports. It asks nobody for a password, so it belongs behind 127.0.0.1
-(``serve`` sees to that by default); it has no way to change anything.
+It reads the ledger and the reports. It asks no reader for a password, so it belongs behind 127.0.0.1 (``serve`` sees
+to that by default). The one thing that it changes is that a report was reviewed: see ``writing``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from starlette.exceptions import HTTPException
 
 from dbplatform.errors import NotBuiltYet, PlatformError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations.reviews import NoReview, NothingToReview
 from dbplatform.reporting.errors import ReportNotFound
-from dbplatform.web import api, pages
+from dbplatform.storage.place import StorageFailed
+from dbplatform.web import api, pages, reviewing
 from dbplatform.web.answers import BadRequest, LedgerSilent, PageNotFound
+from dbplatform.web.writing import Writing, WritingRefused
 
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": pages.CONTENT_SECURITY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -34,27 +36,38 @@ _HEADERS = {
 _FOR_PROGRAMS = ("/api/", "/ws", "/metrics", "/healthz", "/readyz")
 
 
-def create_app(ledger: Ledger, reports: Path, *, dagster_url: str | None = None) -> FastAPI:
+def create_app(
+    ledger: Ledger, reports: Path, *, dagster_url: str | None = None, writing: Writing | None = None
+) -> FastAPI:
     """The service over one ledger and one folder of reports; ``dagster_url`` is where the Dagster UI is linked to.
+
+    ``writing`` says who may note a review; by default whoever reaches the service from a page of its own.
 
     Makes no connection; a ledger that does not answer gives 503.
     """
     # The interactive documentation would load scripts from elsewhere, so only the description itself is served.
     app = FastAPI(title="dbplatform", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
-    app.include_router(api.router(ledger))
+    writing = writing or Writing()
+    app.include_router(api.router(ledger, writing))
     app.include_router(pages.router(ledger, reports, dagster_url=dagster_url))
+    app.include_router(reviewing.router(ledger, writing))
 
     @app.middleware("http")
     async def secured(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)
-        response.headers.update(_HEADERS)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
     @app.exception_handler(PlatformError)
     async def refused(request: Request, error: PlatformError) -> Response:
-        status = 404 if isinstance(error, ReportNotFound | PageNotFound) else 500
-        if isinstance(error, LedgerSilent):
+        status = 404 if isinstance(error, ReportNotFound | PageNotFound | NothingToReview) else 500
+        if isinstance(error, LedgerSilent | StorageFailed):
             status = 503
+        if isinstance(error, NoReview):
+            status = 422
+        if isinstance(error, WritingRefused):
+            status = 403
         if isinstance(error, NotBuiltYet):
             status = 501 if request.url.path.startswith("/api/") else 404
         return _answer(request, status, error)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Final, Literal
 from urllib.parse import quote, urlsplit
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import ChoiceLoader, Environment, PackageLoader
+from pydantic import BaseModel
 
 from dbplatform.errors import PlatformError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations import reviews
 from dbplatform.operations.runbooks import runbooks
 from dbplatform.reporting import page as report_page
 from dbplatform.reporting.errors import NotAWebAddress, ReportNotFound
 from dbplatform.reporting.store import list_reports, read_report, report_at, report_of
 from dbplatform.web.answers import ReportChanged, databases
 
+CONTENT_SECURITY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 _LISTED = 200
+_TYPES: Final = {"html": "text/html; charset=utf-8", "json": "application/json", "junit": "application/xml"}
 
 
 def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRouter:
@@ -30,18 +38,17 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
     @routes.get("/")
     def index() -> str:
         """Every database with its newest verdict and report."""
-        return _render("index.html.j2", databases=databases(ledger), dagster_url=dagster_url)
+        return render("index.html.j2", databases=databases(ledger), dagster_url=dagster_url)
 
     @routes.get("/runbooks")
     def all_runbooks() -> str:
         """What each alert means and what to do about it; every message links into it."""
-        return _render("runbooks.html.j2", runbooks=runbooks().values())
+        return render("runbooks.html.j2", runbooks=runbooks().values())
 
     @routes.get("/reports/")
-    def all_reports() -> str:
+    def all_reports(chosen: Annotated[Chosen, Query()]) -> str:
         """The newest reports of all databases."""
-        entries = list_reports(ledger, None, _LISTED)
-        return _render("reports.html.j2", database=None, entries=entries, limit=_LISTED)
+        return _list(ledger, None, chosen)
 
     @routes.get("/reports/run/{run_id}")
     def by_run(run_id: str) -> Response:
@@ -54,31 +61,53 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
             raise
 
     @routes.get("/reports/{database}/")
-    def of_database(database: str) -> str:
-        """The newest reports of one database; 404 when it has none."""
-        entries = list_reports(ledger, database, _LISTED)
-        if not entries:
+    def of_database(database: str, chosen: Annotated[Chosen, Query()]) -> str:
+        """The newest reports of one database; 404 when it has none at all."""
+        if not list_reports(ledger, database, 1):
             raise ReportNotFound(what=f"database {database!r}", hint=f"Write one: dbplatform check {database}.")
-        return _render("reports.html.j2", database=database, entries=entries, limit=_LISTED)
+        return _list(ledger, database, chosen)
 
     @routes.get("/reports/{database}/{file}")
     def report(database: str, file: str) -> Response:
-        """The file as it was written: only what the ledger names is served, and only with the hash that it names."""
-        entry = report_at(ledger, f"{database}/{file}")
-        content = read_report(reports, entry)
+        """A form as it was written: only what the ledger names is served, and only with the hash that it names."""
+        entry, form = report_at(ledger, f"{database}/{file}")
+        content = read_report(reports, entry, form)
         if content is None:
-            raise ReportChanged(location=entry.location, hint="Write it again: dbplatform check DATABASE.")
-        return HTMLResponse(content)
+            raise ReportChanged(location=entry.name(form), hint="Write it again: dbplatform check DATABASE.")
+        return Response(content, media_type=_TYPES[form])
 
     return routes
 
 
+class Chosen(BaseModel):
+    """Which reports of a list are shown; left out: all."""
+
+    verdict: Literal["passed", "failed", "errored"] | None = None
+    reviewed: Literal["yes", "no"] | None = None
+    """``no``: those that failed and wait for a review."""
+
+
+def _list(ledger: Ledger, database: str | None, chosen: Chosen) -> str:
+    reviewed = None if chosen.reviewed is None else chosen.reviewed == "yes"
+    entries = list_reports(ledger, database, _LISTED, verdict=chosen.verdict, reviewed=reviewed)
+    return render(
+        "reports.html.j2",
+        database=database,
+        databases=[state.name for state in databases(ledger)],
+        chosen=chosen,
+        entries=entries,
+        reviews=reviews.reviews_of(ledger, [entry.run_id for entry in entries]),
+        limit=_LISTED,
+    )
+
+
 def error_page(status: int, error: PlatformError) -> str:
     """What a browser shows of an error."""
-    return _render("error.html.j2", status=status, error=error)
+    return render("error.html.j2", status=status, error=error)
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
+    """A page of the service."""
     return _environment().get_template(template).render(**values)
 
 

@@ -30,7 +30,7 @@ def guarded(app: ASGIApp, host: str) -> ASGIApp:
     Otherwise a web page elsewhere could have its name point here (DNS rebinding) and read the reports through the
     browser of whoever visits it.
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         return app
     return TrustedHostMiddleware(app, allowed_hosts=["127.0.0.1", "localhost", "[::1]", host])
 
@@ -60,7 +60,8 @@ def listen(host: str, port: int, *, what: str = "the status service", option: st
     return listening
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
