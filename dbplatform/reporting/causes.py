@@ -119,10 +119,10 @@ def onsets(session: Session, database: str, run_id: str, started_at: datetime, b
             (status, RunAt(run_id=run, started_at=started.astimezone(UTC), finished_at=finished.astimezone(UTC)))
         )
     searched = session.scalar(select(func.count()).select_from(runs)) or 0
-    return {key: _onset(outcomes, complete=searched < _SEARCHED_RUNS) for key, outcomes in seen.items()}
+    return {key: onset_of(outcomes, complete=searched < _SEARCHED_RUNS) for key, outcomes in seen.items()}
 
 
-def _onset(outcomes: list[tuple[str, RunAt]], *, complete: bool) -> Onset:
+def onset_of(outcomes: list[tuple[str, RunAt]], *, complete: bool) -> Onset:
     """From outcomes with the newest first."""
     good = next((place for place, (status, _) in enumerate(outcomes) if status not in BAD), None)
     runs = len(outcomes) if good is None else good

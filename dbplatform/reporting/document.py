@@ -37,9 +37,7 @@ def document(run: RunEvidence) -> dict[str, Any]:
 
 def _table(table: TableEvidence) -> dict[str, Any]:
     return {
-        "table": table.table,
-        "row_count": table.row_count,
-        "seconds": table.seconds,
+        **table.as_json(),
         "score": table.count("passed") / len(table.checks) if table.checks else None,
         "row_counts": [
             {"started_at": one.started_at.isoformat(), "row_count": one.rows} for one in table.row_counts

@@ -238,13 +238,39 @@ def _gone(
     return tuple(gone)
 
 
-def notes(check: CheckResult) -> list[str]:
-    """What else is known of how a check was judged, in words: an acceptance, and what of the table was read.
+def notes(check: CheckEvidence) -> list[str]:
+    """What else is known of how a check was judged, in words: an acceptance, and rows that were set aside.
 
-    The one place that knows these fields; a result of an earlier version has none of them.
+    This and the three functions below are the one place that knows these fields; a result of an earlier version has
+    none of them.
     """
     found = []
-    until = getattr(check, "accepted_until", None)
+    until, reason = getattr(check, "accepted_until", None), getattr(check, "accepted_reason", None)
     if until is not None:
-        found.append(f"accepted until {until}")
+        words = {"accepted": "accepted until", "failed": "its acceptance ended on"}
+        begin = words.get(check.status, "a failure would be accepted until")
+        found.append(f"{begin} {until}" + (f": {reason}" if reason else ""))
+    aside, where = getattr(check, "quarantined_rows", None), getattr(check, "quarantine_table", None)
+    if aside is not None:
+        found.append(f"{aside:,} row{'' if aside == 1 else 's'} moved aside into {where}")
     return found
+
+
+def coverage(table: TableEvidence) -> str | None:
+    """How much of a table was read, in words, where that was not all of it."""
+    partitions = getattr(table, "partitions", None)
+    if partitions is None:
+        return None
+    return f"{partitions.read:,} of {partitions.all:,} partitions read, the others are unchanged"
+
+
+def sample_columns(check: CheckEvidence) -> list[str]:
+    """Every field of the sampled rows: those that say which row it is, then what was looked at, then the others."""
+    known = [*getattr(check, "key_columns", ()), *getattr(check, "value_columns", ())]
+    there = dict.fromkeys(key for row in check.samples for key in row)
+    return list(dict.fromkeys([*(column for column in known if column in there), *there]))
+
+
+def masked(check: CheckEvidence) -> frozenset[str]:
+    """The fields of the sampled rows whose values are masked."""
+    return frozenset(getattr(check, "masked_columns", ()))

@@ -51,7 +51,8 @@ def _suite(root: ElementTree.Element, run: RunEvidence, table: TableEvidence) ->
 
 def _outcome(case: ElementTree.Element, element: str, check: CheckEvidence, *, kind: str) -> None:
     found = ElementTree.SubElement(case, element, type=kind, message=_clean(_line(check.message)))
-    parts = [check.message, failed_rows_text(check), since(check) and f"Failing {since(check)}."]
+    told = check.failed_rows is not None and f"{check.failed_rows:,}" in check.message
+    parts = [check.message, "" if told else failed_rows_text(check), since(check) and f"Failing {since(check)}."]
     parts += [f"Owner: {check.owner}"] if check.owner else []
     parts += ["Some of the rows:", *sample_lines(check, _SAMPLES)] if check.samples else []
     parts += [f"SQL:\n{check.sql}"] if check.sql else []

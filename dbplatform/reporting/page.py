@@ -7,17 +7,15 @@ mistake here could not send data away.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from dbplatform.reporting import charts, comparison, words
+from dbplatform.reporting import charts, comparison, evidence, words
 from dbplatform.reporting.errors import NotAWebAddress
-from dbplatform.reporting.evidence import HISTORY_RUNS, CheckEvidence, RunEvidence, notes
+from dbplatform.reporting.evidence import HISTORY_RUNS, CheckEvidence, RunEvidence
 
 
 def render_report(run: RunEvidence, *, dagster_run_url: str | None = None, review_url: str | None = None) -> str:
@@ -66,21 +64,18 @@ def environment() -> Environment:
         value_text=words.value_text,
         change=comparison.change,
         since=comparison.since,
-        notes=notes,
+        notes=evidence.notes,
+        coverage=evidence.coverage,
+        masked=evidence.masked,
         check_trend=charts.check_trend,
         row_count_trend=charts.row_count_trend,
         row_count_range=charts.row_count_range,
-        sample_columns=sample_columns,
+        sample_columns=evidence.sample_columns,
         breakable=breakable,
     )
     made.tests.update(moved=comparison.moved)
     made.globals.update(counted=words.counted, percent=words.percent)
     return made
-
-
-def sample_columns(samples: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every key of the sampled rows, in the order in which they first come."""
-    return list(dict.fromkeys(key for row in samples for key in row))
 
 
 def breakable(name: str) -> Markup:

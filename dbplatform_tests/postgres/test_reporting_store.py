@@ -23,6 +23,10 @@ def _records(ledger: Ledger) -> int:
         return session.scalar(select(func.count()).select_from(Report)) or 0
 
 
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
 def test_report_is_named_by_database_start_and_run_and_recorded_with_its_hash(ledger: Ledger, tmp_path: Path) -> None:
     run_id = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
     put_run(ledger, run_id, [Made(name="a", status="failed", failed_rows=1)])
@@ -45,7 +49,7 @@ def test_writing_again_replaces_file_and_record_and_later_runs_change_nothing(le
     again = write_report(ledger, "flights", "first", folder=tmp_path)
     assert again == first
     assert _records(ledger) == 1
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [first.path.name]
+    assert _files(tmp_path) == [first.path.stem + end for end in (".html", ".json", ".junit.xml")]
 
 
 def test_runs_that_look_alike_get_files_of_their_own(ledger: Ledger, tmp_path: Path) -> None:
@@ -65,7 +69,7 @@ def test_no_name_of_a_database_leads_out_of_the_folder(ledger: Ledger, tmp_path:
     written = write_report(ledger, name, "../..", folder=folder)
     assert written.path.resolve().parent.parent == folder.resolve()
     assert not any(part.startswith(".") for part in Path(written.location).parts)
-    assert read_report(folder, report_at(ledger, written.location)) == written.path.read_bytes()
+    assert read_report(folder, *report_at(ledger, written.location)) == written.path.read_bytes()
 
 
 def test_an_unfinished_run_leaves_no_file_and_no_record(ledger: Ledger, tmp_path: Path) -> None:
@@ -94,7 +98,7 @@ def test_a_disk_that_loses_bytes_leaves_the_earlier_report_and_no_debris(
         fault.setattr(Path, "read_bytes", lambda _: content[:-1])
         with pytest.raises(ReportNotWritten, match="does not read back"):
             write_report(ledger, "flights", "run", folder=tmp_path)
-    assert [path.name for path in before.path.parent.iterdir()] == [before.path.name]
+    assert _files(tmp_path) == [before.path.stem + end for end in (".html", ".json", ".junit.xml")]
     assert read_report(tmp_path, report_of(ledger, "flights", "run")) == content
 
 

@@ -162,11 +162,11 @@ def test_comparison_sorts_new_fixed_and_still_failing() -> None:
     assert [check.name for check in found.fixed] == ["fixed", "recovered"]
     assert [check.name for check in found.still] == ["still", "worse"]
     assert [change(check) for check in found.still] == ["+4 rows", "was failed, now errored"]
-    assert since(found.still[0]) == "for 2 runs, since 2026-11-22 02:00:00 UTC"
+    assert since(found.still[0]) == "for 2 runs, since 2026-11-22 02:00:00 UTC (run 1)"
 
 
 def test_a_failure_older_than_the_history_says_so() -> None:
     history = _points(*[("failed", 5, None)] * 20)
     assert since(check_evidence(name="old", status="failed", history=history)) == (
-        "for 20 runs or more, since 2026-11-21 02:00:00 UTC or earlier"
+        "for 20 runs or more, since 2026-11-21 02:00:00 UTC (run 0) or earlier"
     )

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.ledger.models import QualityFailedRow, QualityResult, QualityRun, QualityTable
+from dbplatform.ledger.models import Operation, QualityFailedRow, QualityResult, QualityRun, QualityTable
+from dbplatform.ledger.reports import QualitySurroundings
 from dbplatform.quality.results import verdict_of, verdict_of_statuses
+from dbplatform.reporting.causes import BAD, RunAt, onset_of
 from dbplatform.reporting.evidence import CheckEvidence, Point, RowCount, RunEvidence, TableEvidence
 
 START = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
@@ -99,6 +101,7 @@ def put_run(
 
 def rich_history(ledger: Ledger, runs: int = 14) -> str:
     """A database with some weeks behind it: old failures, new ones, fixed ones, an error, hostile values."""
+    made = []
     for age in reversed(range(runs)):
         last = put_run(
             ledger,
@@ -113,7 +116,73 @@ def rich_history(ledger: Ledger, runs: int = 14) -> str:
                 "public.airports": 1_458,
             },
         )
+        made.append(last)
+    rich_past(ledger, made)
     return last
+
+
+def put_surroundings(
+    ledger: Ledger, run_id: str, settings: Mapping[str, str], migrations: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """What a run saw of the server: settings that are not the default, and migrations that are new."""
+    with ledger.session() as session:
+        session.add(
+            QualitySurroundings(
+                run_id=run_id,
+                settings={name: {"value": value, "source": "configuration file"} for name, value in settings.items()},
+                newest_migration=9,
+                migrations=[dict(one) for one in migrations],
+            )
+        )
+
+
+def put_operation(
+    ledger: Ledger,
+    kind: str,
+    started_at: datetime,
+    summary: Mapping[str, Any],
+    *,
+    status: str = "succeeded",
+    database: str = "flights",
+    run_id: str | None = None,
+) -> None:
+    """Something that the platform did, and that took five seconds."""
+    with ledger.session() as session:
+        session.add(
+            Operation(
+                database=database,
+                kind=kind,
+                run_id=run_id,
+                actor="dagster" if run_id else "ada",
+                status=status,
+                started_at=started_at,
+                finished_at=None if status == "running" else started_at + timedelta(seconds=5),
+                summary=dict(summary),
+            )
+        )
+
+
+MIGRATION = {
+    "version": "7",
+    "description": f"tail numbers {SCRIPT}",
+    "script": "V7__tail_numbers.sql",
+    "type": "SQL",
+    "by": "deploy",
+    "at": (START - timedelta(hours=3)).isoformat(),
+    "success": True,
+}
+
+
+def rich_past(ledger: Ledger, runs: Sequence[str]) -> None:
+    """What happened between the last two of these runs, for the page to tell."""
+    for run_id in runs[:-1]:
+        put_surroundings(ledger, run_id, {"work_mem": "4MB", "server_version": "17.9"})
+    put_surroundings(ledger, runs[-1], {"work_mem": "64MB", "server_version": "17.10"}, [MIGRATION])
+    dagster = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+    moved = {"name": "old_flights", "table": "public.flights", "deleted_rows": 84_102}
+    put_operation(ledger, "archive", START - timedelta(hours=20), moved, run_id=dagster)
+    put_operation(ledger, "seed", START - timedelta(hours=2), {"profile": "dev", "loaded_rows": 336_776})
+    put_operation(ledger, "restore_table", START - timedelta(hours=1), {}, status="failed")
 
 
 def _checks(age: int) -> list[Made]:
@@ -283,7 +352,15 @@ def check_evidence(*, name: str, **fields: Any) -> CheckEvidence:
     now = Point(
         run_id="now", started_at=START, status=given["status"], failed_rows=given["failed_rows"], value=given["value"]
     )
-    return CheckEvidence(name=name, history=given.pop("history", (now,)), **given)
+    history = given.pop("history", (now,))
+    onset = onset_of([(point.status, _run_at(point)) for point in reversed(history)], complete=len(history) < 20)
+    return CheckEvidence(name=name, history=history, onset=onset if given["status"] in BAD else None, **given)
+
+
+def _run_at(point: Point) -> RunAt:
+    return RunAt(
+        run_id=point.run_id, started_at=point.started_at, finished_at=point.started_at + timedelta(seconds=12.3)
+    )
 
 
 def table_evidence(
