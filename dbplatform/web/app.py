@@ -64,7 +64,7 @@ def create_app(
         status = 404 if isinstance(error, ReportNotFound | PageNotFound | NothingToReview) else 500
         if isinstance(error, LedgerSilent | StorageFailed):
             status = 503
-        if isinstance(error, NoReview):
+        if isinstance(error, NoReview | BadRequest):
             status = 422
         if isinstance(error, WritingRefused):
             status = 403
