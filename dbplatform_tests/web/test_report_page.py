@@ -135,6 +135,49 @@ def test_report_page_prints_the_failed_rows_that_are_folded_on_screen(written: W
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
+def test_report_page_printed_on_paper_cuts_nothing_off(ledger: Ledger, tmp_path: Path, open_page: Open) -> None:
+    wide = {f"column_{n}": f"value {n}" for n in range(19)}
+    put_run(ledger, "wide", [Made(name="a", status="failed", failed_rows=1, rows=[wide], sql="select " + "x, " * 99)])
+    written = write_report(ledger, "flights", "wide", folder=tmp_path)
+    opened = open_page(written.path.as_uri(), width=680)  # as wide as A4 between its margins
+    opened.page.emulate_media(media="print")
+    assert opened.overflow <= 0
+    clipped = opened.page.eval_on_selector_all(
+        "main *",
+        "found => found.filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible')"
+        ".map(e => e.className)",
+    )
+    assert [name for name in clipped if name != "sr"] == []
+    row = opened.page.locator("table.data tbody tr").inner_text()
+    assert row.split() == [word for n in range(19) for word in ("value", str(n))]
+    assert opened.page.locator("table.data td").first.evaluate("td => getComputedStyle(td, '::before').content") == (
+        '"column_0" " "'
+    )
+
+
+def test_report_page_tells_what_happened_before_a_failure(written: WrittenReport, open_page: Open) -> None:
+    page = open_page(written.path.as_uri(), width=390, javascript=False).page
+    cause = page.locator("#w1")
+    assert "2026-11-20 02:00:00 UTC (run a1b2e2c3) to 2026-11-21 02:00:00 UTC (this run)" in cause.inner_text()
+    assert cause.locator(".facts-list .tag").all_inner_texts() == [
+        "job", "migration", "job", "job", "setting", "setting", "rows", "rows",
+    ]  # fmt: skip
+    assert "archive old_flights: 84,102 rows left public.flights" in cause.inner_text()
+    assert f"7 tail numbers {SCRIPT} (V7__tail_numbers.sql), by deploy" in cause.inner_text()
+    assert "work_mem: 4MB → 64MB (configuration file)" in cause.inner_text()
+    page.locator("tr.ev", has_text="Last good on").first.get_by_role("link", name="what happened before").click()
+    assert page.url.endswith("#w1")
+
+
+def test_report_page_tells_what_could_not_run_and_who_is_asked(written: WrittenReport, open_page: Open) -> None:
+    page = open_page(written.path.as_uri()).page
+    assert 'column "arr_tme" does not exist' in page.locator(".broken").inner_text()
+    owners = page.locator(".owners div").all_inner_texts()
+    assert [" ".join(text.split())[:40] for text in owners[1:3]] == [
+        "team:data (1) tailnum is not null", "team:fleet (1) relationship tailnum to p",
+    ]  # fmt: skip
+
+
 def test_report_page_of_a_run_without_checks_claims_nothing(ledger: Ledger, tmp_path: Path, open_page: Open) -> None:
     put_run(ledger, "empty", [], row_counts={"public.flights": None})
     written = write_report(ledger, "flights", "empty", folder=tmp_path)

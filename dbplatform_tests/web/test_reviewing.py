@@ -100,7 +100,10 @@ def test_a_token_is_asked_for_where_one_is_set(ledger: Ledger, tmp_path: Path, r
     form = {**SAID, "word": word_on(client)}
     for token in ("", "wrong", "s\xe9same"):
         assert client.post(PAGE, data={**form, "token": token}).status_code == 403
-        assert client.post(API, json=SAID, headers={"authorization": f"Bearer {token}".encode("latin-1")}).status_code == 403
+        assert (
+            client.post(API, json=SAID, headers={"authorization": f"Bearer {token}".encode("latin-1")}).status_code
+            == 403
+        )
     assert noted(ledger) == []
     assert client.post(PAGE, data={**form, "token": "sesame"}).status_code == 303
     assert client.post(API, json=SAID, headers={"authorization": "Bearer sesame"}).status_code == 201

@@ -13,7 +13,8 @@ from dbplatform_tests.web.conftest import Open
 def test_pages_fit_and_ask_for_nothing_but_themselves(
     service: str, written: WrittenReport, open_page: Open, width: int, scheme: str
 ) -> None:
-    for path in ("/", "/reports/", "/reports/flights/", f"/reports/{written.location}"):
+    paths = ("/", "/reports/?verdict=errored&reviewed=no", "/reports/flights/", f"/reviews/{written.run_id}")
+    for path in (*paths, f"/reports/{written.location}"):
         opened = open_page(service + path, width=width, scheme=scheme)
         assert opened.overflow <= 0, path
         assert opened.console == [], path
