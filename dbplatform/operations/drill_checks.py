@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -108,33 +107,30 @@ class _Live:
         """None where the source cannot be asked: a drill needs it no more than a restore does."""
         names = {result.name for result in doubtful}
         failed = {result.name for result in doubtful if result.status != "errored"}
-        with ExitStack() as stack:
-            try:
-                source = platform.existing_target(declared)
-                if source is None or not (left_ms := _left_ms(ends)):
-                    return None
-                session = stack.enter_context(connect(source, work="drill checks"))
-                ready_to_read(session)
-                masks = Masks.declared(declared.database.quality)
-                asked = stack.enter_context(
-                    examined(session, policy, only=names, statement_timeout_ms=left_ms, masks=masks)
-                )
-                other = stack.enter_context(connect(copy, work="drill checks", statement_timeout_ms=left_ms))
-            except TableMissing as missing:
-                results = {check.name: _errored(check, missing.message) for check in policy.checks}
-                return cls(results=results, same_rows=frozenset(), same_columns=True)
-            except PlatformError:
+        masks = Masks.declared(declared.database.quality)
+        try:
+            source, left_ms = platform.existing_target(declared), _left_ms(ends)
+            if source is None or left_ms == 0:
                 return None
-            ready_to_read(other)
-            results = {result.name: result for result in asked.result.checks}
-            contents = _Contents(asked.connection, other)
-            other_answer = {r.name for r in doubtful if not _agree(r, results[r.name])} & failed
-            checks = [check for check in asked.checks if check.name in other_answer]
-            return cls(
-                results=results,
-                same_rows=frozenset(check.name for check in checks if contents.equal(policy.table, check)),
-                same_columns=catalog.columns(session, policy.table) == catalog.columns(other, policy.table),
-            )
+            with connect(source, work="drill checks") as session, connect(copy, work="drill checks") as other:
+                ready_to_read(session)
+                ready_to_read(other)
+                other.execute("select set_config('statement_timeout', %s, false)", (str(left_ms),))
+                with examined(session, policy, only=names, statement_timeout_ms=left_ms, masks=masks) as asked:
+                    results = {result.name: result for result in asked.result.checks}
+                    contents = _Contents(asked.connection, other)
+                    other_answer = {r.name for r in doubtful if not _agree(r, results[r.name])} & failed
+                    checks = [check for check in asked.checks if check.name in other_answer]
+                    return cls(
+                        results=results,
+                        same_rows=frozenset(check.name for check in checks if contents.equal(policy.table, check)),
+                        same_columns=catalog.columns(session, policy.table) == catalog.columns(other, policy.table),
+                    )
+        except TableMissing as missing:
+            results = {check.name: _errored(check, missing.message) for check in policy.checks}
+            return cls(results=results, same_rows=frozenset(), same_columns=True)
+        except PlatformError:
+            return None
 
 
 class _Contents:
