@@ -38,7 +38,7 @@ from dbplatform_tests.postgres.test_backups_destinations import There, bucket, e
 from dbplatform_tests.s3 import unreliable
 
 #: How a file that may not grow is told: by the system's words, or as the signal that ended pg_dump.
-FULL = "File too large|pg_dump ended with code -25"
+FULL = "File too large|pg_dump was ended by signal 25"
 
 __all__ = ["bucket", "endpoint", "key", "where"]
 
