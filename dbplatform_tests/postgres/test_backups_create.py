@@ -126,7 +126,7 @@ def test_a_database_with_an_odd_name_is_backed_up(ledger: Ledger, tmp_path: Path
     [
         ('"$REAL/pg_dump" "$@"; echo "pg_dump: error: out of tape" >&2; exit 1', "out of tape"),
         ('"$REAL/pg_dump" "$@"; echo "pg_dump: error: a disk lied" >&2; exit 0', "a disk lied"),
-        ('"$REAL/pg_dump" "$@"; kill -9 $$', "pg_dump ended with code -9"),
+        ('"$REAL/pg_dump" "$@"; kill -9 $$', "pg_dump was ended by signal 9"),
         ("exit 3", "pg_dump ended with code 3"),
     ],
     ids=["code and words", "words alone", "killed", "code alone"],

@@ -229,7 +229,7 @@ def test_a_killed_base_backup_is_whole_or_nothing(past: Past, fact: str) -> None
     cases(
         ("pg_basebackup", 'echo "pg_basebackup: error: no space" >&2; exit 1', "no space"),
         ("pg_basebackup", "exit 3", "ended with code 3"),
-        ("pg_basebackup", "kill -9 $$", "ended with code -9"),
+        ("pg_basebackup", "kill -9 $$", "was ended by signal 9"),
         ("pg_basebackup", '"$REAL/pg_basebackup" "$@"; echo "pg_basebackup: error: lost" >&2', "lost"),
         ("pg_verifybackup", 'echo "pg_verifybackup: error: checksum mismatch" >&2; exit 1', "checksum mismatch"),
         sample=["pg_verifybackup"],
