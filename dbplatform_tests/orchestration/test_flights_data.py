@@ -89,6 +89,8 @@ def expected(flights: pd.DataFrame) -> dict[str, dict[str, int | None]]:
             "mean_dep_delay": None,
             "row_count": None,
             "freshness_time_hour": None,
+            "anomaly_row_count": None,
+            "flights_per_day": None,
             "schema": None,
             "arrives_after_departing": int((flights.arr_time.notna() & flights.dep_time.isna()).sum()),
             "landed_flights_have_air_time": int((flights.arr_time.notna() & flights.air_time.isna()).sum()),

@@ -195,7 +195,7 @@ def test_each_profile_loads_and_holds_what_the_declaration_asks(database: Target
         assert verified.passed
         assert verified.references
         checks = [check for table in asked.quality for check in run_table(connection, table).checks]
-    failed = [check for check in checks if check.status != "passed"]
+    failed = [check for check in checks if check.status in ("failed", "errored")]  # those that learn are accepted
     assert [check.message for check in failed if check.status == "errored" or check.severity == "error"] == []
     flaws = FLAWS.get(system, set())
     found = {check.name for check in failed}
