@@ -19,7 +19,10 @@ ALPHA, MOST = 0.05, 0.1
 
 def last_is_anomalous(values: np.ndarray, period: int) -> bool:
     """Whether the test names the last value of the series."""
-    seasonal = STL(values, period=period, seasonal=10 * len(values) + 1, robust=True).fit().seasonal
+    window = 10 * len(values) + 1  # periodic, and evaluated at every tenth of each window, as in R
+    trend = int(np.ceil(1.5 * period / (1 - 1.5 / window))) | 1
+    jumps = {"seasonal_jump": -(-window // 10), "trend_jump": -(-trend // 10), "low_pass_jump": -(-period // 10)}
+    seasonal = STL(values, period=period, seasonal=window, trend=trend, robust=True, **jumps).fit().seasonal
     rest = values - seasonal - np.median(values)
     count, left = len(rest), np.arange(len(rest))
     removed, number = [], 0
