@@ -158,13 +158,13 @@ def _run(
     if contender.lock is not None:
         environment.pop("PYTHONPATH", None)
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        on_server, started = _server_cpu(server), time.perf_counter()
+        on_server, started = server_cpu(server), time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - started
         time.sleep(0.5)  # its sessions end
-        on_server = _server_cpu(server) - on_server
+        on_server = server_cpu(server) - on_server
         output.seek(0)
         errors.seek(0)
         lines = output.read().decode().strip().splitlines()
@@ -180,7 +180,7 @@ def _run(
     return measure, found
 
 
-def _server_cpu(server: EmbeddedServer) -> float:
+def server_cpu(server: EmbeddedServer) -> float:
     """Seconds of the postmaster, of its processes that run, and of those that have ended."""
     postmaster = server.status().pid
     total = 0

@@ -19,11 +19,11 @@ from dbplatform.cli.common import (
 )
 from dbplatform.cli.verdict import show_verdict
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import NotBuiltYet
 from dbplatform.operations import checks
 from dbplatform.operations.platform import Platform
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import verdict_of
+from dbplatform.quality.suggest.suggestions import as_yaml
 from dbplatform.quality.ways import TableWays
 from dbplatform.reporting.publish import publish
 
@@ -35,7 +35,8 @@ _EXIT = {"passed": 0, "failed": 1, "errored": 3}
 @click.option("--table", help="Only this table.")
 @click.option("--check", "check_name", help="Only this check.")
 @click.option("--explain", is_flag=True, help="Show how each check would be answered, and run none.")
-@click.option("--suggest", is_flag=True, hidden=True)
+@click.option("--full", is_flag=True, help="Read every partition, also those that have not changed.")
+@click.option("--suggest", is_flag=True, help="Write checks from constraints, comments and data, as YAML; run none.")
 @dry_run_option
 @json_option
 @click.pass_context
@@ -45,6 +46,7 @@ def command(
     table: str | None,
     check_name: str | None,
     explain: bool,
+    full: bool,
     dry_run: bool,
     suggest: bool,
     as_json: bool,
@@ -53,12 +55,17 @@ def command(
 
     Rows of checks that declare a quarantine are moved aside. --dry-run keeps nothing and moves none.
     """
-    if suggest:
-        raise NotBuiltYet(what="check --suggest", hint="Leave the option out.")
     platform, declared = opened(context, database)
+    if suggest:
+        found = checks.suggest(platform, declared, table=table)
+        if as_json:
+            show_json({"database": database, "tables": [one.as_json() for one in found]})
+        else:
+            click.echo(as_yaml(found), nl=False)
+        return 0
     chosen = checks.policies(declared, table=table, check=check_name)
     if explain:
-        ways = [checks.explain(platform, declared, policy, only=only) for policy, only in chosen]
+        ways = [checks.explain(platform, declared, policy, only=only, full=full) for policy, only in chosen]
         show_json({"database": database, "tables": [way.as_json() for way in ways]}) if as_json else _show(ways)
         return 0
     if dry_run:
@@ -66,7 +73,8 @@ def command(
     run_id = str(uuid.uuid4())
     with bars():
         results = [
-            checks.check_table(platform, declared, policy.table, run_id=run_id, only=only) for policy, only in chosen
+            checks.check_table(platform, declared, policy.table, run_id=run_id, only=only, full=full)
+            for policy, only in chosen
         ]
     published = publish(platform, declared, run_id, in_dagster=False)
     verdict = verdict_of(results)
@@ -116,4 +124,14 @@ def _show(tables: list[TableWays]) -> None:
             f"{found.table} ({streamed})",
             ("check", "answered", "why"),
             [(way.check, way.how, way.why) for way in found.checks],
+        )
+        if found.partitions is None:
+            continue
+        if found.partitions.refused:
+            click.echo(f"{found.table} is read as a whole: {found.partitions.refused}")
+            continue
+        show_table(
+            f"partitions of {found.table}",
+            ("partition", "read", "why"),
+            [(part.partition, "yes" if part.read else "no", part.why) for part in found.partitions.partitions],
         )

@@ -70,6 +70,9 @@ class QualityTable(Base):
     row_count: Mapped[int | None] = mapped_column(BigInteger)
     seconds: Mapped[float]
     checked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    partitions: Mapped[int | None]
+    """How many the table has; none where it was read as a whole."""
+    partitions_read: Mapped[int | None]
 
 
 class QualityResult(Base):

@@ -16,7 +16,7 @@ from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality import record
 from dbplatform.quality.engine import check_table as check_and_record
-from dbplatform.quality.engine import run_table
+from dbplatform.quality.engine import partitions_of, run_table
 from dbplatform.quality.examination import explained
 from dbplatform.quality.export import KeptRows
 from dbplatform.quality.export import kept_rows as kept_rows_of
@@ -24,9 +24,13 @@ from dbplatform.quality.masks import Masks
 from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
 from dbplatform.quality.results import TableResult
 from dbplatform.quality.retention import remove_old_rows
+from dbplatform.quality.suggest import suggestions
+from dbplatform.quality.suggest.suggestions import TableSuggestions
 from dbplatform.quality.ways import TableWays
 
-__all__ = ["Column", "check_table", "columns_of", "explain", "finish_run", "kept_rows", "policies", "row_count_of"]
+__all__ = [
+    "Column", "check_table", "columns_of", "explain", "finish_run", "kept_rows", "policies", "row_count_of", "suggest",
+]  # fmt: skip
 
 
 class UnknownTable(UsageError):
@@ -73,10 +77,12 @@ def check_table(
     run_id: str,
     only: Collection[str] | None = None,
     record: bool = True,
+    full: bool = False,
 ) -> TableResult:
     """Run the checks of one table on one snapshot, on the replica where one is declared and keeps up.
 
-    With ``record`` the results and failing rows go to the ledger.
+    With ``record`` the results and failing rows go to the ledger. ``full``: partitions are read although they have not
+    changed.
     """
     index, policy = next((i, p) for i, p in enumerate(declared.database.quality) if p.table == relation)
     masks, bound = Masks.declared(declared.database.quality), kept_policy(declared).keep
@@ -85,7 +91,9 @@ def check_table(
         if not record:
             with connect(target, work="check") as connection:
                 return run_table(connection, policy, only=only, masks=masks)
-        return check_and_record(target, platform.ledger, declared.name, run_id, policy, only, masks=masks, bound=bound)
+        return check_and_record(
+            target, platform.ledger, declared.name, run_id, policy, only, masks=masks, bound=bound, full=full
+        )
 
     with declared.written_at("quality", index, "mask" if policy.mask else "table"):
         return read(platform, declared, work).value
@@ -100,11 +108,27 @@ def kept_rows(
 
 
 def explain(
-    platform: Platform, declared: Declared, policy: TablePolicy, *, only: Collection[str] | None = None
+    platform: Platform,
+    declared: Declared,
+    policy: TablePolicy,
+    *,
+    only: Collection[str] | None = None,
+    full: bool = False,
 ) -> TableWays:
-    """How each check of a table would be answered now; reads the catalog only."""
+    """How each check of a table would be answered now, and which partitions would be read; see ``explained``."""
+    by_partition = None
+    if policy.unchanged is not None:
+        by_partition = partitions_of(platform.ledger, declared.name, policy, full=full)
     with connect(platform.target(declared), work="check --explain") as connection:
-        return explained(connection, policy, only=only)
+        return explained(connection, policy, only=only, by_partition=by_partition)
+
+
+def suggest(platform: Platform, declared: Declared, *, table: str | None = None) -> list[TableSuggestions]:
+    """Checks for one table, or for each of the database, but those that are declared. Only reads."""
+    chosen = {policy.table: policy for policy in declared.database.quality}
+    with connect(platform.target(declared), work="check --suggest") as connection:
+        wanted = suggestions.tables(connection) if table is None else [Relation.parse(table)]
+        return [suggestions.suggested(connection, relation, declared=chosen.get(relation)) for relation in wanted]
 
 
 def kept_policy(declared: Declared) -> FailedRowsPolicy:

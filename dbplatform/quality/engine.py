@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.quality import record
+from dbplatform.quality.by_partition import ByPartition
 from dbplatform.quality.examination import examined
 from dbplatform.quality.history import remembering
 from dbplatform.quality.masks import Masks
@@ -46,6 +47,7 @@ def check_table(
     statement_timeout_ms: int | None = None,
     masks: Masks | None = None,
     bound: int = FAILED_ROWS_KEPT,
+    full: bool = False,
 ) -> TableResult:
     """Run the checks of a table and keep results and failing rows in the ledger, as part of the run ``run_id``.
 
@@ -53,7 +55,8 @@ def check_table(
     ledger has of these checks is replaced. Starts the run where nobody has. ``masks`` are those of the whole database,
     none: those of this table; ``bound`` is how many rows of a check are kept where it declares nothing. Rows of checks
     that declare a quarantine are moved when the results are recorded and the snapshot has ended: see
-    ``quarantine.move``.
+    ``quarantine.move``. Where the policy says so, partitions that have not changed since an earlier run are not read
+    again, unless ``full``.
     """
     record.start_run(ledger, database, run_id)
     remembered = remembering(ledger, database, policy, run_id=run_id)
@@ -61,9 +64,23 @@ def check_table(
         with (
             connect(target, work=f"check {policy.table.words}") as connection,
             examined(
-                connection, remembered, only=only, statement_timeout_ms=statement_timeout_ms, masks=masks
+                connection,
+                remembered,
+                only=only,
+                statement_timeout_ms=statement_timeout_ms,
+                masks=masks,
+                by_partition=partitions_of(ledger, database, policy, full=full),
             ) as examination,
         ):
             result = record.record_table(ledger, run_id, examination, replace_all=only is None, bound=bound)
             work = separation.prepared(moves, examination)
         return separation.done(target, ledger, run_id, result, work, masks=bool(examination.masks))
+
+
+def partitions_of(ledger: Ledger, database: str, policy: TablePolicy, *, full: bool = False) -> ByPartition | None:
+    """What answers the checks of a table partition by partition, where that is declared."""
+    if policy.unchanged is None:
+        return None
+    from dbplatform.quality.unchanged.partitions import Partitions
+
+    return Partitions(ledger, database, policy, full=full)

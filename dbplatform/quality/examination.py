@@ -25,6 +25,7 @@ from dbplatform.errors import UsageError, WorkError
 from dbplatform.postgres.catalog import require_table
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.by_partition import ByPartition
 from dbplatform.quality.checks.base import Check, Outcome, Tolerant, one_row
 from dbplatform.quality.checks.conditions import Count, Part
 from dbplatform.quality.masks import Masks, reason_of
@@ -62,6 +63,18 @@ class Examination:
     """The moment of the snapshot, by the server's clock."""
     masks: Masks = field(default_factory=Masks)
     """Those of all tables of the database."""
+    key_of: Relation | None = None
+    """The table whose key names the rows, where that is another: of a partition, its whole."""
+    by_partition: ByPartition | None = None
+    """What was found partition by partition, and taken over from an earlier run."""
+
+    @property
+    def of_whole_table(self) -> Examination:
+        """The same of the checks that were answered over the whole table."""
+        if self.by_partition is None:
+            return self
+        whole = tuple(check for check in self.checks if check.name not in self.by_partition.answered)
+        return replace(self, checks=whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,7 @@ def examined(
     statement_timeout_ms: int | None = None,
     stream: bool | None = None,
     masks: Masks | None = None,
+    by_partition: ByPartition | None = None,
 ) -> Iterator[Examination]:
     """Run the checks of a table, or those named in ``only``; the snapshot stays open for the block.
 
@@ -95,8 +109,16 @@ def examined(
             moment.execute("select set_config('statement_timeout', %s, true)", (str(statement_timeout_ms),))
         require_table(moment, policy.table)
         (at,) = one_row(moment, sql.SQL("select now()"))
-        result = _Run(moment, policy.table, checks, stream, masks).result()
-        yield Examination(connection=moment, relation=policy.table, checks=checks, result=result, at=at, masks=masks)
+        result = Run(moment, policy.table, checks, stream, masks, by_partition).result()
+        yield Examination(
+            connection=moment,
+            relation=policy.table,
+            checks=checks,
+            result=result,
+            at=at,
+            masks=masks,
+            by_partition=by_partition,
+        )
 
 
 def explained(
@@ -105,12 +127,16 @@ def explained(
     *,
     only: Collection[str] | None = None,
     stream: bool | None = None,
+    by_partition: ByPartition | None = None,
 ) -> TableWays:
-    """How each check of a table would be answered now, and why; reads the catalog only. Errors as ``examined``."""
+    """How each check of a table would be answered now, and why. Errors as ``examined``.
+
+    Reads the catalog only; where ``by_partition`` must prove that rows are unchanged, their headers, too.
+    """
     checks = _chosen(policy, only)
     with snapshot(connection) as moment:
         require_table(moment, policy.table)
-        return _Run(moment, policy.table, checks, stream, Masks.declared([policy])).ways()
+        return Run(moment, policy.table, checks, stream, Masks.declared([policy]), by_partition).ways()
 
 
 def attempt(
@@ -142,7 +168,7 @@ def _chosen(policy: TablePolicy, only: Collection[str] | None) -> tuple[Check, .
     return tuple(check for check in policy.checks if check.name in only)
 
 
-class _Run:
+class Run:
     """The checks of one table on their way from declared to judged."""
 
     def __init__(
@@ -152,9 +178,11 @@ class _Run:
         checks: tuple[Check, ...],
         stream: bool | None,
         masks: Masks,
+        by_partition: ByPartition | None = None,
     ) -> None:
         self.connection, self.relation, self.checks, self.stream = connection, relation, checks, stream
-        self.masked, self.masks = bool(masks), masks.of(connection, relation)
+        self.all_masks, self.masked, self.masks = masks, bool(masks), masks.of(connection, relation)
+        self.by_partition = by_partition
         # By the server's clock, as all that is judged by time is: however many hosts check, it is one day.
         self.day: date = one_row(connection, sql.SQL("select (now() at time zone 'UTC')::date"))[0]
         self.outcomes: dict[str, Outcome] = {}
@@ -164,32 +192,47 @@ class _Run:
     def result(self) -> TableResult:
         """Run everything."""
         started = time.monotonic()
-        self._tell()
+        self.tell()
         ready = self._ready()
-        streamed = self._streamed(ready)
-        values: dict[str, Sequence[Any]] = dict(streamed.parts) if streamed else {}
-        values |= self._fused([check for check in ready if check.name not in values])
+        found = self.by_partition.answers(self, ready) if self.by_partition else None
+        if found is not None:
+            self.row_count = found.rows
+        rest = [check for check in ready if found is None or check.name not in found.parts]
+        values, own = self.answers(rest)
+        if found is not None:
+            values, own = values | found.parts, own | found.own
         for check in ready:
             if check.name in values:
-                self._judge(check, values[check.name], streamed.own.get(check.name) if streamed else None)
+                self._judge(check, values[check.name], own.get(check.name))
         return TableResult(
             table=str(self.relation),
             row_count=self.row_count,
-            checks=tuple(self._result(check) for check in self.checks),
+            checks=tuple(self.result_of(check) for check in self.checks),
             seconds=time.monotonic() - started,
+            partitions=self.by_partition.read if self.by_partition else None,
         )
+
+    def answers(self, checks: list[Check]) -> tuple[dict[str, Sequence[Any]], dict[str, Sequence[Any]]]:
+        """The answers to the parts of checks that can be planned, and those that a stream gives to what they ask
+        on their own; what is missing has errored."""
+        streamed = self._streamed(checks)
+        values: dict[str, Sequence[Any]] = dict(streamed.parts) if streamed else {}
+        values |= self._fused([check for check in checks if check.name not in values])
+        return values, dict(streamed.own) if streamed else {}
 
     def ways(self) -> TableWays:
         """How each check would be answered; runs none."""
         ready = self._ready()
+        partitions = self.by_partition.explain(self, ready) if self.by_partition else None
         plan = self._stream_plan(ready)
         return TableWays(
             table=str(self.relation),
             stream=plan if isinstance(plan, str) else None,
+            partitions=partitions,
             checks=tuple(
                 Way(check=check.name, how="error", why=self.outcomes[check.name].message)
                 if check.name in self.outcomes
-                else way(check, proof=self.proofs.get(check.name), plan=plan)
+                else way(check, proof=self.proofs.get(check.name), plan=plan, whole=partitions)
                 for check in self.checks
             ),
         )
@@ -225,10 +268,10 @@ class _Run:
         from dbplatform.quality.streaming.sessions import StreamRefused
 
         try:
-            total = streamed(self.connection, plan, tell=self._tell)
+            total = streamed(self.connection, plan, tell=self.tell)
         except StreamRefused:
             return None
-        found = self._attempt(partial(answers, self.connection, plan, total))
+        found = self.attempt(partial(answers, self.connection, plan, total))
         if isinstance(found, Refused):
             return None
         self.row_count = found.rows
@@ -238,7 +281,7 @@ class _Run:
         """How the columns are streamed, or why they are not. What streams is imported only where it may pay."""
         if self.stream is False:
             return "it was not asked for"
-        table = self._attempt(partial(table_of, self.connection, self.relation))
+        table = self.attempt(partial(table_of, self.connection, self.relation))
         if isinstance(table, Refused):
             return table.reason
         if table.refused:
@@ -247,8 +290,8 @@ class _Run:
             return f"the table is small, about {table.rows:,} rows"
         from dbplatform.quality.streaming.plan import planned
 
-        parts = {check.name: self._parts(check) for check in checks}
-        plan = self._attempt(
+        parts = {check.name: self.parts(check) for check in checks}
+        plan = self.attempt(
             partial(planned, self.connection, table, checks, parts, self.proofs, always=self.stream is True),
         )
         if isinstance(plan, Refused):
@@ -261,18 +304,18 @@ class _Run:
         least = 1 if self.row_count is None else 0
         for start in range(0, max(len(checks), least), CHECKS_PER_SCAN):
             some = checks[start : start + CHECKS_PER_SCAN]
-            shared = self._attempt(partial(self._scan, some))
+            shared = self.attempt(partial(self._scan, some))
             if not isinstance(shared, Refused):
                 answers.update(shared)
                 continue
             for check in some:
-                alone = self._attempt(partial(self._scan, [check]))
+                alone = self.attempt(partial(self._scan, [check]))
                 if isinstance(alone, Refused):
                     self._errored(check, alone)
                 else:
                     answers.update(alone)
         if self.row_count is None and checks:
-            self._attempt(partial(self._scan, []))
+            self.attempt(partial(self._scan, []))
         return answers
 
     def _scan(self, checks: list[Check]) -> dict[str, Sequence[Any]]:
@@ -288,12 +331,12 @@ class _Run:
             return places[text]
 
         place(Count().sql(self.relation))
-        of_check = {check.name: [place(part.sql(self.relation)) for part in self._parts(check)] for check in checks}
+        of_check = {check.name: [place(part.sql(self.relation)) for part in self.parts(check)] for check in checks}
         row = one_row(self.connection, _select(self.relation, wanted))
         self.row_count = row[0]
         return {name: [row[index] for index in indexes] for name, indexes in of_check.items()}
 
-    def _parts(self, check: Check) -> tuple[Part, ...]:
+    def parts(self, check: Check) -> tuple[Part, ...]:
         """What must be read: of a proven check, which begins with the rows considered, only those."""
         return check.parts[:1] if check.name in self.proofs else check.parts
 
@@ -302,28 +345,32 @@ class _Run:
             outcome = check.judge(self.relation, (fused[0], 0), (0,))
             message = f"{outcome.message.removesuffix('.')}, proven by {proof}."
             self.outcomes[check.name] = replace(outcome, message=message)
-            self._tell()
+            self.tell()
             return
         if own is None:
-            own = self._attempt(lambda: check.own(self.connection, self.relation))
+            own = self.attempt(lambda: check.own(self.connection, self.relation))
         if isinstance(own, Refused):
             self._errored(check, own)
             return
-        self.outcomes[check.name] = check.judge(self.relation, fused, own)
-        self._tell()
+        outcome = check.judge(self.relation, fused, own)
+        self.outcomes[check.name] = outcome if self.by_partition is None else self.by_partition.note(check, outcome)
+        self.tell()
 
-    def _attempt(self, work: Callable[[], _T]) -> _T | Refused:
+    def attempt(self, work: Callable[[], _T]) -> _T | Refused:
+        """The work's answer, or why PostgreSQL refused it, without a masked value."""
         return attempt(self.connection, self.relation, work, masks=self.masked)
 
     def _errored(self, check: Check, refused: Refused) -> None:
         self.outcomes[check.name] = Outcome(status="errored", message=refused.reason)
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Report how many checks are done."""
         done, total = len(self.outcomes), len(self.checks)
         progress.report(f"check {self.relation.words}", done=done, total=total, unit="checks")
 
-    def _result(self, check: Check) -> CheckResult:
+    def result_of(self, check: Check) -> CheckResult:
+        """What was found, in the words of the ledger; the check has been judged."""
         outcome = self._judged(check)
         statement = check.statement(self.relation)
         tolerance = check.tolerance if isinstance(check, Tolerant) else None

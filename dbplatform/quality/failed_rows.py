@@ -75,7 +75,7 @@ def batches(examination: Examination, *, bound: int = FAILED_ROWS_KEPT) -> list[
     ``bound`` is for the checks that declare no other one.
     """
     failed = {result.name: result.failed_rows or 0 for result in examination.result.checks}
-    bounds = {check.name: _bound(check, bound) for check in examination.checks}
+    bounds = {check.name: bound_of(check, bound) for check in examination.checks}
     failing = [check for check in examination.checks if failed[check.name] and bounds[check.name]]
     if not failing:
         return []
@@ -104,7 +104,13 @@ def lines(connection: SnapshotConnection, reading: Reading) -> Iterator[tuple[st
                     yield name, field
 
 
-def _bound(check: Check, default: int) -> int:
+def key_columns(examination: Examination) -> tuple[str, ...]:
+    """What identifies a row."""
+    return _Rows.of(examination).key
+
+
+def bound_of(check: Check, default: int) -> int:
+    """How many failing rows of a check are kept."""
     own = check.keep_rows if isinstance(check, Blaming) else None
     return default if own is None else own
 
@@ -123,13 +129,14 @@ class _Rows:
     @classmethod
     def of(cls, examination: Examination) -> _Rows:
         connection, relation, masks = examination.connection, examination.relation, examination.masks
-        own = masks.of(connection, relation)
+        whole = examination.key_of or relation
+        own = {**masks.of(connection, whole), **masks.of(connection, relation)}
         if masks:
             draw_salt(connection)
-        row = connection.execute(_KEY, {"table": str(relation), "masked": list(own)}).fetchone()
+        row = connection.execute(_KEY, {"table": str(whole), "masked": list(own)}).fetchone()
         key = tuple(row[0]) if row is not None else ()
         if not key or not own.keys().isdisjoint(key):
-            key += ("tableoid", "ctid") if is_partitioned(connection, relation) else ("ctid",)
+            key += ("tableoid", "ctid") if is_partitioned(connection, whole) else ("ctid",)
         return cls(connection=connection, relation=relation, key=key, masks=masks, own=own)
 
     def together(self, checks: Sequence[Check]) -> Reading:

@@ -33,6 +33,7 @@ from dbplatform.postgres.words import Interval, IntervalWords, Policy, RelationN
 from dbplatform.quality.checks import CHECK_TYPES, Check
 from dbplatform.quality.checks.base import WrongField
 from dbplatform.quality.masks import MaskWords
+from dbplatform.quality.unchanged.words import UnchangedWords
 
 COMMON_OPTIONS = (
     "name", "where", "severity", "blocking", "tolerance", "owner", "accepted_until", "reason", "keep_rows",
@@ -205,6 +206,11 @@ class TablePolicy(Policy):
     """The checks of one table; their names are unique in it."""
 
     table: RelationName
+    unchanged: UnchangedWords | None = Field(
+        default=None,
+        description="Of which partitions the answers of an earlier run are taken over: ``proven`` (the server compares "
+        "row versions) or ``immutable after 3 months``. Left out: all are read.",
+    )
     mask: MaskWords = Field(
         default={},
         description="Columns whose values never leave the database: a list (redacted), or each with redact, hash or "

@@ -25,7 +25,14 @@ from dbplatform.quality.checks.base import Severity, Status
 from dbplatform.quality.examination import Examination, Refused, attempt
 from dbplatform.quality.failed_rows import Batch, Fields, batches, lines
 from dbplatform.quality.policy import FAILED_ROWS_KEPT
-from dbplatform.quality.results import CheckResult, RunResult, TableResult, Verdict, verdict_of_statuses
+from dbplatform.quality.results import (
+    CheckResult,
+    PartitionsRead,
+    RunResult,
+    TableResult,
+    Verdict,
+    verdict_of_statuses,
+)
 
 _COPY = "copy ledger.quality_failed_row (result_id, ordinal, row) from stdin"
 
@@ -82,15 +89,15 @@ def record_table(
     with ledger.session() as session:
         _lock(session, run_id, result.table)
         _forget(session, run_id, result, replace_all)
-        session.add(
-            QualityTable(run_id=run_id, table_name=result.table, row_count=result.row_count, seconds=result.seconds)
-        )
+        session.add(_table(run_id, result))
         stored = {check.name: _stored(run_id, result.table, check) for check in result.checks}
         for row in stored.values():
             session.add(row)
             session.flush()  # one by one: the ids keep the declared order
-        for batch in batches(examination, bound=bound):
+        for batch in batches(examination.of_whole_table, bound=bound):
             _keep(session, examination, batch, stored)
+        if examination.by_partition is not None:
+            examination.by_partition.record(session, stored, bound=bound, keep=_keep)
         history.keep(session, _run(session, run_id).database, run_id, examination.at, result)
         kept = tuple(
             replace(
@@ -262,6 +269,18 @@ def _forget(session: Session, run_id: str, result: TableResult, replace_all: boo
     session.execute(delete(QualityTable).where(QualityTable.run_id == run_id, QualityTable.table_name == result.table))
 
 
+def _table(run_id: str, result: TableResult) -> QualityTable:
+    read = result.partitions
+    return QualityTable(
+        run_id=run_id,
+        table_name=result.table,
+        row_count=result.row_count,
+        seconds=result.seconds,
+        partitions=None if read is None else read.all,
+        partitions_read=None if read is None else read.read,
+    )
+
+
 def _stored(run_id: str, table: str, check: CheckResult) -> QualityResult:
     shown = asdict(replace(check, judged=()))
     del shown["judged"]  # which the history keeps
@@ -270,7 +289,7 @@ def _stored(run_id: str, table: str, check: CheckResult) -> QualityResult:
 
 
 def _keep(session: Session, examination: Examination, batch: Batch, stored: dict[str, QualityResult]) -> None:
-    """Copy failing rows from the snapshot into the ledger, a line at a time."""
+    """Copy failing rows from the snapshot into the ledger, a line at a time, behind those that are kept already."""
     ledger = cast("psycopg.Connection[TupleRow]", session.connection().connection.driver_connection)
     kept: Counter[str] = Counter()
 
@@ -280,7 +299,7 @@ def _keep(session: Session, examination: Examination, batch: Batch, stored: dict
         with ledger.transaction(), ledger.cursor().copy(_COPY) as into:
             for name, row in lines(examination.connection, reading):
                 kept[name] += 1
-                into.write(b"%d\t%d\t%s\n" % (stored[name].id, kept[name], row))
+                into.write(b"%d\t%d\t%s\n" % (stored[name].id, stored[name].kept_rows + kept[name], row))
         return reading.fields
 
     answer = attempt(examination.connection, examination.relation, copy, masks=bool(examination.masks))
@@ -289,7 +308,7 @@ def _keep(session: Session, examination: Examination, batch: Batch, stored: dict
             stored[name].message += f" Its failing rows could not be kept: {answer.reason}"
     else:
         for name, fields in answer.items():
-            stored[name].kept_rows = kept[name]
+            stored[name].kept_rows += kept[name]
             stored[name].key_columns, stored[name].value_columns = list(fields.key), list(fields.values)
             stored[name].masked_columns = list(fields.masked)
 
@@ -315,10 +334,17 @@ def _loaded(session: Session, run: QualityRun) -> RunResult:
                 row_count=table.row_count,
                 checks=tuple(checks[table.table_name]),
                 seconds=table.seconds,
+                partitions=_partitions(table),
             )
             for table in tables
         ),
     )
+
+
+def _partitions(table: QualityTable) -> PartitionsRead | None:
+    if table.partitions is None or table.partitions_read is None:
+        return None
+    return PartitionsRead(all=table.partitions, read=table.partitions_read)
 
 
 def _check_result(row: QualityResult) -> CheckResult:

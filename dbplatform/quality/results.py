@@ -95,13 +95,29 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionsRead:
+    """How many partitions a table has, and how many were read; the answers of the others were taken over."""
+
+    all: int
+    read: int
+
+    def as_json(self) -> dict[str, Any]:
+        """All, read and unchanged."""
+        return {"all": self.all, "read": self.read, "unchanged": self.all - self.read}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableResult:
-    """What was found in one table, in one snapshot. ``row_count`` is none when the table could not be read."""
+    """What was found in one table, in one snapshot. ``row_count`` is none when the table could not be read.
+
+    ``partitions`` is none where the table was read as a whole.
+    """
 
     table: str
     row_count: int | None
     checks: tuple[CheckResult, ...]
     seconds: float
+    partitions: PartitionsRead | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The shape of the contract."""
@@ -109,6 +125,7 @@ class TableResult:
             "table": self.table,
             "row_count": self.row_count,
             "seconds": self.seconds,
+            "partitions": None if self.partitions is None else self.partitions.as_json(),
             "checks": [check.as_json() for check in self.checks],
         }
 

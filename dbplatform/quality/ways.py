@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbplatform.quality.checks.anomaly import Anomaly
@@ -25,20 +25,52 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionWay:
+    """One partition: whether its rows are read, or earlier answers taken over, and the reason for it."""
+
+    partition: str
+    read: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionWays:
+    """The partitions of a table (none: why it is read as a whole), and why some checks are read as a whole, by name."""
+
+    partitions: tuple[PartitionWay, ...]
+    refused: str | None
+    whole: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableWays:
-    """A table: why its columns are not streamed (none: they are), and the way of each check."""
+    """A table: why its columns are not streamed (none: they are), and the way of each check.
+
+    ``partitions`` is none where nothing of an earlier run is to be taken over.
+    """
 
     table: str
     stream: str | None
     checks: tuple[Way, ...]
+    partitions: PartitionWays | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The table, and a list of its checks."""
         return asdict(self)
 
 
-def way(check: Check, *, proof: str | None, plan: Streaming | str) -> Way:
-    """The way of a check that can run; ``plan`` is the stream of its table, or why there is none."""
+def way(check: Check, *, proof: str | None, plan: Streaming | str, whole: PartitionWays | None = None) -> Way:
+    """The way of a check that can run; ``plan`` is the stream of its table, or why there is none.
+
+    ``whole`` tells which checks of the table are not answered partition by partition.
+    """
+    found = _way(check, proof=proof, plan=plan)
+    if whole is not None and check.name in whole.whole:
+        return replace(found, why=f"{found.why}; over the whole table, because {whole.whole[check.name]}")
+    return found
+
+
+def _way(check: Check, *, proof: str | None, plan: Streaming | str) -> Way:
     if proof is not None:
         return Way(check=check.name, how="proven", why=f"by {proof}; only the rows considered are counted")
     own = _own(check)
