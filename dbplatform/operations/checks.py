@@ -128,7 +128,11 @@ def suggest(platform: Platform, declared: Declared, *, table: str | None = None)
     chosen = {policy.table: policy for policy in declared.database.quality}
     with connect(platform.target(declared), work="check --suggest") as connection:
         wanted = suggestions.tables(connection) if table is None else [Relation.parse(table)]
-        return [suggestions.suggested(connection, relation, declared=chosen.get(relation)) for relation in wanted]
+        masks = Masks.declared(declared.database.quality)
+        return [
+            suggestions.suggested(connection, relation, declared=chosen.get(relation), masks=masks)
+            for relation in wanted
+        ]
 
 
 def kept_policy(declared: Declared) -> FailedRowsPolicy:

@@ -11,6 +11,7 @@ import yaml
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.engine import run_table
+from dbplatform.quality.masks import Masks
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.suggest.constraints import stated
 from dbplatform.quality.suggest.patterns import common
@@ -176,6 +177,24 @@ def test_a_read_that_takes_too_long_is_an_error_that_says_so(connection: Autocom
     connection.execute("insert into t select generate_series(1, 200000)")
     with pytest.raises(CannotProfile, match="statement timeout"):
         found(connection, "t", statement_timeout_ms=1)
+
+
+def test_no_value_of_a_masked_column_is_told(connection: AutocommitConnection) -> None:
+    connection.execute("create table t (name text, born date, pay int, seen_at timestamptz)")
+    connection.execute(
+        """
+        insert into t
+        select 'Secret-' || i % 3, date '1971-02-03', 4711 + i % 2, now() from generate_series(1, 300) i
+        """
+    )
+    policy = TablePolicy.model_validate(
+        {"table": "t", "mask": ["name", "born", "pay", "seen_at"], "checks": [{"not_null": "name"}]}
+    )
+    masked = found(connection, "t", declared=policy, masks=Masks.declared([policy]))
+    assert declarations(masked) == [{"not_null": name} for name in ("born", "pay", "seen_at")] + [
+        {"row_count": {"min": 100}}
+    ]
+    assert not any(value in as_yaml([masked]) + str(masked.as_json()) for value in ("Secret", "1971", "471"))
 
 
 def test_partitions_and_tables_of_extensions_are_not_suggested_for(connection: AutocommitConnection) -> None:

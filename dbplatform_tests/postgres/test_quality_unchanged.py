@@ -78,10 +78,13 @@ class Checked:
     ledger: Ledger
     unchanged: str = "proven"
     checks: list[Any] = field(default_factory=lambda: list(FEW))
+    mask: dict[str, str] = field(default_factory=dict)
 
     @property
     def policy(self) -> TablePolicy:
-        return TablePolicy(table="t", unchanged=self.unchanged, checks=self.checks)  # type: ignore[arg-type]
+        return TablePolicy.model_validate(
+            {"table": "t", "unchanged": self.unchanged, "mask": self.mask, "checks": self.checks}
+        )
 
     def run(self, **options: Any) -> TableResult:
         """Check; the results and the failing rows are those of a run that reads everything."""
@@ -397,16 +400,27 @@ def test_a_streamed_partition_is_answered_as_a_read_one(checked: Checked, monkey
     assert checked.read() == ONE_READ
 
 
-def test_the_bound_of_kept_rows_holds_over_all_partitions(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record.record_table, "__kwdefaults__", {"replace_all": True, "bound": 25})
-    checked.checks = [{"not_null": "n"}, {"range": {"column": "n", "max": 2}}]
+def test_the_bound_of_kept_rows_holds_over_all_partitions(checked: Checked) -> None:
+    checked.checks = [{"not_null": "n"}, {"range": {"column": "n", "max": 2, "keep_rows": 10}}]
+    for expected in (ALL_READ, NONE_READ):
+        run_id = f"run {uuid.uuid4()}"
+        found = check_table(checked.target, checked.ledger, "shop", run_id, checked.policy, bound=25)
+        assert [check.kept_rows for check in found.checks] == [25, 10]
+        assert len(checked.rows(run_id, "range_n")) == 10
+        assert found.partitions is not None
+        assert found.partitions.read == expected
+
+
+def test_failing_rows_with_a_masked_column_are_read_again_and_masked_as_declared_now(checked: Checked) -> None:
+    checked.mask = {"n": "redact", "id": "hash"}
+    checked.checks = [{"range": {"column": "n", "max": 2}}]
     for expected in (ALL_READ, NONE_READ):
         run_id = f"run {uuid.uuid4()}"
         found = check_table(checked.target, checked.ledger, "shop", run_id, checked.policy)
-        assert [check.kept_rows for check in found.checks] == [25, 25]
-        assert len(checked.rows(run_id, "range_n")) == 25
         assert found.partitions is not None
         assert found.partitions.read == expected
+        assert found.checks[0].kept_rows == found.checks[0].failed_rows
+        assert all("'n': '***'" in row for row in checked.rows(run_id, "range_n"))
 
 
 @pytest.mark.drill

@@ -68,16 +68,19 @@ class Suggestion:
         return {self.type: self.options}
 
 
-def of_column(column: Column, profile: Profile, *, key: bool, refers: bool) -> Iterator[Suggestion]:
+def of_column(column: Column, profile: Profile, *, key: bool, refers: bool, masked: bool) -> Iterator[Suggestion]:
     """What the data of one column speaks for.
 
     ``key``: a constraint makes it unique; ``refers``: it refers to another table. Neither has a range of its own.
+    ``masked``: nothing may be said that tells a value.
     """
     yield from _nulls(column, profile)
     if column.known < ENOUGH:
         return
     if not key and not refers:
         yield from _unique(column, profile)
+    if masked:
+        return
     if column.type in TEXTS:
         yield from _texts(column, profile)
     elif column.type in NUMBERS and not key and not refers and not column.generated:

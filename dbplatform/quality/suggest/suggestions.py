@@ -20,6 +20,7 @@ from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnect
 from dbplatform.postgres.identifiers import Relation, quoted
 from dbplatform.quality.checks import Check
 from dbplatform.quality.engine import run_table
+from dbplatform.quality.masks import Masks, reason_of
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.suggest import rules
 from dbplatform.quality.suggest.constraints import Constraints, Reference, constraints, referable
@@ -77,26 +78,29 @@ def suggested(
     relation: Relation,
     *,
     declared: TablePolicy | None = None,
+    masks: Masks | None = None,
     most_rows: int = MOST_ROWS,
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
 ) -> TableSuggestions:
     """Checks for a table, but those that are ``declared`` already. ACCESS SHARE.
 
     Reads at most ``most_rows`` rows to find them, and the columns that they need once more to try them. No statement
-    takes longer than ``statement_timeout_ms``. Raises ``TableMissing`` and ``CannotProfile``.
+    takes longer than ``statement_timeout_ms``. No suggestion and no note tells a value of a column that ``masks`` name.
+    Raises ``TableMissing`` and ``CannotProfile``.
     """
     try:
         with snapshot(connection) as moment:
             moment.execute("select set_config('statement_timeout', %s, true)", (str(statement_timeout_ms),))
             require_table(moment, relation)
+            hidden = frozenset((masks or Masks()).of(moment, relation))
             found = profile(moment, relation, most_rows=most_rows)
-            proposals, notes = _proposals(moment, found)
+            proposals, notes = _proposals(moment, found, hidden)
     except psycopg.Error as error:
-        reason = (error.diag.message_primary or str(error)).strip().rstrip(".")
+        reason = reason_of(error, masks=bool(masks)).rstrip(".")
         hint = "Grant it to the user in the URL, or ask for other tables by --table."
         raise CannotProfile(table=relation.words, reason=reason, hint=hint) from error
     proposals = _new(proposals, declared)
-    kept, doubts, rows = _tried(connection, relation, proposals, statement_timeout_ms)
+    kept, doubts, rows = _tried(connection, relation, proposals, statement_timeout_ms, masks)
     kept += _new([*rules.of_rows(found.rows if found.sampled is None else rows)], declared)
     return TableSuggestions(
         table=str(relation),
@@ -127,7 +131,9 @@ def as_yaml(found: Iterable[TableSuggestions]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _proposals(connection: SnapshotConnection, found: Profile) -> tuple[list[Suggestion], list[str]]:
+def _proposals(
+    connection: SnapshotConnection, found: Profile, hidden: frozenset[str]
+) -> tuple[list[Suggestion], list[str]]:
     """What speaks for a check, the strongest first, and what is only worth a note."""
     known = constraints(connection, found.relation)
     keys = {key[0] for _, _, key in known.keys if len(key) == 1}
@@ -139,11 +145,13 @@ def _proposals(connection: SnapshotConnection, found: Profile) -> tuple[list[Sug
     referring |= {one.options["column"] for one in references}
     for column in found.columns:
         refers = column.name in referring or quoted(column.name) in referring
-        proposals += rules.of_column(column, found, key=column.name in keys, refers=refers)
+        masked = column.name in hidden
+        proposals += rules.of_column(column, found, key=column.name in keys, refers=refers, masked=masked)
     proposals += references
     row = connection.execute("select now()").fetchone()
     assert row is not None
-    proposals += rules.freshest(found, row[0])
+    seen = replace(found, columns=tuple(column for column in found.columns if column.name not in hidden))
+    proposals += rules.freshest(seen, row[0])
     notes = [] if found.rows >= rules.ENOUGH else [f"{found.rows:,} rows are too few to tell anything from the data"]
     return _once(proposals), notes
 
@@ -239,7 +247,11 @@ def _new(proposals: list[Suggestion], declared: TablePolicy | None) -> list[Sugg
 
 
 def _tried(
-    connection: AutocommitConnection, relation: Relation, proposals: list[Suggestion], statement_timeout_ms: int
+    connection: AutocommitConnection,
+    relation: Relation,
+    proposals: list[Suggestion],
+    statement_timeout_ms: int,
+    masks: Masks | None,
 ) -> tuple[list[Suggestion], list[str], int]:
     """Those that pass on the table as it is; what a comment or a constraint says and the data does not, as notes;
     the rows of the table."""
@@ -247,7 +259,7 @@ def _tried(
     if not usable:
         return [], [], 0
     policy = TablePolicy(table=str(relation), checks=[one.declaration for one in usable])
-    result = run_table(connection, policy, statement_timeout_ms=statement_timeout_ms)
+    result = run_table(connection, policy, statement_timeout_ms=statement_timeout_ms, masks=masks)
     kept, notes = [], []
     for one, outcome in zip(usable, result.checks, strict=True):
         if outcome.status == "passed" and (outcome.considered_rows or one.proof):
