@@ -124,15 +124,22 @@ def explain(
 
 
 def suggest(platform: Platform, declared: Declared, *, table: str | None = None) -> list[TableSuggestions]:
-    """Checks for one table, or for each of the database, but those that are declared. Only reads."""
+    """Checks for one table, or for each of the database, but those that are declared; on the replica if it keeps up.
+
+    Only reads.
+    """
     chosen = {policy.table: policy for policy in declared.database.quality}
-    with connect(platform.target(declared), work="check --suggest") as connection:
-        wanted = suggestions.tables(connection) if table is None else [Relation.parse(table)]
-        masks = Masks.declared(declared.database.quality)
-        return [
-            suggestions.suggested(connection, relation, declared=chosen.get(relation), masks=masks)
-            for relation in wanted
-        ]
+    masks = Masks.declared(declared.database.quality)
+
+    def work(target: Target) -> list[TableSuggestions]:
+        with connect(target, work="check --suggest") as connection:
+            wanted = suggestions.tables(connection) if table is None else [Relation.parse(table)]
+            return [
+                suggestions.suggested(connection, relation, declared=chosen.get(relation), masks=masks)
+                for relation in wanted
+            ]
+
+    return read(platform, declared, work).value
 
 
 def kept_policy(declared: Declared) -> FailedRowsPolicy:
