@@ -208,7 +208,6 @@ def test_an_unset_variable_is_named_with_its_line_and_only_when_the_database_is_
     ("place", "line", "what"),
     [
         (("  owners:", "  live: []\n  owners:"), 4, "Pushing changes"),
-        (("            max: 9", "            max: 9\n            accepted_until: 2027-01-01"), 20, "accepted_until"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_by_name(
