@@ -30,7 +30,7 @@ def last_is_anomalous(values: np.ndarray, period: int) -> bool:
         now = rest[left]
         middle = np.median(now)
         spread = 1.4826 * np.median(np.abs(now - middle))
-        if spread == 0:
+        if spread < 1e-9 * np.abs(values).max():  # what rounding leaves of a constant
             break
         place = int(np.argmax(np.abs(now - middle)))
         statistic = abs(now[place] - middle) / spread
