@@ -1,8 +1,9 @@
 """The plan of a statement, without running it, or by running it in a transaction that is rolled back.
 
-A statement with parameters (``$1``), as ``pg_stat_statements`` keeps it, has a generic plan: by ``GENERIC_PLAN`` from
-version 16 on, before by a prepared statement. What is sent is one statement in any case: the server refuses a second
-one behind a semicolon. Source: PostgreSQL manual, "EXPLAIN", "Message Flow" (extended query).
+A statement with parameters (``$1``), as ``pg_stat_statements`` keeps it, has a generic plan: that of a prepared
+statement, on every version (``EXPLAIN (GENERIC_PLAN)`` exists from 16 on, and by the extended protocol takes the
+parameters for NULL). What is sent is one statement in any case: the server refuses a second one behind a semicolon.
+Source: PostgreSQL manual, "EXPLAIN", "PREPARE", "Message Flow" (extended query).
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from dbplatform.postgres.connection import AutocommitConnection
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 2_000
 
-_PARAMETER = re.compile(r"\$(\d+)")
+_PARAMETER = re.compile(r"\$\d+")
 #: ``interval $1`` is how the extension writes ``interval '1 day'``; PostgreSQL itself does not read it.
 _TYPED_PARAMETER = re.compile(r"\b(interval|date|timestamptz|timestamp|time)\s+(\$\d+)", re.IGNORECASE)
 _PREPARED = "dbplatform_explained"
-_GENERIC_SINCE = 16
 
 
 class NotExplained(UsageError):
@@ -85,12 +85,11 @@ def explain(connection: AutocommitConnection, query: str, *, analyze: bool = Fal
                 connection.execute("set transaction read only")
             if analyze:
                 document = _ask(connection, query, "analyze, buffers, format json")
-            elif generic and connection.info.server_version // 10000 < _GENERIC_SINCE:
+            elif generic:
                 text, document = _prepared(connection, query)
             else:
-                options = "generic_plan, " if generic else ""
-                document = _ask(connection, query, f"{options}format json")
-                text = _ask(connection, query, f"{options}format text")
+                document = _ask(connection, query, "format json")
+                text = _ask(connection, query, "format text")
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise Writes(hint="--rollback runs it and rolls it back; it holds its locks while it runs.") from error
     except psycopg.errors.QueryCanceled as error:
@@ -115,20 +114,18 @@ def _ask(connection: AutocommitConnection, query: str, options: str) -> Any:
     return "\n".join(row[0] for row in rows) if "text" in options else rows[0][0]
 
 
-def _alone(cursor: RawCursor[Any], statement: str, *, parameters: bool = True) -> RawCursor[Any]:
+def _alone(cursor: RawCursor[Any], statement: str) -> RawCursor[Any]:
     """Run one statement. That rows are asked for in binary makes psycopg use the extended protocol, by which the server
     itself refuses two statements in one text; without it "select 1; delete from t" would be both."""
-    numbers = _PARAMETER.findall(statement) if parameters else []
-    nulls = [None] * max(map(int, numbers), default=0)
-    return cursor.execute(statement.encode(), nulls, binary=True)
+    return cursor.execute(statement.encode(), [], binary=True)
 
 
 def _prepared(connection: AutocommitConnection, query: str) -> tuple[str, Any]:
-    """The generic plan before version 16: of a prepared statement, with NULL for each of its parameters."""
+    """The generic plan: of a prepared statement, which the NULLs for its parameters do not change."""
     connection.execute("set local plan_cache_mode = force_generic_plan")
     name = sql.Identifier(_PREPARED)
     with RawCursor(connection) as cursor:
-        _alone(cursor, f"prepare {_PREPARED} as {query}", parameters=False)
+        _alone(cursor, f"prepare {_PREPARED} as {query}")
     try:
         row = connection.execute(
             "select cardinality(parameter_types) from pg_prepared_statements where name = %s", (_PREPARED,)

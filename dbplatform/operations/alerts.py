@@ -7,6 +7,7 @@ What is seen: ``observations``. How far the watch has come: ``looks``. The life 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from dbplatform.alerting.record import AlertRecord
 from dbplatform.alerting.sending import Send, send_by_apprise
 from dbplatform.alerting.states import Observation
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import PlatformError
+from dbplatform.errors import PlatformError, WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
@@ -43,8 +44,15 @@ _TELL_SECONDS = 25.0
 _MESSAGES_AT_ONCE = 20
 
 _log = logging.getLogger(__name__)
+#: What a thread of this process still works at, though nobody waits for it any more.
+_busy: set[tuple[str, str]] = set()
+_busy_lock = threading.Lock()
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+class StillBusy(WorkError):
+    """The work that was begun before has not ended yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +149,9 @@ def watch_all(
 ) -> tuple[tuple[Watched, ...], dict[str, str]]:
     """Look at many databases side by side, then tell; one that fails hides no other.
 
-    Those that were looked at longest ago come first; what is not done after 30 s is done at the next call. Returns the
-    looks, and for each database or channel that was not served to the end, why. The status service's sign of life is
-    looked at, too.
+    Those that were looked at longest ago come first; what is not done after 30 s is done at the next call. A database
+    whose last look has not ended yet is left alone: two never look at the same one. Returns the looks, and for each
+    database or channel that was not served to the end, why. The status service's sign of life is looked at, too.
     """
     by_name = {declared.name: declared for declared in databases}
 
@@ -203,11 +211,14 @@ def waiting_messages(ledger: Ledger, channels: Collection[str]) -> dict[str, str
 def _side_by_side(
     work: Callable[[A], B], items: Mapping[str, A], *, workers: int, seconds: float
 ) -> tuple[dict[str, B], dict[str, str]]:
-    """Do the work for every item in a few threads; what fails, or has not ended after so long, is said by name."""
+    """Do the work for every item in a few threads; what fails, or has not ended after so long, is said by name.
+
+    An item at which a thread of an earlier call still works is not begun again.
+    """
     done: dict[str, B] = {}
     failed: dict[str, str] = {}
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="watch")
-    futures: dict[str, Future[B]] = {name: pool.submit(work, item) for name, item in items.items()}
+    futures: dict[str, Future[B]] = {name: pool.submit(_alone, name, work, item) for name, item in items.items()}
     try:
         wait(futures.values(), timeout=seconds)
         for name, future in futures.items():
@@ -222,3 +233,16 @@ def _side_by_side(
     for name, why in failed.items():
         _log.error("the watch over %s: %s", name, why)
     return done, failed
+
+
+def _alone(name: str, work: Callable[[A], B], item: A) -> B:
+    key = (work.__qualname__, name)
+    with _busy_lock:
+        if key in _busy:
+            raise StillBusy()
+        _busy.add(key)
+    try:
+        return work(item)
+    finally:
+        with _busy_lock:
+            _busy.discard(key)
