@@ -45,8 +45,9 @@ MOST_SECONDS, MOST_STATEMENTS = 1.0, 8
 _CATALOG = """
     do $$ begin
         for i in {first}..{last} loop
-            execute format('create table t%s (id bigint generated always as identity primary key, a int, b text,
-                                              c timestamptz default now(), d numeric)', i);
+            execute format('create table t%s (id %s generated always as identity primary key, a int, b text,
+                                              c timestamptz default now(), d numeric)',
+                           i, case when i % 2 = 0 then 'bigint' else 'int' end);
             execute format('insert into t%s (a, b, d) select g, md5(g::text), g from generate_series(1, 100) g', i);
             execute format('create index on t%s (a)', i);
             if i % 2 = 0 then execute format('create index on t%s (b)', i); end if;

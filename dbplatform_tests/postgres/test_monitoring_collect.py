@@ -316,7 +316,7 @@ def test_an_invalid_index_is_found_and_one_being_built_is_not(database: Target) 
     ],
 )  # fmt: skip
 def test_a_sequence_near_its_end_is_found(database: Target, statements: list[str], ratio: float) -> None:
-    run(database, "create sequence other", "select nextval('other')", *statements)
+    run(database, "create sequence other as int", "select nextval('other')", *statements)
     metric = look(database).values["sequence_used_ratio"]
     assert metric.value == pytest.approx(ratio, abs=1e-6)
     assert metric.labels.keys() == {"sequence"}
@@ -324,8 +324,9 @@ def test_a_sequence_near_its_end_is_found(database: Target, statements: list[str
 
 def test_a_sequence_that_begins_again_has_no_end(database: Target) -> None:
     run(database, "create sequence s maxvalue 10 cycle", "select setval('s', 10)")
-    assert look(database).absent["sequence_used_ratio"] == "there is no sequence"
-    run(database, "create sequence unused")
+    run(database, "create sequence endless", "select nextval('endless')")
+    assert look(database).absent["sequence_used_ratio"] == "no sequence comes to an end"
+    run(database, "create sequence unused as int")
     assert look(database).absent["sequence_used_ratio"] == "no sequence has been used yet"
 
 
@@ -397,7 +398,7 @@ def test_without_rights_nothing_is_called_well_and_the_grant_is_told(database: T
 
 
 def test_sequences_that_may_be_read_in_part_are_never_called_well(database: Target) -> None:
-    run(database, "create sequence hidden", "create sequence s maxvalue 101", "select setval('s', 11)")
+    run(database, "create sequence hidden as int", "create sequence s maxvalue 101", "select setval('s', 11)")
     run(database, "select nextval('hidden')", "grant select on sequence s to pg_monitor")
     with watcher(database, "pg_monitor") as role:
         good = look(role)
@@ -438,7 +439,7 @@ def test_a_server_that_is_too_slow_is_not_asked_for_long(database: Target, monke
 
 
 def test_a_sequence_that_is_locked_is_not_waited_for(database: Target) -> None:
-    run(database, "create sequence s", "select nextval('s')")
+    run(database, "create sequence s as int", "select nextval('s')")
     with psycopg.connect(database.url) as holder:
         holder.execute("alter sequence s increment 2")
         found = look(database)

@@ -123,8 +123,11 @@ class Collecting:
             self.found(name, value * scale / (seconds if per_second else 1), sample=seconds, detail=detail)
 
     def share(self, name: str, reset: str, part: str, rest: str, *, of: str, are: str) -> None:
-        """Keep the share of one counter's growth of that of both. Without a difference, that of the totals is shown, but
-        is no evidence: it may be of long ago, or of the minute in which the database was made."""
+        """Keep the share of one counter's growth of that of both.
+
+        Without a difference, that of the totals is shown, but is no evidence: it may be of long ago, or of the minute
+        in which the database was made.
+        """
         grown = self.grown(reset, part, rest)
         good, other = grown[0] if grown else (self.counters[part], self.counters[rest])
         span = f"in the last {value_words(grown[1], 'seconds')}" if grown else "since the statistics began"

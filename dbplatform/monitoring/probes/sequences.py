@@ -24,7 +24,7 @@ def _measure(connection: AutocommitConnection, into: Collecting) -> None:
     elif hidden:
         into.unknown(unread, _NAME)
     else:
-        into.nothing("no sequence has been used yet" if count else "there is no sequence", _NAME)
+        into.nothing("no sequence has been used yet" if count else "no sequence comes to an end", _NAME)
 
 
 SEQUENCES = Probe((_NAME,), _measure)

@@ -3,22 +3,27 @@
 -- Lock: the weakest (ROW EXCLUSIVE) on each sequence for the moment in which it is read.
 -- First version: 14.
 -- Source: PostgreSQL manual, pg_sequence, pg_sequence_last_value. A sequence that feeds a smaller column ends where the
---         column's type ends; one that cycles has no end.
-with known as materialized (
+--         column's type ends; one that cycles has no end. One that ends where bigint ends is not read: at a million a
+--         second it lasts for 292,000 years.
+with ending as materialized (
     select c.oid, n.nspname, c.relname, q.seqincrement > 0 as up, q.seqmin, q.seqmax,
-           case a.atttypid when 21 then 32767 when 23 then 2147483647 end as type_max,
-           has_sequence_privilege(c.oid, 'select, usage') as readable
+           -- Looked up one by one: a join would read all columns of all tables.
+           (select case a.atttypid when 21 then 32767 when 23 then 2147483647 end from pg_attribute a
+            where a.attrelid = d.refobjid and a.attnum = d.refobjsubid) as type_max
     from pg_sequence q
     join pg_class c on c.oid = q.seqrelid
     join pg_namespace n on n.oid = c.relnamespace
     left join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid
          and d.refclassid = 'pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
-    left join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
     where not q.seqcycle and c.relpersistence <> 't' and (c.relpersistence = 'p' or not pg_is_in_recovery())
+), known as materialized (
+    select *, least(seqmax, type_max) as top, greatest(seqmin, -type_max - 1) as bottom,
+           has_sequence_privilege(oid, 'select, usage') as readable
+    from ending
+    where (up and least(seqmax, type_max) < 9223372036854775807)
+       or (not up and greatest(seqmin, -type_max - 1) > -9223372036854775808)
 ), used as (
-    select *, case when readable then pg_sequence_last_value(oid) end as last,
-           least(seqmax, type_max) as top, greatest(seqmin, -type_max - 1) as bottom
-    from known
+    select *, case when readable then pg_sequence_last_value(oid) end as last from known
 ), measured as materialized (
     select *, format('%I.%I', nspname, relname) as name,
            case when up then (last - seqmin)::numeric / nullif(top - seqmin::numeric, 0)

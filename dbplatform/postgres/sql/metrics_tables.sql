@@ -22,8 +22,9 @@ with locked as materialized (
            greatest(pg_stat_get_dead_tuples(c.oid), 0)::float as dead,
            pg_stat_get_mod_since_analyze(c.oid) as changed,
            pg_stat_get_numscans(c.oid) as seq_scans, pg_stat_get_tuples_returned(c.oid) as seq_rows,
-           (c.relpages + coalesce(o.relpages, 0)) * s.block as known_bytes
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace left join pg_class o on o.oid = c.reltoastrelid, settings s
+           (c.relpages + coalesce((select relpages from pg_class where oid = c.reltoastrelid), 0)) * s.block
+               as known_bytes
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace, settings s
     where c.relkind in ('r', 'm') and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema')
 ), measured as materialized (
     -- Of a table that nobody has analyzed yet only the number of rows is known.
