@@ -38,6 +38,23 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BandPoint:
+    """A value of a check that compares with the past, beside what was expected of it; none: nothing was, or no end."""
+
+    at: datetime
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def outside(self) -> bool:
+        """It is not what was expected."""
+        if self.value is None:
+            return False
+        return (self.low is not None and self.value < self.low) or (self.high is not None and self.value > self.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowCount:
     """How many rows a table had in one run; none where they could not be counted."""
 
@@ -56,6 +73,8 @@ class CheckEvidence(CheckResult):
     history: tuple[Point, ...]
     onset: Onset | None = None
     """Since when it is bad; none while it is not."""
+    band: tuple[BandPoint, ...] = ()
+    """What it measured and what was expected, oldest first; nothing for a check that does not compare with the past."""
 
     @property
     def bad(self) -> bool:

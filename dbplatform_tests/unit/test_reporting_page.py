@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dbplatform.reporting.charts import check_trend, row_count_trend
 from dbplatform.reporting.comparison import change, compare, since
 from dbplatform.reporting.errors import NotAWebAddress
-from dbplatform.reporting.evidence import Point, RowCount
+from dbplatform.reporting.evidence import BandPoint, Point, RowCount
 from dbplatform.reporting.page import render_report
 from dbplatform_tests.web.report_samples import START, check_evidence, run_evidence, table_evidence
 
@@ -127,6 +127,28 @@ def test_trend_of_a_measured_value_is_a_line_broken_where_it_is_unknown() -> Non
     assert drawn.last == (116.0, 4.0)
     assert "nan" not in drawn.line
     assert drawn.label.endswith("from 1 to 3, now 3")
+
+
+def test_a_value_that_is_judged_by_its_past_is_drawn_over_what_was_expected() -> None:
+    def point(day: int, value: float | None, low: float | None, high: float | None) -> BandPoint:
+        return BandPoint(at=START + timedelta(days=day), value=value, low=low, high=high)
+
+    band = (
+        point(0, 5.0, None, None), point(1, 5.0, 0.0, 10.0), point(2, None, 0.0, 10.0), point(3, 20.0, 0.0, 10.0),
+        point(4, 4.0, None, 10.0), point(5, float("nan"), 0.0, None),
+    )  # fmt: skip
+    drawn = check_trend(check_evidence(name="a", type="anomaly", band=band))
+    assert drawn is not None
+    assert drawn.label == (
+        "Measured value, the last 6: from 4 to 20, now unknown, expected at least 0; 1 of them not as expected"
+    )
+    assert drawn.outside == ((71.2, 4.0),)
+    assert drawn.band.count("M") == 1
+    assert drawn.line.count("M") == 2
+    assert drawn.last is None
+    page = render_report(run_evidence([table_evidence("t", [check_evidence(name="a", type="anomaly", band=band)])]))
+    assert '<path class="expected"' in page
+    assert page.count('<path class="out"') == 1
 
 
 def test_a_first_run_has_no_trend() -> None:
