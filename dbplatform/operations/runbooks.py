@@ -15,7 +15,15 @@ from dbplatform.errors import UsageError
 from dbplatform.monitoring.kind import Kind
 from dbplatform.monitoring.metrics import KINDS
 from dbplatform.operations import heartbeats
-from dbplatform.operations.observations import ASSET_CHECK, CHECK, REACHABLE, RUN, SCHEDULE, WAL_ARCHIVE
+from dbplatform.operations.observations import (
+    ASSET_CHECK,
+    CHECK,
+    REACHABLE,
+    RUN,
+    SCHEDULE,
+    UNREVIEWED,
+    WAL_ARCHIVE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,14 @@ _OTHERS: Final = (
         meaning="The database could not be reached, or nothing could be measured in it, for a minute.",
         advice="dbplatform doctor DATABASE names the cause: the server is down, the address or the password is "
         "wrong, a right is missing, no connection is free. Applications most likely see the same.",
+    ),
+    Runbook(
+        name=UNREVIEWED,
+        meaning="A failing data-quality report has waited longer for a review than reports.review_within says.",
+        advice="dbplatform report list DATABASE --unreviewed shows which; read it, see that its findings have an "
+        "owner, and say so: dbplatform report review ID --comment TEXT, or the link on the report. --and-earlier answers for "
+        "the older ones, too.",
+        document="docs/how-to/review-reports.md",
     ),
     Runbook(
         name=WAL_ARCHIVE,
