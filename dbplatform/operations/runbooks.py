@@ -64,7 +64,6 @@ _OTHERS: Final = (
         advice="dbplatform report list DATABASE --unreviewed shows which; read it, see that its findings have an "
         "owner, and say so: dbplatform report review ID --comment TEXT, or the link on the report. --and-earlier answers for "
         "the older ones, too.",
-        document="docs/how-to/review-reports.md",
     ),
     Runbook(
         name=WAL_ARCHIVE,
