@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityResult, QualityRun, QualityTable
+from dbplatform.quality.history import trends
 from dbplatform.quality.record import RunOfAnotherDatabase, failed_row_samples, load_run
 from dbplatform.quality.results import CheckResult, RunResult, TableResult, Verdict
 from dbplatform.reporting.causes import BAD, Cause, CheckKey, Onset, causes, onsets
@@ -155,6 +156,7 @@ def load_evidence(ledger: Ledger, run_id: str, *, database: str | None = None) -
     history, row_counts = _histories(runs, results), _row_counts(runs, counted)
     tables = []
     for table in run.tables:
+        bands = _bands(ledger, run.database, table, run.finished_at)
         checks = (
             CheckEvidence(
                 **_fields(check),
@@ -163,6 +165,7 @@ def load_evidence(ledger: Ledger, run_id: str, *, database: str | None = None) -
                 samples=_samples(ledger, run_id, table, check),
                 history=tuple(history[table.table, check.name]),
                 onset=begun.get((table.table, check.name)),
+                band=bands.get(check.name, ()),
             )
             for check in table.checks
         )
@@ -215,6 +218,21 @@ def _histories(
             )
         )
     return found
+
+
+def _bands(ledger: Ledger, database: str, table: TableResult, until: datetime) -> dict[str, tuple[BandPoint, ...]]:
+    """What the checks that compare with the past have measured up to this run, beside what was expected."""
+    names = [check.name for check in table.checks if check.type == "anomaly"]
+    if not names:
+        return {}
+    return {
+        name: tuple(
+            BandPoint(at=point.at.astimezone(UTC), value=point.value, low=point.low, high=point.high)
+            for point in points
+            if point.at <= until
+        )
+        for name, points in trends(ledger, database, table.table, checks=names).items()
+    }
 
 
 def _row_counts(runs: Mapping[str, datetime], counted: Sequence[QualityTable]) -> defaultdict[str, list[RowCount]]:

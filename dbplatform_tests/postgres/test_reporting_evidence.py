@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.quality_history import QualityHistory
 from dbplatform.quality.record import RunOfAnotherDatabase, UnknownRun
 from dbplatform.reporting.comparison import compare
 from dbplatform.reporting.errors import RunNotFinished
@@ -107,3 +108,29 @@ def test_unfinished_unknown_and_foreign_runs_are_refused(ledger: Ledger) -> None
         load_evidence(ledger, "nobody's")
     with pytest.raises(RunOfAnotherDatabase, match="'flights', not 'other'"):
         load_evidence(ledger, "of flights", database="other")
+
+
+def test_a_check_that_compares_with_its_past_has_what_was_expected_until_this_run(ledger: Ledger) -> None:
+    put_run(ledger, "now", [Made(name="usual", type="anomaly", failed_rows=None, value=5.0), Made(name="plain")])
+    with ledger.session() as session:
+        for day, low, high in ((-2, None, None), (-1, 1.0, 9.0), (1, 1.0, 9.0)):
+            for name in ("usual", "plain"):
+                session.add(
+                    QualityHistory(
+                        database="flights",
+                        table_name="public.flights",
+                        name=name,
+                        type="anomaly",
+                        run_id=f"run {day}",
+                        at=START + day * DAY,
+                        status="passed",
+                        value=5.0,
+                        low=low,
+                        high=high,
+                        seconds=1.0,
+                    )
+                )
+    found = {check.name: check for check in load_evidence(ledger, "now").checks}
+    band = [(point.value, point.low, point.high) for point in found["usual"].band]
+    assert band == [(5.0, None, None), (5.0, 1.0, 9.0)]
+    assert found["plain"].band == ()
