@@ -62,8 +62,8 @@ _OTHERS: Final = (
         name=UNREVIEWED,
         meaning="A failing data-quality report has waited longer for a review than reports.review_within says.",
         advice="dbplatform report list DATABASE --unreviewed shows which; read it, see that its findings have an "
-        "owner, and say so: dbplatform report review ID --comment TEXT, or the link on the report. --and-earlier answers for "
-        "the older ones, too.",
+        "owner, and say so: dbplatform report review ID --comment TEXT, or the link on the report. --and-earlier "
+        "answers for the older ones, too.",
     ),
     Runbook(
         name=WAL_ARCHIVE,

@@ -100,11 +100,11 @@ def test_one_review_can_answer_for_all_older_failing_reports(ledger: Ledger, tmp
     assert waits(ledger) == ["bad 0", "elsewhere"]
 
 
-@pytest.mark.parametrize(("by", "comment"), [("", "c"), ("a", " \n"), ("a", "x" * 4001), ("x" * 201, "c"), ("\0", "c")])
-def test_a_review_without_name_or_comment_is_refused(ledger: Ledger, tmp_path: Path, by: str, comment: str) -> None:
+def test_a_review_without_name_or_comment_is_refused(ledger: Ledger, tmp_path: Path) -> None:
     put(ledger, tmp_path, "bad")
-    with pytest.raises(NoReview):
-        review(ledger, "bad", by=by, comment=comment, way="service")
+    for by, comment in (("", "c"), ("a", " \n"), ("a", "x" * 4001), ("x" * 201, "c"), ("\0", "c")):
+        with pytest.raises(NoReview):
+            review(ledger, "bad", by=by, comment=comment, way="service")
     with pytest.raises(NothingToReview):
         review(ledger, "unknown", by="a", comment="c", way="service")
     assert reviews.reviews_of(ledger, ["bad"]) == {}
