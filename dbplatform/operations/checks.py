@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from dbplatform.declaration.loading import Declared
@@ -15,12 +16,13 @@ from dbplatform.postgres.catalog import Column, require_table
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality import record
+from dbplatform.quality.checks.base import Separable
 from dbplatform.quality.engine import check_table as check_and_record
 from dbplatform.quality.engine import partitions_of, run_table
 from dbplatform.quality.examination import explained
 from dbplatform.quality.export import KeptRows
 from dbplatform.quality.export import kept_rows as kept_rows_of
-from dbplatform.quality.masks import Masks
+from dbplatform.quality.masks import MaskedColumnMissing, Masks
 from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
 from dbplatform.quality.results import TableResult
 from dbplatform.quality.retention import remove_old_rows
@@ -81,8 +83,8 @@ def check_table(
 ) -> TableResult:
     """Run the checks of one table on one snapshot, on the replica where one is declared and keeps up.
 
-    With ``record`` the results and failing rows go to the ledger. ``full``: partitions are read although they have not
-    changed.
+    With ``record`` the results and failing rows go to the ledger. A table whose rows may be moved aside is read on the
+    primary, where that happens. ``full``: partitions are read although they have not changed.
     """
     index, policy = next((i, p) for i, p in enumerate(declared.database.quality) if p.table == relation)
     masks, bound = Masks.declared(declared.database.quality), kept_policy(declared).keep
@@ -95,7 +97,9 @@ def check_table(
             target, platform.ledger, declared.name, run_id, policy, only, masks=masks, bound=bound, full=full
         )
 
-    with declared.written_at("quality", index, "mask" if policy.mask else "table"):
+    with declared.written_at("quality", index, "table"), _masks_written(declared):
+        if any(isinstance(check, Separable) and check.quarantine is not None for check in policy.checks):
+            return work(platform.target(declared))
         return read(platform, declared, work).value
 
 
@@ -140,6 +144,17 @@ def suggest(platform: Platform, declared: Declared, *, table: str | None = None)
             ]
 
     return read(platform, declared, work).value
+
+
+@contextmanager
+def _masks_written(declared: Declared) -> Iterator[None]:
+    """Give a mask that is wrong the place where it is declared, whichever table was checked."""
+    try:
+        yield
+    except MaskedColumnMissing as missing:
+        tables = [policy.table for policy in declared.database.quality]
+        with declared.written_at("quality", tables.index(missing.fields["relation"]), "mask"):
+            raise
 
 
 def kept_policy(declared: Declared) -> FailedRowsPolicy:

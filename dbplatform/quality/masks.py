@@ -84,20 +84,13 @@ class Masks:
     def of(self, connection: SnapshotConnection, relation: Relation) -> Mapping[str, MaskKind]:
         """The masked columns of a table, by its own name and those of its family.
 
-        Raises ``MaskedColumnMissing`` where a column that is masked on this very table is not there: a wrong name
-        would let the values of the right one out.
+        Raises ``MaskedColumnMissing`` where any table lacks a column that is masked on it: a wrong name would let the
+        values of the right one out, through a query of another table, too.
         """
         if not self:
             return {}
-        own = self.tables.get(relation, {})
-        names = {column.name for column in columns(connection, relation)} if own else set()
-        for column in own:
-            if column not in names:
-                raise MaskedColumnMissing(
-                    table=relation.words,
-                    column=quoted(column),
-                    hint=f"It has: {', '.join(sorted(map(quoted, names)))}.",
-                )
+        for table in self.tables:
+            self._require_columns(connection, table)
         row = connection.execute("select %s::regclass::oid::bigint", (str(relation),)).fetchone()
         return self._family(connection, row[0] if row else 0)
 
@@ -117,6 +110,17 @@ class Masks:
             (name, masks[place[0]].get(known[place]) if place in known else "redact")
             for name, place in zip(names, places, strict=True)
         ]
+
+    def _require_columns(self, connection: SnapshotConnection, table: Relation) -> None:
+        names = {column.name for column in columns(connection, table)}
+        for column in self.tables[table]:
+            if names and column not in names:
+                raise MaskedColumnMissing(
+                    table=table.words,
+                    column=quoted(column),
+                    hint=f"It has: {', '.join(sorted(map(quoted, names)))}.",
+                    relation=table,
+                )
 
     def _family(self, connection: SnapshotConnection, oid: int) -> Mapping[str, MaskKind]:
         found: dict[str, MaskKind] = {}

@@ -232,3 +232,13 @@ def test_a_table_without_masks_in_a_database_without_masks_keeps_its_values(empt
     found: CheckResult = check(ledger, emptied, TablePolicy(table="t", checks=queries)).checks[0]
     assert samples(ledger, "q") == [{"upper": "X"}]
     assert (found.value_columns, found.masked_columns) == (("upper",), ())
+
+
+def test_a_wrong_mask_of_another_table_stops_a_query_that_could_read_it(emptied: Target, ledger: Ledger) -> None:
+    fill(emptied, "create table people (id int, name text); create table t (id int)")
+    declared = TablePolicy(table="t", checks=[{"sql": {"name": "q", "rows": "select name from people"}}])
+    masks = Masks(
+        {Relation("public", "people"): {"nmae": "redact"}, Relation("public", "not_made_yet"): {"a": "redact"}}
+    )
+    with pytest.raises(MaskedColumnMissing, match="people has no column nmae"):
+        check(ledger, emptied, declared, masks)
