@@ -92,7 +92,7 @@ def check_table(
     def work(target: Target) -> TableResult:
         if not record:
             with connect(target, work="check") as connection:
-                return run_table(connection, policy, only=only, masks=masks)
+                return run_table(connection, policy, only=only, masks=masks, dry_run=True)
         return check_and_record(
             target, platform.ledger, declared.name, run_id, policy, only, masks=masks, bound=bound, full=full
         )

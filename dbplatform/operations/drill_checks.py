@@ -32,7 +32,7 @@ from dbplatform.quality import record
 from dbplatform.quality.checks.base import Check
 from dbplatform.quality.engine import run_table
 from dbplatform.quality.examination import Refused, attempt, examined
-from dbplatform.quality.masks import Masks
+from dbplatform.quality.masks import MaskedColumnMissing, Masks
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult
 
@@ -81,7 +81,7 @@ def _on_copy(copy: Target, policy: TablePolicy, masks: Masks, ends: float) -> tu
     try:
         with connect(copy, work="drill checks") as connection:
             return run_table(connection, policy, statement_timeout_ms=left_ms, masks=masks).checks
-    except TableMissing as missing:
+    except (TableMissing, MaskedColumnMissing) as missing:
         return tuple(_errored(check, missing.message) for check in policy.checks)
 
 
@@ -126,7 +126,7 @@ class _Live:
                         same_rows=frozenset(check.name for check in checks if contents.equal(policy.table, check)),
                         same_columns=catalog.columns(session, policy.table) == catalog.columns(other, policy.table),
                     )
-        except TableMissing as missing:
+        except (TableMissing, MaskedColumnMissing) as missing:
             results = {check.name: _errored(check, missing.message) for check in policy.checks}
             return cls(results=results, same_rows=frozenset(), same_columns=True)
         except PlatformError:

@@ -33,6 +33,7 @@ from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.checks.keys import Relationship
 from dbplatform.quality.checks.rows import RowCheck
 from dbplatform.quality.engine import run_table
+from dbplatform.quality.masks import Masks
 from dbplatform.quality.results import CheckResult
 
 #: ``made``: by this call; ``detached``: retired, and its table is still there; ``retired``: dropped; ``missing``: a dry
@@ -175,7 +176,12 @@ def _checked(
     for table in declared.database.quality:
         by_row = {check.name for check in table.checks if isinstance(check, RowCheck | Relationship)}
         if table.table == policy.table and exactly and by_row:
-            return run_table(connection, table.model_copy(update={"table": exactly[0]}), only=by_row).checks
+            return run_table(
+                connection,
+                table.model_copy(update={"table": exactly[0]}),
+                only=by_row,
+                masks=Masks.declared(declared.database.quality),
+            ).checks
     return ()
 
 

@@ -15,6 +15,7 @@ from dbplatform.operations.gates import SeedingRefused, not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect, snapshot
 from dbplatform.quality.engine import run_table
+from dbplatform.quality.masks import Masks
 from dbplatform.quality.results import TableResult
 from dbplatform.seeding.apply import SeedReport, apply_seed
 from dbplatform.seeding.plan import SeedPlan, plan_seed
@@ -98,7 +99,8 @@ def verify(platform: Platform, declared: Declared, *, profile: str | None = None
             seed = verify_seed(reading, directory, policy, database=declared.name, archived=archived)
         seeded = {table.table for table in seed.tables}
         checks = [checked for checked in declared.database.quality if checked.table in seeded]
-        return SeedFindings(seed=seed, quality=tuple(run_table(connection, checked) for checked in checks))
+        masks = Masks.declared(declared.database.quality)
+        return SeedFindings(seed=seed, quality=tuple(run_table(connection, checked, masks=masks) for checked in checks))
 
 
 def _policy(declared: Declared, profile: str | None) -> tuple[SeedPolicy, Path]:

@@ -25,15 +25,18 @@ def run_table(
     statement_timeout_ms: int | None = None,
     stream: bool | None = None,
     masks: Masks | None = None,
+    dry_run: bool = False,
 ) -> TableResult:
-    """Run the checks of a table, or those named in ``only``, keep nothing and move no row; the messages say what would.
+    """Run the checks of a table, or those named in ``only``, keep nothing and move no row.
+
+    With ``dry_run`` the messages say which rows would be moved aside, and why others would not.
 
     Transaction, locks and errors: see ``examination.examined``.
     """
     with examined(
         connection, policy, only=only, statement_timeout_ms=statement_timeout_ms, stream=stream, masks=masks
     ) as examination:
-        return separation.planned(examination)
+        return separation.planned(examination) if dry_run else examination.result
 
 
 def check_table(
