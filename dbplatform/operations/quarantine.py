@@ -5,6 +5,7 @@ from __future__ import annotations
 from dbplatform.declaration.loading import Declared
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
+from dbplatform.quality.masks import Masks
 from dbplatform.quality.quarantine.giving_back import Aside, Choice, Returned, give_back, lies_aside
 
 __all__ = ["Aside", "Choice", "Returned", "give_rows_back", "rows_aside"]
@@ -22,6 +23,7 @@ def give_rows_back(platform: Platform, declared: Declared, choice: Choice) -> li
         platform.ledger.operation(declared.name, "quarantine return") as summary,
         platform.writer(declared, "quarantine return") as connection,
     ):
-        returned = give_back(connection, choice)
+        masks = Masks.declared(declared.database.quality)
+        returned = give_back(connection, choice, masks=bool(masks))
         summary["returned"] = [one.as_json() for one in returned]
     return returned

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dbplatform.quality.anomaly.points import Judged
 from dbplatform.quality.checks.base import Severity, Status
+from dbplatform.quality.checks.options import SOON_DAYS
 
 Verdict = Literal["passed", "failed", "errored"]
 
@@ -58,6 +59,13 @@ class CheckResult:
         """Whether what builds on the data must stop: a blocking check failed, and its rows are still in the table."""
         aside = self.quarantined_rows is not None and self.quarantined_rows >= (self.failed_rows or 1)
         return self.blocking and self.severity == "error" and self.status == "failed" and not aside
+
+    def acceptance_ends(self, day: date) -> int | None:
+        """In how many days the acceptance of this failure runs out, if that is soon as seen on ``day`` (UTC)."""
+        if self.status != "accepted" or self.accepted_until is None:
+            return None
+        days = (self.accepted_until - day).days
+        return days if days <= SOON_DAYS else None
 
     def as_json(self) -> dict[str, Any]:
         """The shape of the contract; a value that JSON cannot hold (NaN, infinity) is null."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import psycopg
@@ -15,7 +16,15 @@ from dbplatform.quality import record
 from dbplatform.quality.engine import check_table, run_table
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.quarantine import giving_back, move
-from dbplatform.quality.quarantine.giving_back import Choice, ColumnGone, Returned, RowsSwallowed, give_back, lies_aside
+from dbplatform.quality.quarantine.giving_back import (
+    Choice,
+    ColumnGone,
+    NotReturned,
+    Returned,
+    RowsSwallowed,
+    give_back,
+    lies_aside,
+)
 from dbplatform.quality.results import CheckResult, TableResult
 from dbplatform_tests.postgres.quality_support import emptied, kept_database
 
@@ -315,6 +324,22 @@ def test_a_trigger_that_swallows_rows_does_not_lose_them(emptied: Target, ledger
         "create trigger t before insert on orders for each row execute function nothing()")  # fmt: skip
     with pytest.raises(RowsSwallowed, match="took 0 of 10"):
         back(emptied)
+    assert ask(emptied, "select count(*) from dbplatform.quarantine_orders") == [(10,)]
+
+
+def test_an_error_on_the_way_back_does_not_quote_what_is_masked(emptied: Target, ledger: Ledger) -> None:
+    run(emptied, SHOP)
+    check(ledger, emptied, policy(QTY))
+    raising = "begin raise exception '%', new.note; end"
+    run(
+        emptied,
+        f"create function no() returns trigger language plpgsql as $$ {raising} $$",
+        "create trigger t before insert on orders for each row execute function no()",
+    )
+    for masks, says in ((False, "100% "), (True, "SQLSTATE P0001")):
+        with pytest.raises(NotReturned, match=says) as caught, connect(emptied, work="test") as connection:
+            give_back(connection, ALL, masks=masks)
+    assert "100% " not in "".join(traceback.format_exception(caught.value))
     assert ask(emptied, "select count(*) from dbplatform.quarantine_orders") == [(10,)]
 
 

@@ -299,6 +299,14 @@ def test_a_check_blocks_when_it_is_declared_so_and_failed_and_its_rows_are_still
     assert not result("failed").blocks
 
 
+def test_an_acceptance_that_ends_soon_is_known_by_the_days_that_are_left() -> None:
+    accepted = result("accepted", accepted_until=date(2026, 3, 10))
+    assert accepted.acceptance_ends(date(2026, 3, 9)) == 1
+    assert accepted.acceptance_ends(date(2026, 2, 24)) == 14
+    assert accepted.acceptance_ends(date(2026, 2, 23)) is None
+    assert result("failed", accepted_until=date(2026, 3, 10)).acceptance_ends(date(2026, 3, 9)) is None
+
+
 def test_a_value_that_json_cannot_hold_is_null() -> None:
     assert result("failed", value=float("nan")).as_json()["value"] is None
     assert table(result("passed")).as_json()["checks"][0]["status"] == "passed"

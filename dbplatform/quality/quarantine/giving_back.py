@@ -21,6 +21,7 @@ from dbplatform.errors import WorkError
 from dbplatform.postgres.catalog import require_table
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.masks import reason_of
 from dbplatform.quality.quarantine.place import CHECKS, ID, MOVED_AT, OURS, RUN, columns_of, known_places
 
 ROWS_PER_BATCH = 1_000
@@ -29,6 +30,10 @@ _LOCK_TIMEOUT_MS = 2_000
 
 class ColumnGone(WorkError):
     """The rows in {place} have a column {column}, and {table} has none of that name."""
+
+
+class NotReturned(WorkError):
+    """Rows of {table} could not be returned: {reason}."""
 
 
 class RowsSwallowed(WorkError):
@@ -120,21 +125,25 @@ def lies_aside(connection: AnyConnection, choice: Choice) -> list[Aside]:
     return found
 
 
-def give_back(connection: AutocommitConnection, choice: Choice) -> list[Returned]:
+def give_back(connection: AutocommitConnection, choice: Choice, *, masks: bool = False) -> list[Returned]:
     """Return the chosen rows to their tables; can be run again. The caller holds the writer lock.
 
     Each batch of 1,000 is a transaction: ROW EXCLUSIVE on both tables, waited for at most 2 s. Raises ``TableMissing``,
-    ``ColumnGone`` and ``RowsSwallowed``; the batches before stay returned.
+    ``ColumnGone``, ``RowsSwallowed`` and ``NotReturned``; the batches before stay returned. ``masks`` says that
+    PostgreSQL's words may quote a masked value.
     """
     tables = {(aside.place, aside.table) for aside in lies_aside(connection, choice)}
-    return [_Return(connection, place, source, choice).run() for place, source in sorted(tables)]
+    return [_Return(connection, place, source, choice, masks).run() for place, source in sorted(tables)]
 
 
 class _Return:
     """The rows of one place on their way back."""
 
-    def __init__(self, connection: AutocommitConnection, place: Relation, source: Relation, choice: Choice) -> None:
+    def __init__(
+        self, connection: AutocommitConnection, place: Relation, source: Relation, choice: Choice, masks: bool
+    ) -> None:
         self.connection, self.place, self.source, self.choice = connection, place, source, choice
+        self.masks = masks
         require_table(connection, source)
         there = {column.name: column for column in columns_of(connection, source)}
         ours = [column.name for column in columns_of(connection, place) if column.name not in OURS]
@@ -178,6 +187,12 @@ class _Return:
         except psycopg.IntegrityError as error:
             # The name of the constraint, never the words: they quote values.
             reason = f"{self.source.words} refuses them by {error.diag.constraint_name or 'its partitions'}"
+        except psycopg.Error as error:
+            if self.connection.closed or self.connection.broken:
+                raise
+            reason = reason_of(error, masks=self.masks).rstrip(".")
+            hint = "The batches before are back; mend the cause, then return the rest."
+            raise NotReturned(table=self.source.words, reason=reason, hint=hint) from None
         if len(ids) == 1:
             self.stay[reason] += 1
         else:
