@@ -26,6 +26,7 @@ from dbplatform.quality.quarantine.giving_back import (
     lies_aside,
 )
 from dbplatform.quality.results import CheckResult, TableResult
+from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.quality_support import emptied, kept_database
 
 __all__ = ["emptied", "kept_database"]
@@ -224,7 +225,7 @@ class Killed(BaseException):
     """Ends the work as a signal would."""
 
 
-@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("after", cases(0, 1, 3, sample=(1,)))
 def test_a_killed_run_loses_and_doubles_no_row_and_the_next_one_goes_on(
     emptied: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
