@@ -53,6 +53,7 @@ def test_the_threshold_of_the_contract_is_read() -> None:
         "warn": "< 0.95",
         "critical": "< 0.90",
         "for": "300 seconds",
+        "keep_firing_for": "120 seconds",
     }
 
 
@@ -107,7 +108,7 @@ def test_a_mistake_is_one_sentence_with_what_is_allowed(written: dict[str, Any],
 
 def test_an_editor_is_told_what_may_be_written() -> None:
     schema = ThresholdPolicy.model_json_schema()
-    assert set(schema["properties"]) == {"metric", "warn", "critical", "for"}
+    assert set(schema["properties"]) == {"metric", "warn", "critical", "for", "keep_firing_for"}
     assert schema["required"] == ["metric"]
     assert schema["properties"]["for"]["default"] == "5 minutes"
 
