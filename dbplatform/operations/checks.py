@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
+from dbplatform.operations import reviews
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.reading import read
@@ -173,6 +174,7 @@ def finish_run(platform: Platform, declared: Declared, run_id: str) -> str:
         declared.name,
         kept_policy(declared),
         checks=[(str(policy.table), check.name) for policy in declared.database.quality for check in policy.checks],
+        unreviewed=[one.run_id for one in reviews.waiting(platform.ledger, declared.name)],
         now=datetime.now(UTC),
     )
     return verdict

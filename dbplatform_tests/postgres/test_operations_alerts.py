@@ -325,7 +325,7 @@ def test_a_recovery_of_the_server_that_takes_too_long_is_an_alert_as_one_of_a_du
     shop: Path, ledger: Ledger, look: Look, tmp_path: Path
 ) -> None:
     backups = f"  backups: {{destination: {tmp_path / 'archive'}, physical: {{}}}}\n"
-    limit = "    - {metric: recovery_time_s, critical: '> 1h', for: 0s}\n"
+    limit = "    - {metric: recovery_time_s, critical: '> 1h', for: 0s, keep_firing_for: 0s}\n"
     shop.write_text(_SHOP.replace("  thresholds:\n", f"{backups}  thresholds:\n{limit}"))
     _backed_up(ledger, "20261101T000000Z-aaaaaa", hours_ago=2, rto=4000.0, target="0/1")
     _backed_up(ledger, "20261101T000000Z-bbbbbb", hours_ago=1, rto=10.0)
