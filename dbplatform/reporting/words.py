@@ -86,6 +86,7 @@ def headline(run: RunEvidence) -> str:
     if not total:
         return "No check ran, so nothing is proven"
     failed, errored, accepted = run.count("failed"), run.count("errored"), run.count("accepted")
+    learning = sum(check.status == "accepted" and check.accepted_until is None for check in run.checks)
     where = f"on {sum(table.count(*BAD) > 0 for table in run.tables)} of {counted(len(run.tables), 'table')}"
     if failed:
         sentence = f"{failed:,} of {counted(total, 'check')} failed"
@@ -99,8 +100,10 @@ def headline(run: RunEvidence) -> str:
     else:
         everything = "The only check" if total == 1 else f"All {counted(total, 'check')}"
         sentence = f"{everything} passed on {counted(len(run.tables), 'table')}"
-    if accepted:
-        sentence += f", {counted(accepted, 'failure')} accepted"
+    if accepted > learning:
+        sentence += f", {counted(accepted - learning, 'failure')} accepted"
+    if learning:
+        sentence += f", {learning:,} not judged yet"
     return sentence
 
 

@@ -79,7 +79,7 @@ def test_the_code_location_loads_without_a_server(tmp_path: Path) -> None:
     assert {"flights_daily", "flights_backup_schedule", "flights_drill_schedule"} <= set(found["schedules"])
     # Rows leave behind a proven backup, and after the checks have seen them.
     assert found["before the archive"] == ["flights/quality_report", "flights/restore_drill"]
-    assert found["checks"] == 36
+    assert found["checks"] == 38
     assert found["alert checks"] > 10
     assert found["sensors"] == ["dbplatform_watch"], "one for all databases"
     assert "flights_writer" in found["pools"]

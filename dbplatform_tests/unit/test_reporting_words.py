@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
+from dbplatform.reporting.evidence import CheckEvidence
 from dbplatform.reporting.words import duration, headline, measured, number, percent, summary_lines, utc, value_text
 from dbplatform_tests.web.report_samples import check_evidence, run_evidence, table_evidence
 
@@ -84,18 +85,27 @@ def test_a_long_value_is_cut_and_says_how_long_it_is() -> None:
         ([["failed", "passed"], ["passed"]], "1 of 3 checks failed on 1 of 2 tables"),
         ([["failed", "errored"]], "1 of 2 checks failed and 1 could not be judged on 1 of 1 table"),
         ([["errored", "passed"]], "1 of 2 checks could not be judged on 1 of 1 table"),
-        ([["accepted", "passed"]], "1 of 2 checks passed, 1 failure accepted"),
-        ([["failed", "accepted", "accepted"]], "1 of 3 checks failed on 1 of 1 table, 2 failures accepted"),
+        ([["accepted", "passed"]], "1 of 2 checks passed, 1 not judged yet"),
+        ([["accepted until", "passed"]], "1 of 2 checks passed, 1 failure accepted"),
+        (
+            [["failed", "accepted until", "accepted until", "accepted"]],
+            "1 of 4 checks failed on 1 of 1 table, 2 failures accepted, 1 not judged yet",
+        ),
         ([[]], "No check ran, so nothing is proven"),
         ([], "No check ran, so nothing is proven"),
     ],
 )
 def test_headline_counts_what_failed_and_what_could_not_be_judged(statuses: list[list[str]], text: str) -> None:
     tables = [
-        table_evidence(f"public.t{n}", [check_evidence(name=f"c{m}", status=s) for m, s in enumerate(each)])
+        table_evidence(f"public.t{n}", [_check(f"c{m}", status) for m, status in enumerate(each)])
         for n, each in enumerate(statuses)
     ]
     assert headline(run_evidence(tables)) == text
+
+
+def _check(name: str, status: str) -> CheckEvidence:
+    word, _, until = status.partition(" ")
+    return check_evidence(name=name, status=word, accepted_until=date(2026, 12, 31) if until else None)
 
 
 def test_a_freshness_is_told_as_an_age_and_any_other_value_as_a_number() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from dbplatform.ledger.ledger import Ledger
@@ -41,6 +41,7 @@ class Made:
     value: float | None = None
     message: str = ""
     sql: str | None = "select 1"
+    accepted_until: date | None = None
     rows: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
@@ -86,6 +87,7 @@ def put_run(
                 value=check.value,
                 message=check.message,
                 sql=check.sql,
+                accepted_until=check.accepted_until,
             )
             for check in made
         ]
@@ -290,6 +292,7 @@ def _checks(age: int) -> list[Made]:
             column="year",
             table="public.planes",
             status="accepted",
+            accepted_until=date(2026, 12, 31),
             failed_rows=70,
             rows=[{"tailnum": "N201AA", "year": 0}],
             message="70 rows are outside 1950 to 2030; accepted until 2026-12-31.",
