@@ -140,6 +140,8 @@ def _ticks_of(
 ) -> dict[str, list[Tick]]:
     """The last tick of each schedule and sensor that starts jobs of a database."""
     found: dict[str, list[Tick]] = {name: [] for name in jobs}
+    if instance.schedule_storage is None:  # an instance in memory: nothing ticks there
+        return found
     targets = {schedule.name: {schedule.job_name} for schedule in repository.schedule_defs}
     targets |= {sensor.name: {target.job_name for target in sensor.targets} for sensor in repository.sensor_defs}
     for state in instance.all_instigator_state():
