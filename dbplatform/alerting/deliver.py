@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Update, and_, exists, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from dbplatform import progress
@@ -62,17 +62,17 @@ def deliver(
     now: datetime,
     send: Send = send_by_apprise,
     limit: int = MOST_AT_ONCE,
+    quiet: Collection[tuple[str, str]] = (),
 ) -> Delivery:
     """Send the messages that are due to these channels at ``now`` (aware), at most ``limit``, oldest first.
 
     The URL is read from the channel's variable at this moment. A message that is not taken is tried again after 10 s,
     20 s and so on up to 15 min, for ever; its error is kept. A channel that fails is left alone until the next call,
-    and its later messages of an alert wait for the earlier ones. In a channel's quiet hours only critical ones go. One
-    transaction in the ledger per message, open while it is sent. Messages of channels that are no longer declared stay
-    where they are.
+    and its later messages of an alert wait for the earlier ones. Of the databases and channels in ``quiet`` warnings
+    wait; one that a later message of its alert has overtaken is never sent. One transaction in the ledger per message,
+    open while it is sent. Messages of channels that are no longer declared stay where they are.
     """
     names = {channel.url_env for channel in channels}
-    quiet = {channel.url_env for channel in channels if channel.is_quiet("warning", now)}
     attempts: list[Attempt] = []
     while len(attempts) < limit:
         up = names - {one.channel for one in attempts if not one.delivered}
@@ -105,7 +105,13 @@ def prove_channel(ledger: Ledger, url_env: str, *, now: datetime, send: Send = s
 
 
 def _next(
-    ledger: Ledger, names: Iterable[str], quiet: Collection[str], now: datetime, send: Send, *, number: int
+    ledger: Ledger,
+    names: Iterable[str],
+    quiet: Collection[tuple[str, str]],
+    now: datetime,
+    send: Send,
+    *,
+    number: int,
 ) -> Attempt | None:
     with ledger.session() as session:
         rows = _claim(session, names, quiet, now)
@@ -114,13 +120,15 @@ def _next(
         progress.report("alerts claimed", done=number, unit="messages")
         attempt = _try(rows, now, send)
         progress.report("alerts sent", done=number, unit="messages")
-        if not attempt.delivered:
-            for row in rows:
+        for row in rows:
+            if attempt.delivered:
+                session.execute(_overtaken_by(row))
+            else:
                 row.next_attempt_at = now + wait_after(row.attempts)
     return attempt
 
 
-def _claim(session: Session, names: Iterable[str], quiet: Collection[str], now: datetime) -> list[Outbox]:
+def _claim(session: Session, names: Iterable[str], quiet: Collection[tuple[str, str]], now: datetime) -> list[Outbox]:
     """The oldest due message, and those that were noticed with it: same channel, database and moment."""
     first = session.scalars(_due(now, quiet).where(Outbox.channel.in_(sorted(names))).limit(1)).first()
     if first is None:
@@ -140,10 +148,10 @@ def _claim(session: Session, names: Iterable[str], quiet: Collection[str], now: 
     return [first, *session.scalars(beside)]
 
 
-def _due(now: datetime, quiet: Collection[str]) -> Select[Outbox]:
+def _due(now: datetime, quiet: Collection[tuple[str, str]]) -> Select[Outbox]:
     """Due messages that no other process holds and that no earlier one of their alert and channel precedes.
 
-    Of a channel in ``quiet`` those that can wait do, and hold back none that cannot.
+    Of those in ``quiet`` the ones that can wait do, and hold back none that cannot.
     """
     earlier = aliased(Outbox)
     return (
@@ -156,6 +164,7 @@ def _due(now: datetime, quiet: Collection[str]) -> Select[Outbox]:
                 earlier.alert_id == Outbox.alert_id,
                 earlier.channel == Outbox.channel,
                 earlier.delivered_at.is_(None),
+                earlier.next_attempt_at.is_not(None),
                 earlier.id < Outbox.id,
                 ~_waits(earlier, quiet),
             ),
@@ -166,8 +175,23 @@ def _due(now: datetime, quiet: Collection[str]) -> Select[Outbox]:
     )
 
 
-def _waits(message: type[Outbox], quiet: Collection[str]) -> ColumnElement[bool]:
-    return and_(message.channel.in_(sorted(quiet)), message.severity == "warning")
+def _waits(message: type[Outbox], quiet: Collection[tuple[str, str]]) -> ColumnElement[bool]:
+    database = select(Alert.database).where(Alert.id == message.alert_id).scalar_subquery()
+    return and_(message.severity == "warning", tuple_(database, message.channel).in_(sorted(quiet)))
+
+
+def _overtaken_by(taken: Outbox) -> Update:
+    """What waits of the same alert and channel from before: told now, it would speak of what is no longer so."""
+    return (
+        update(Outbox)
+        .where(
+            Outbox.alert_id == taken.alert_id,
+            Outbox.channel == taken.channel,
+            Outbox.id < taken.id,
+            Outbox.delivered_at.is_(None),
+        )
+        .values(next_attempt_at=None, last_error="a later message of the alert was taken first")
+    )
 
 
 def _try(rows: Sequence[Outbox], now: datetime, send: Send) -> Attempt:

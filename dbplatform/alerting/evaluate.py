@@ -52,7 +52,7 @@ def evaluate(
     now: datetime,
     hold: Mapping[str, timedelta] | None = None,
     keep: Mapping[str, timedelta] | None = None,
-    preceding: Preceding = lambda _: "",
+    preceding: Preceding = lambda *_: "",
 ) -> Evaluation:
     """Bring the alerts of a database up to what was observed at ``now`` (aware), and the outbox up to the alerts.
 

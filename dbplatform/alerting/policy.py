@@ -51,6 +51,11 @@ class NotifyPolicy(Policy):
         return severity == "warning" and self.quiet_hours is not None and self.quiet_hours.is_open(now)
 
 
+def quiet_now(database: str, channels: Iterable[NotifyPolicy], now: datetime) -> set[tuple[str, str]]:
+    """The channels of a database whose warnings wait at the time ``now`` (aware), each with the database."""
+    return {(database, one.url_env) for one in channels if one.is_quiet("warning", now)}
+
+
 def channels_for(
     channels: Iterable[NotifyPolicy], severity: Severity, owners: Collection[str] = ()
 ) -> tuple[NotifyPolicy, ...]:

@@ -21,8 +21,8 @@ from dbplatform.alerting.silences import SilenceRecord, covering
 from dbplatform.alerting.states import EventKind, Severity, reaches
 from dbplatform.ledger.monitoring import Alert, Outbox
 
-#: What was changed shortly before this time, in words; empty where nothing was.
-Preceding = Callable[[datetime], str]
+#: What was changed shortly before this time, in words; empty where nothing was. In the session of the ledger that asks.
+Preceding = Callable[[Session, datetime], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def _tell(
         # A message of its own number, because each channel takes each change once.
         alert.change += 1
     if not told and not alert.preceded_by:
-        alert.preceded_by = preceding(alert.since)
+        alert.preceded_by = preceding(session, alert.since)
     key = message_key(alert.database, alert.id, alert.change, now)
     grown = any(not reaches(one.severity, severity) for one in told.values())
     for channel in [*due, *again]:

@@ -28,6 +28,7 @@ class DagsterEnded(WorkError):
 @click.pass_context
 def command(context: click.Context, port: int, service_port: int) -> None:
     """Everything for a working day, until it is stopped by Ctrl-C. Schedules run while it does."""
+    from dbplatform.operations import heartbeats
     from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.orchestration import instance as instances
     from dbplatform.web.app import create_app
@@ -81,7 +82,9 @@ def command(context: click.Context, port: int, service_port: int) -> None:
         dagster.stdin.close()
         dagster.wait()
         looking.join()
-    if died_by_itself is not None:
+    if died_by_itself is None:
+        switch.sign_off(heartbeats.WATCH, heartbeats.QUEUE)
+    else:
         for problem in switch.daemon_ended(datetime.now(UTC)):
             note(problem)
         raise DagsterEnded(code=died_by_itself, hint="Its own words are above.")

@@ -96,7 +96,8 @@ class ConnectionPolicy(Policy):
     replica_lag: DurationWords = Field(
         default=Interval.parse("30 seconds"),
         json_schema_extra={"default": "30 seconds"},
-        description="How far behind the replica may be to be read.",
+        description="How long a read waits until the replica has all that was written before it; then the primary is "
+        "read.",
     )
     environment: Environment = Field(
         default="development", description="The safety profile and that of the pool: production refuses seeding."

@@ -27,6 +27,15 @@ _BEGUN = """
 """
 _ENDED = "update ledger.operation set status = %s, summary = %s, finished_at = now() where id = %s"
 
+#: A ledger whose machine is gone is noticed within half a minute, not after the kernel's quarter of an hour.
+_NETWORK = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -39,7 +48,9 @@ class Ledger:
         """A small pool; connections are checked before use, because the server may have restarted."""
         from sqlalchemy import create_engine
 
-        return create_engine(sqlalchemy_url(self.target), pool_size=3, max_overflow=5, pool_pre_ping=True)
+        return create_engine(
+            sqlalchemy_url(self.target), pool_size=3, max_overflow=5, pool_pre_ping=True, connect_args=_NETWORK
+        )
 
     @contextmanager
     def session(self) -> Iterator[Session]:

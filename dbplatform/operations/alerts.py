@@ -17,7 +17,7 @@ from typing import TypeVar
 from sqlalchemy import func, select
 
 from dbplatform.alerting import deliver, evaluate, record
-from dbplatform.alerting.policy import NotifyPolicy
+from dbplatform.alerting.policy import NotifyPolicy, quiet_now
 from dbplatform.alerting.record import AlertRecord
 from dbplatform.alerting.sending import Send, send_by_apprise
 from dbplatform.alerting.states import Observation
@@ -110,7 +110,7 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
         now=now,
         hold={**{policy.metric: policy.for_.timedelta for policy in policies}, **_HOLD},
         keep={policy.metric: policy.keep_firing_for.timedelta for policy in policies},
-        preceding=lambda since: preceding(ledger, name, since),
+        preceding=lambda session, since: preceding(session, name, since),
     )
     looks.end(ledger, name, now, runs_seen=runs is not None, measured=metrics is not None)
     return Watched(
@@ -183,10 +183,12 @@ def tell(
     A channel that hangs holds back three others at most, and for 25 s. What a receiver did not take stays in the
     outbox, with its reason. Returns the channels that failed otherwise.
     """
+    databases = tuple(databases)
     channels = {one.url_env: one for declared in databases for one in declared.database.notify}
+    quiet = {pair for one in databases for pair in quiet_now(one.name, one.database.notify, now)}
 
     def work(channel: NotifyPolicy) -> deliver.Delivery:
-        return deliver.deliver(platform.ledger, [channel], now=now, send=send, limit=_MESSAGES_AT_ONCE)
+        return deliver.deliver(platform.ledger, [channel], now=now, send=send, limit=_MESSAGES_AT_ONCE, quiet=quiet)
 
     _, failed = _side_by_side(work, channels, workers=_CHANNELS_SIDE_BY_SIDE, seconds=_TELL_SECONDS)
     return failed

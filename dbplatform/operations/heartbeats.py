@@ -58,10 +58,10 @@ def miss(ledger: Ledger, name: str) -> None:
         session.execute(statement.values(at=func.now() - func.make_interval(0, 0, 0, 0, 0, 0, Heartbeat.within_s + 1)))
 
 
-def sign_off(ledger: Ledger, name: str) -> None:
-    """It ends as somebody wanted it to: nobody waits for its next sign."""
+def sign_off(ledger: Ledger, *names: str) -> None:
+    """They end as somebody wanted them to: nobody waits for their next sign."""
     with ledger.session() as session:
-        session.execute(delete(Heartbeat).where(Heartbeat.name == name))
+        session.execute(delete(Heartbeat).where(Heartbeat.name.in_(names)))
 
 
 def observations(ledger: Ledger, *names: str) -> list[Observation]:

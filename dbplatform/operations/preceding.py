@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
 
 _SHORTLY = timedelta(hours=6)
 _MOST = 3
 
 
-def preceding(ledger: Ledger, database: str, since: datetime) -> str:
+def preceding(session: Session, database: str, since: datetime) -> str:
     """One sentence that names the last three changes within six hours before ``since``; empty where there is none."""
     statement = (
         select(Operation)
@@ -25,8 +25,7 @@ def preceding(ledger: Ledger, database: str, since: datetime) -> str:
         .order_by(Operation.started_at.desc())
         .limit(_MOST)
     )
-    with ledger.session() as session:
-        found = session.scalars(statement).all()
+    found = session.scalars(statement).all()
     if not found:
         return ""
     return f"Changed shortly before: {', '.join(_words(one, since) for one in found)}."

@@ -25,9 +25,9 @@ def read(platform: Platform, declared: Declared, work: Callable[[Target], A]) ->
     ``work`` only reads, and may be called twice. Says in the log why a declared replica was not read; one whose
     variable is not set is not there. Raises what ``work`` raises on the primary.
     """
-    primary, budget = platform.target(declared), declared.database.connection.replica_lag.timedelta
+    primary, wait = platform.target(declared), declared.database.connection.replica_lag.timedelta
     try:
-        found = replicas.read(primary, replica_of(declared), work, budget=budget)
+        found = replicas.read(primary, replica_of(declared), work, wait=wait)
     except VariableNotSet as not_there:
         found = Read(value=work(primary), from_replica=False, reason=not_there.message)
     if found.reason is not None:
@@ -48,7 +48,7 @@ def open_pool(platform: Platform, declared: Declared, *, on_replica: bool = Fals
     replica = replica_of(declared) if on_replica else None
     if replica is None:
         return DatabasePool(primary, settings)
-    reason = replicas.standing(replica, primary, budget=connection.replica_lag.timedelta).reason
+    reason = replicas.reason_not_to_read(replica, primary, wait=connection.replica_lag.timedelta)
     if reason is None:
         return DatabasePool(replica, settings)
     _log.warning("the pool of %s is on its primary, not on the replica: %s", declared.name, reason)

@@ -63,8 +63,13 @@ def restore_drill(database: str) -> dg.AssetKey:
 
 
 def restore_name(database: str) -> str:
-    """The job that restores: the only one that a person alone starts, and whose end that person sees."""
+    """The job that restores. Only a person starts it, who sees how it ends."""
     return f"{database}_restore"
+
+
+def review_name(database: str) -> str:
+    """The job that notes a review. Only a person starts it, who sees how it ends."""
+    return f"{database}_review"
 
 
 def backup_retention(database: str) -> dg.AssetKey:

@@ -10,6 +10,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
 from dbplatform.operations import reviews
 from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import keys
 from dbplatform.orchestration.steps import failure
 from dbplatform.reporting.publish import review_address
 from dbplatform.reporting.store import report_that_begins
@@ -54,7 +55,7 @@ def review_jobs(platform: Platform, declared: Declared) -> list[dg.JobDefinition
         return {"reviews": [one.as_json() for one in made]}
 
     @dg.job(
-        name=f"{declared.name}_review",
+        name=keys.review_name(declared.name),
         description="Mark a report of data quality as reviewed: who has read it, and what they say.",
         tags={"dbplatform/database": declared.name},
         executor_def=dg.in_process_executor,

@@ -80,14 +80,14 @@ def runs_of(
 ) -> dict[str, Runs]:
     """The jobs of each database, their runs that ended since the sensor looked last, its checks and schedules.
 
-    But for restores: a refused one is the answer to whoever asked, and no alarm.
+    But for restores and reviews: a refused one is the answer to whoever asked, and no alarm.
     """
     repository = context.repository_def
     assert repository is not None
     jobs: dict[str, set[str]] = {declared.name: set() for declared in databases}
     for job in repository.get_all_jobs():
         database = job.tags.get("dbplatform/database")
-        if database in jobs and job.name != keys.restore_name(database):
+        if database in jobs and job.name not in (keys.restore_name(database), keys.review_name(database)):
             jobs[database].add(job.name)
     since = marks.runs_since(platform.ledger, list(jobs), now)
     records = context.instance.get_run_records(

@@ -21,9 +21,9 @@ import psycopg
 from psycopg import sql
 
 from dbplatform import progress
-from dbplatform.errors import UsageError, WorkError
+from dbplatform.errors import UsageError
 from dbplatform.postgres.catalog import require_table
-from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
+from dbplatform.postgres.connection import AutocommitConnection, SessionLost, SnapshotConnection, snapshot
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.by_partition import ByPartition
 from dbplatform.quality.checks.base import Check, Outcome, Tolerant, one_row
@@ -47,7 +47,7 @@ class UnknownCheck(UsageError):
     """The table {table} has no check named {name!r}."""
 
 
-class ChecksInterrupted(WorkError):
+class ChecksInterrupted(SessionLost):
     """The connection was lost while {table} was checked: {reason}."""
 
 
@@ -150,7 +150,8 @@ def attempt(
         with connection.transaction():
             return work()
     except psycopg.Error as error:
-        if connection.broken or connection.closed:
+        # A standby that ends a read to go on with replay: the same read can be done elsewhere, so no check has erred.
+        if connection.broken or connection.closed or isinstance(error, psycopg.errors.SerializationFailure):
             # From none: the chain of errors is shown, too.
             raise ChecksInterrupted(
                 table=relation.words, reason=reason_of(error, masks=masks).rstrip("."), hint="Run the checks again."

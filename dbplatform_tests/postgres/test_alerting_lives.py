@@ -17,7 +17,7 @@ import pytest
 from dbplatform.alerting.deliver import deliver
 from dbplatform.alerting.errors import ChannelFailed
 from dbplatform.alerting.evaluate import evaluate
-from dbplatform.alerting.policy import NotifyPolicy
+from dbplatform.alerting.policy import NotifyPolicy, quiet_now
 from dbplatform.alerting.record import acknowledge, list_alerts
 from dbplatform.alerting.sending import Message
 from dbplatform.alerting.silences import end_silence, list_silences, silence
@@ -82,7 +82,8 @@ LIVES: dict[str, tuple[dict[str, object], int, str, str]] = {
     "nothing is repeated that was never taken": (_HOURLY, 0, "0D 1w 61w 121w 122P 140w 199w", "140:warning"),
     "down across a restart": ({}, 0, "0D 1w R 30w R 60P 61w", "61:warning"),
     "down in quiet hours, critical": (_QUIET, 0, "60D 61w 62c 100P 101c", "101:critical"),
-    "down before quiet hours, worse within": (_QUIET, 0, "0D 1w 70P 71c 100c 480c", "71:critical 480:warning"),
+    "down before quiet hours, worse within": (_QUIET, 0, "0D 1w 70P 71c 100c 480c", "71:critical"),
+    "down, then quiet, then worse and over": (_QUIET, 0, "50D 55w 65P 70c 90g 480g", "70:critical 90:resolved"),
     "down and silenced: the end is told": ({}, 0, "0D 1w 2S 3w 4g 5P 20g", "20:warning 20:resolved"),
     # two processes
     "two at once tell it once": ({}, 0, "T 0w T 1w", "0:warning"),
@@ -116,7 +117,8 @@ class Life:
         now = START + timedelta(minutes=self.minute)
         seen = [] if letter == "-" else [Observation(key="m", metric="m", severity=SEVERITIES[letter], value=1.0)]
         evaluate(ledger, self.database, seen, [self.channel], now=now, hold={"m": self.hold})
-        deliver(ledger, [self.channel], now=now, send=self.send)
+        quiet = quiet_now(self.database, [self.channel], now)
+        deliver(ledger, [self.channel], now=now, send=self.send, quiet=quiet)
 
     def see_twice(self, letter: str) -> None:
         """Two processes at the same step; both must end well."""
@@ -228,7 +230,7 @@ def test_the_likely_cause_is_asked_for_once_and_told(ledger: Ledger, monkeypatch
             seen,
             [channel],
             now=now,
-            preceding=lambda since: asked.append(since) or "Changed shortly before: migrate (3 min before, by ann).",
+            preceding=lambda _, since: asked.append(since) or "Changed shortly before: migrate (3 min before, by ann).",
         )
         deliver(ledger, [channel], now=now, send=lambda _, message: bodies.append(message.body))
     assert asked == [START]

@@ -258,8 +258,6 @@ def test_a_verb_that_is_not_built_yet_says_so(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     "words",
     [
-        ("report", "review", "x"),
-        ("check", "shop", "--suggest"),
         ("run", "--all"),
     ],
 )

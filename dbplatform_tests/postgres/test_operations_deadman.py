@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from dbplatform.alerting.errors import ChannelFailed
 from dbplatform.alerting.record import list_alerts
@@ -81,19 +82,22 @@ def test_a_watch_that_stopped_is_told_once_whatever_restarts_and_its_return_too(
     assert switch.look(after(10)) == ()
 
     overdue(platform.ledger, heartbeats.WATCH)
-    (problem,) = switch.look(after(20))
+    assert switch.look(after(20)) == (), "the watch gets its time after a start, for its last sign may be of yesterday"
+    (problem,) = switch.look(after(110))
     assert "the watch over the databases has stopped" in problem
-    switch.look(after(30))
-    DeadMansSwitch(platform, databases, send=channel).look(after(40))
+    switch.look(after(120))
+    restarted = DeadMansSwitch(platform, databases, send=channel)
+    for seconds in (130, 240):
+        restarted.look(after(seconds))
     assert channel.titles == ["[critical] dbplatform: watch"]
     assert "dbplatform dev" in channel.arrived[0].body
     assert [alert.key for alert in list_alerts(platform.ledger)] == ["heartbeat:watch"]
 
     heartbeats.beat(platform.ledger, heartbeats.WATCH)
-    assert switch.look(after(50)) == ()
+    assert switch.look(after(250)) == ()
     overdue(platform.ledger, heartbeats.QUEUE)  # it never gave a sign: nobody waits for it
-    switch.look(after(60))
-    alerts.tell(platform, databases, now=after(60), send=channel)
+    switch.look(after(260))
+    alerts.tell(platform, databases, now=after(260), send=channel)
     assert channel.titles[1:] == ["[resolved] dbplatform: watch"]
 
 
@@ -102,13 +106,49 @@ def test_the_switch_sends_what_the_dead_daemon_left_in_the_outbox(platform: Plat
     channel.down = True
     switch = DeadMansSwitch(platform, platform.declarations.databases, send=channel)
     heartbeats.beat(platform.ledger, heartbeats.WATCH)
-    heartbeats.miss(platform.ledger, heartbeats.WATCH)
     switch.look(after(0))
+    overdue(platform.ledger, heartbeats.WATCH)
+    switch.look(after(110))
     channel.down = False
-    switch.look(after(5))
+    switch.look(after(115))
     assert channel.titles == [], "the channel is given its time"
-    switch.look(after(15))
+    switch.look(after(125))
     assert channel.titles == ["[critical] dbplatform: watch"]
+
+
+def test_a_daemon_that_was_seen_to_end_is_told_at_once_and_nobody_is_left_to_wait_for(platform: Platform) -> None:
+    channel = Channel()
+    heartbeats.beat(platform.ledger, heartbeats.WATCH)
+    switch = DeadMansSwitch(platform, platform.declarations.databases, send=channel)
+    switch.look(after(0))
+    (problem,) = switch.daemon_ended(after(1))
+    assert "the watch over the databases has stopped" in problem
+    assert channel.titles == ["[critical] dbplatform: watch"]
+    with platform.ledger.session() as session:
+        assert [row.name for row in session.scalars(select(Heartbeat))] == [heartbeats.WATCH]
+
+
+def test_a_daemon_that_ended_with_the_ledger_is_told_straight_at_once(platform: Platform) -> None:
+    channel = Channel()
+    switch = DeadMansSwitch(platform, platform.declarations.databases, send=channel)
+    assert platform.ledger is not None
+    platform.__dict__["ledger"] = Ledger(Target("the ledger", f"postgresql://127.0.0.1:{free_port()}/gone"))
+    switch.daemon_ended(after(0))
+    assert channel.titles == ["[critical] dbplatform: the ledger does not answer"]
+
+
+def test_a_ledger_that_hangs_is_told_as_one_that_refuses(platform: Platform) -> None:
+    channel = Channel()
+    there = platform.ledger
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        platform.__dict__["ledger"] = Ledger(
+            Target("the ledger", f"postgresql://127.0.0.1:{deaf.getsockname()[1]}/deaf?connect_timeout=2")
+        )
+        switch = DeadMansSwitch(platform, platform.declarations.databases, send=channel, answer_s=0.01)
+        for seconds in (0, 50):
+            assert "does not answer" in switch.look(after(seconds))[0]
+    assert channel.titles == ["[critical] dbplatform: the ledger does not answer"]
+    platform.__dict__["ledger"] = there
 
 
 def test_a_ledger_that_does_not_answer_is_told_straight_to_the_channels_and_its_return_too(platform: Platform) -> None:
