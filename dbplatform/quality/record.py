@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from dbplatform.errors import UsageError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityFailedRow, QualityResult, QualityRun, QualityTable
+from dbplatform.ledger.quality_partitions import QualityPartition
 from dbplatform.quality import history
 from dbplatform.quality.checks.base import Severity, Status
 from dbplatform.quality.examination import Examination, Refused, attempt
@@ -96,9 +97,16 @@ def record_table(
             session.flush()  # one by one: the ids keep the declared order
         for batch in batches(examination.of_whole_table, bound=bound):
             _keep(session, examination, batch, stored)
+        database = _run(session, run_id).database
         if examination.by_partition is not None:
             examination.by_partition.record(session, stored, bound=bound, keep=_keep)
-        history.keep(session, _run(session, run_id).database, run_id, examination.at, result)
+        else:  # nobody compares its partitions (any more): what was kept of them is of no use
+            session.execute(
+                delete(QualityPartition).where(
+                    QualityPartition.database == database, QualityPartition.table_name == result.table
+                )
+            )
+        history.keep(session, database, run_id, examination.at, result)
         kept = tuple(
             replace(
                 check,

@@ -423,6 +423,41 @@ def test_failing_rows_with_a_masked_column_are_read_again_and_masked_as_declared
         assert all("'n': '***'" in row for row in checked.rows(run_id, "range_n"))
 
 
+def test_no_answer_of_a_partition_tells_a_masked_value_and_those_that_were_kept_go(checked: Checked) -> None:
+    checked.checks = [
+        {"not_null": "n"},
+        {"mean": {"column": "price", "min": 0}},
+        {"sum": {"column": "price", "min": 0}},
+        {"freshness": {"column": "at", "max_age": "50 years"}},
+    ]
+    checked.run()
+    assert kept_answers(checked) == {"not_null_n", "mean_price", "sum_price", "freshness_at"}
+    checked.mask = {"price": "redact", "at": "redact"}
+    found = check_table(checked.target, checked.ledger, "shop", "masked", checked.policy)
+    assert [check.status for check in found.checks][1:] == ["passed"] * 3
+    assert kept_answers(checked) == {"not_null_n"}
+    assert checked.ways().whole["mean_price"] == "its column is masked: no value of it is kept"
+    checked.checks = checked.checks[1:]
+    check_table(checked.target, checked.ledger, "shop", "masked", checked.policy)
+    assert kept_answers(checked) == set(), "also where nothing is left that can be answered by partition"
+
+
+def test_a_table_whose_partitions_are_not_compared_any_more_is_forgotten(checked: Checked) -> None:
+    checked.run()
+    assert kept_answers(checked)
+    check_table(checked.target, checked.ledger, "shop", "plain", TablePolicy(table="t", checks=checked.checks))
+    assert not kept_answers(checked)
+
+
+def kept_answers(checked: Checked) -> set[str]:
+    """The checks of which the ledger keeps answers by partition."""
+    with psycopg.connect(checked.ledger.target.url) as session:
+        rows = session.execute(
+            "select distinct jsonb_object_keys(answers) from ledger.quality_partition where database = 'shop'"
+        )
+        return {name for (name,) in rows}
+
+
 @pytest.mark.drill
 def test_a_crash_of_the_server_loses_the_counters_and_no_change(tmp_path: Path, ledger: Ledger) -> None:
     """The last change was committed, and the server killed at once: its counters were never written."""

@@ -11,7 +11,7 @@ A new check type is one class, decorated with ``check_type``. Nothing else lists
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -158,6 +158,10 @@ class Check(Policy):
         said = "holds" if outcome.status == "passed" else "does not hold"
         message = f"{self.description} {said}; what was measured is masked."
         return replace(outcome, value=None, message=message)
+
+    def tells(self, hidden: Collection[str]) -> bool:
+        """Whether its outcome quotes values of one of these columns."""
+        return self.tells_values and not set(hidden).isdisjoint(self.columns_read)
 
     def failing(self, relation: Relation) -> sql.Composable | None:
         """The condition that is true for a failing row of the table; none where no row can be blamed."""

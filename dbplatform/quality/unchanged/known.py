@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, literal, select
+from sqlalchemy import Select, delete, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -44,11 +44,19 @@ class Known:
     read_at: datetime
 
 
-def load(ledger: Ledger, database: str, table: str) -> dict[str, Known]:
-    """What is known of the partitions of a table, by their names."""
-    wanted = select(QualityPartition).where(QualityPartition.database == database, QualityPartition.table_name == table)
+def load(ledger: Ledger, database: str, table: str, *, names: Collection[str]) -> dict[str, Known]:
+    """What is known of the partitions of a table, by their names: of the checks with these names."""
     with ledger.session() as session:
-        return {row.partition: _known(row) for row in session.scalars(wanted)}
+        return {row.partition: _known(row, names) for row in session.scalars(_of(database, table))}
+
+
+def forget(session: Session, database: str, table: str, *, but: Collection[str]) -> None:
+    """Remove the answers of all checks but those with these names; the witnesses stay."""
+    for row in session.scalars(_of(database, table)):
+        kept = {name: answer for name, answer in row.answers.items() if name in but}
+        if len(kept) < len(row.answers):
+            row.answers = kept
+    session.flush()
 
 
 def save(session: Session, database: str, table: str, known: dict[str, Known], *, existing: Collection[str]) -> None:
@@ -114,10 +122,14 @@ def oldest(known: Iterable[Known]) -> datetime | None:
     return min((one.read_at for one in known), default=None)
 
 
-def _known(row: QualityPartition) -> Known:
+def _of(database: str, table: str) -> Select[tuple[QualityPartition]]:
+    return select(QualityPartition).where(QualityPartition.database == database, QualityPartition.table_name == table)
+
+
+def _known(row: QualityPartition, names: Collection[str]) -> Known:
     return Known(
         witness=Witness(**row.witness),
-        answers={name: _answer(document) for name, document in row.answers.items()},
+        answers={name: _answer(document) for name, document in row.answers.items() if name in names},
         read_at=row.read_at,
     )
 

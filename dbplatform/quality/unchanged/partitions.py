@@ -2,8 +2,9 @@
 
 Each check that can be put together is asked of one partition after the other, by its own name, in the snapshot of all
 checks; where the last answer of a partition still holds (``witness.changed``), it is taken from the ledger, its failing
-rows with it. The other checks are asked of the whole table, as always. In doubt it reads: without a partitioned table,
-on a replica, under row-level security, or when a partition cannot be asked, the whole table is.
+rows with it. The other checks are asked of the whole table, as always, and so are those that would tell values of a
+masked column: what a partition answers to them is kept nowhere. In doubt it reads: without a partitioned table, on a
+replica, under row-level security, or when a partition cannot be asked, the whole table is.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class Partitions:
         self.read: PartitionsRead | None = None
         self._run: Run | None = None
         self._plan: _Plan | None = None
+        self._remembered: set[str] = set()
+        """The declared checks whose answers may be kept."""
 
     def answers(self, run: Run, checks: Sequence[Check]) -> Answered | None:
         """Read what has changed, and put the answers of all partitions together."""
@@ -130,6 +133,7 @@ class Partitions:
 
     def record(self, session: Session, stored: dict[str, QualityResult], *, bound: int, keep: _Keep) -> None:
         """Keep the failing rows, partition by partition, and what is known of each now."""
+        known.forget(session, self.database, str(self.policy.table), but=self._remembered)
         run, plan = self._run, self._plan
         if run is None or plan is None:
             return
@@ -162,6 +166,7 @@ class Partitions:
 
     def _planned(self, run: Run, checks: Sequence[Check]) -> _Plan | str:
         """What must be read; or why the table can only be read as a whole."""
+        self._remembered = {check.name for check in self.policy.checks if not check.tells(run.masks)}
         tree = run.attempt(partial(witness.tree_of, run.connection, run.relation, self.unchanged))
         if isinstance(tree, Refused):
             return tree.reason
@@ -173,7 +178,11 @@ class Partitions:
         columns = answers.Columns.of(run.connection, run.relation)
         plan = _Plan(tree, server, columns, [], {}, {}, {})
         for check in checks:
-            why = answers.whole(run.connection, run.relation, check, tree, columns, run.proofs)
+            why = (
+                answers.whole(run.connection, run.relation, check, tree, columns, run.proofs)
+                if check.name in self._remembered
+                else "its column is masked: no value of it is kept"
+            )
             if why is None and isinstance(check, Relationship) and check.name not in run.proofs:
                 why = self._reference(run, plan, check)
             if why is not None:
@@ -182,7 +191,8 @@ class Partitions:
         if not chosen:
             return "no check can be answered partition by partition"
         plan.prints = answers.fingerprints(chosen, self.policy, run.proofs)
-        earlier = known.load(self.ledger, self.database, str(run.relation))
+        self._remembered -= plan.whole.keys()
+        earlier = known.load(self.ledger, self.database, str(run.relation), names=self._remembered)
         same_references: dict[str, bool] = {}
         for table in tree.leaves:
             plan.leaves.append(self._leaf(run, plan, table, earlier.get(str(table.relation)), chosen, same_references))
