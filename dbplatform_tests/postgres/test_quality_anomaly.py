@@ -250,6 +250,45 @@ def test_a_day_without_rows_has_none_and_is_found(connection: AutocommitConnecti
     assert (found.status, found.value) == ("failed", 0)
     mean = judge(connection, metric="mean", column="v", by="at")
     assert mean.judged[-1].point.at == day(2), "a mean of nothing is no value"
+    assert mean.status == "errored", "and what has no value has not passed"
+    assert f"no value since that on {day(2):%Y-%m-%d}" in mean.message
+
+
+@pytest.mark.parametrize("metric", ["mean", "null_ratio"])
+def test_a_metric_without_a_value_for_weeks_has_not_passed(metric: str, emptied: Target, ledger: Ledger) -> None:
+    sales(emptied)
+    declared = policy({"by": "at", "metric": metric, "column": "v", "name": "v"})
+    assert check_table(emptied, ledger, "shop", "r1", declared).checks[0].status == "passed"
+    remove(emptied, day(30), day(-1))
+    assert check_table(emptied, ledger, "shop", "r2", declared).checks[0].status == "errored"
+    execute(emptied, "truncate sales")
+    assert check_table(emptied, ledger, "shop", "r3", declared).checks[0].status == "errored"
+
+
+def test_days_that_never_have_rows_are_not_missed(connection: AutocommitConnection, emptied: Target) -> None:
+    sales(emptied)
+    execute(emptied, "delete from sales where extract(isodow from at) = extract(isodow from now() - interval '1 day')")
+    found = judge(connection, metric="mean", column="v", by="at")
+    assert found.status == "passed", found.message
+
+
+def test_a_table_without_a_row_in_the_window_never_passes(emptied: Target, ledger: Ledger) -> None:
+    execute(emptied, "create table sales (at timestamptz, v int)")
+    declared = policy({"by": "at", "window": "40 days"})
+    with psycopg.connect(ledger.target.url) as session:
+        for back in range(1, 200):
+            session.execute(
+                "insert into ledger.quality_history"
+                " (database, table_name, name, at, run_id, type, status, value, seconds)"
+                " values ('shop', 'public.sales', 'anomaly_row_count_by_at', %s, 'old', 'anomaly', 'failed', 0, 0)",
+                (day(back),),
+            )
+    found = check_table(emptied, ledger, "shop", "r1", declared).checks[0]
+    assert found.status == "errored", found.message
+    with psycopg.connect(ledger.target.url) as session:
+        session.execute("delete from ledger.quality_history where at > %s", (day(100),))
+    found = check_table(emptied, ledger, "shop", "r2", declared).checks[0]
+    assert (found.status, found.judged) == ("errored", ())
 
 
 def test_a_table_that_was_emptied_is_found_by_what_was_remembered(emptied: Target, ledger: Ledger) -> None:

@@ -6,12 +6,12 @@ condition on the column stands alone, so that an index or the partitions bound w
 What is not measured: the period that goes on, those whose rows may still come (``lag``), and the first one in the
 table, which may have begun before its rows. A period before that is what earlier runs have found in it: rows that
 were archived since are no fault. A period without rows counts as 0 where rows or values are counted; a mean of
-nothing is no value.
+nothing is no value, which is missed where there usually is one (``silent``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from dbplatform.postgres.catalog import columns
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.anomaly.points import Memory, Point
+from dbplatform.quality.anomaly.seasons import Calendar, Season
 from dbplatform.quality.checks.base import both
 from dbplatform.quality.checks.conditions import COUNT, column_of
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dbplatform.quality.checks.anomaly import Anomaly
 
 _COUNTS = ("row_count", "distinct_values")
+_USUAL = timedelta(days=28)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,20 @@ def series(check: Anomaly, window: Window, memory: Memory) -> list[Point]:
         if point is not None:
             points.append(Point(at=at, value=point.value, rows=point.rows, accepted=at in memory.accepted))
     return points
+
+
+def silent(check: Anomaly, window: Window, points: Sequence[Point], season: Season) -> list[datetime]:
+    """The whole periods after the newest value of which there should be one, too.
+
+    Not the one in which the table begins, and none of a weekday (with hours: of an hour of the week; where the season
+    is the month: of a day of the month) that had no value in the 28 days before the newest: where nothing happens on
+    Sundays, this one tells nothing.
+    """
+    kind: Season = season if season == "day_of_month" else "hour_of_week" if check.hourly else "day_of_week"
+    calendar, last = Calendar(window.zone), points[-1].at
+    usual = {calendar.key(kind, point.at) for point in points if point.at > last - _USUAL}
+    periods = _periods(window, {point.at: point for point in points}, hourly=check.hourly)
+    return [at for at in periods if at > last and at != window.first and calendar.key(kind, at) in usual]
 
 
 def _periods(window: Window, before: dict[datetime, Point], *, hourly: bool) -> Iterator[datetime]:

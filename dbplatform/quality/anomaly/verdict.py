@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from dbplatform.quality.anomaly.baseline import Kind, Rules, judged
 from dbplatform.quality.anomaly.choice import chosen_season
-from dbplatform.quality.anomaly.periods import Window, series
+from dbplatform.quality.anomaly.periods import Window, series, silent
 from dbplatform.quality.anomaly.points import Judged, Memory, Point
 from dbplatform.quality.anomaly.seasons import WORDS, Calendar, Season
 from dbplatform.quality.checks.base import Outcome, Status
@@ -63,6 +63,11 @@ def outcome_of_run(check: Anomaly, memory: Memory, now: datetime, considered: in
 def outcome_by_period(check: Anomaly, memory: Memory, now: datetime, window: Window) -> Outcome:
     """The outcome of the periods that no earlier run has judged; at least that of the newest one."""
     points = series(check, window, memory)
+    if not points and memory.points:
+        since = _day(window, memory.points[-1].at)
+        return Outcome(
+            status="errored", message=f"{_subject(check)} has no value since {since}: nothing can be judged."
+        )
     if not points:
         return Outcome(
             status="accepted",
@@ -73,8 +78,17 @@ def outcome_by_period(check: Anomaly, memory: Memory, now: datetime, window: Win
     new = [one for one in found if one.point.at > until] or found[-1:]
     wrong = [one for one in new if one.anomalous]
     shown = wrong[-1] if wrong else new[-1]
+    missing = silent(check, window, points, rules.season)
     status: Status
-    if all(one.expected is None for one in new):
+    if not wrong and missing:
+        since = _period(check, window.zone, points[-1].at)
+        status, message = "errored", f"{_subject(check)} has no value since that {since}, and should have."
+    elif not wrong and window.first is None:
+        status, message = (
+            "errored",
+            f"{_subject(check)} is not known: no row has {check.by} since {_day(window, window.start)}.",
+        )
+    elif all(one.expected is None for one in new):
         span = found[-1].point.at - found[0].point.at
         patient = span < timedelta(days=check.window_days) - timedelta(days=2)
         status, message = _learning(check, new[-1], rules, patient=patient)
@@ -159,6 +173,10 @@ def _words(check: Anomaly, value: float) -> str:
 
 def _unit(check: Anomaly) -> str:
     return "hour" if check.hourly else "day"
+
+
+def _day(window: Window, at: datetime) -> str:
+    return f"{at.astimezone(window.zone):%Y-%m-%d}"
 
 
 def _period(check: Anomaly, zone: ZoneInfo, at: datetime) -> str:
