@@ -52,19 +52,19 @@ _NETWORK = {
 @contextmanager
 def session(target: Target, *, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Iterator[AutocommitConnection]:
     """A session to measure by, whose statements neither run nor wait for long. Raises what ``connect`` raises."""
-    bounded = Target(target.name, _bounded(target.url))
     with connect(
-        bounded, work=WORK, lock_timeout_ms=LOCK_TIMEOUT_MS, statement_timeout_ms=statement_timeout_ms
+        bounded(target), work=WORK, lock_timeout_ms=LOCK_TIMEOUT_MS, statement_timeout_ms=statement_timeout_ms
     ) as connection:
         yield connection
 
 
-def _bounded(url: str) -> str:
-    """The URL with limits of the network; one that cannot be read is left to ``connect``, which says why."""
+def bounded(target: Target) -> Target:
+    """The target with limits of the network; a URL that cannot be read is left to ``connect``, which says why."""
     try:
-        return make_conninfo(url, **{k: v for k, v in _NETWORK.items() if k not in conninfo_to_dict(url)})
+        limits = {k: v for k, v in _NETWORK.items() if k not in conninfo_to_dict(target.url)}
+        return Target(target.name, make_conninfo(target.url, **limits))
     except psycopg.ProgrammingError:
-        return url
+        return target
 
 
 def collect(

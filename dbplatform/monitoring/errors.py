@@ -15,3 +15,7 @@ class TwoThresholds(UsageError):
 
 class NothingMeasured(WorkError):
     """No metric of {database} that has a threshold could be judged, so it has no health score."""
+
+
+class PoolerSilent(WorkError):
+    """PgBouncer did not answer within {seconds:.0f} s."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +17,12 @@ import pytest
 
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.monitoring import pooler as pools_of
+from dbplatform.monitoring.errors import PoolerSilent
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.operations import watching
 from dbplatform.operations.platform import Platform
+from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.account import account_for
 from dbplatform.postgres.embedded.processes import free_port
 from dbplatform_tests.postgres.embedded_support import open_folder, wait_until
@@ -99,3 +104,29 @@ def test_a_full_pool_its_queue_and_a_pooler_that_is_away(
     assert "pool_used_ratio" in away.unmeasured
     assert "only for tests" not in away.unmeasured["pool_used_ratio"]
     platform.ledger.engine.dispose()
+
+
+@pytest.fixture
+def hanging() -> Iterator[Target]:
+    """A console that lets everybody in and then answers nothing."""
+
+    def serve() -> None:
+        peer, _ = listening.accept()
+        with peer:
+            peer.recv(1024)
+            peer.sendall(b"R" + struct.pack("!II", 8, 0) + b"Z" + struct.pack("!I", 5) + b"I")
+            while peer.recv(1024):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield Target("the pooler", f"postgresql://a@127.0.0.1:{listening.getsockname()[1]}/pgbouncer?sslmode=disable")
+        thread.join(timeout=10)
+        assert not thread.is_alive(), "nobody hung up"
+
+
+def test_a_pooler_that_does_not_answer_holds_nobody_up(hanging: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools_of, "_ANSWER_S", 0.1)
+    with pytest.raises(PoolerSilent):
+        pools_of.pools(hanging, "pooled")
