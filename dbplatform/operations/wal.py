@@ -39,6 +39,8 @@ from dbplatform.postgres.programs import find_programs
 #: How long a restore waits for the newest WAL to reach the archive before it answers without it.
 CATCH_UP_S = 3.0
 _LOOK_S = 0.05
+#: No file is begun later than that when WAL is brought beside other work; what is left comes the next time.
+BRING_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,18 +221,21 @@ def archives_wal(declared: Declared) -> bool:
     return backups is not None and backups.physical is not None and backups.physical.wal_archive
 
 
-def bring(platform: Platform, declared: Declared) -> tuple[str, ...]:
+def bring(platform: Platform, declared: Declared, *, clock: Callable[[], float] = time.monotonic) -> tuple[str, ...]:
     """Bring into the archive what has come into the spool of the server; the names of the files that are new.
 
-    The database is not asked. Where there is no base backup, the embedded server lets its WAL go. Raises
-    ``WalConflict``, ``StorageFailed`` and ``OSError``; what was not brought stays in the spool.
+    At least one file, and no other one is begun after 10 s. The database is not asked. Where there is no base backup,
+    the embedded server lets its WAL go. Raises ``WalConflict``, ``StorageFailed`` and ``OSError``; what was not brought
+    stays in the spool.
     """
     seat = next(iter(seats(platform.ledger, declared.name)), None) if archives_wal(declared) else None
     if seat is None:
         return ()
     if not _keeps_what_is_of_use(platform, declared, seat.system):
         return ()
-    return ship(spool_of(platform, declared, seat.system), archive_of(platform, declared, seat.system))
+    spool, archive = spool_of(platform, declared, seat.system), archive_of(platform, declared, seat.system)
+    until = clock() + BRING_S
+    return ship(spool, archive, goes_on=lambda: clock() < until)
 
 
 def keep_wal(platform: Platform, declared: Declared) -> None:

@@ -321,6 +321,26 @@ def test_each_look_brings_wal_into_the_archive_and_tells_when_it_cannot(
     assert len(wal.archive_of(platform, declared, "7").files()) == 2
 
 
+def test_a_look_brings_no_more_wal_than_it_has_time_for_and_the_next_one_goes_on(
+    shop: Path, ledger: Ledger, tmp_path: Path
+) -> None:
+    physical = f"  backups: {{destination: {tmp_path / 'archive'}, physical: {{wal_archive: true}}}}\n  thresholds:\n"
+    shop.write_text(_SHOP.replace("  thresholds:\n", physical))
+    remember(ledger, "shop", system="7", on_server="shop")
+    platform = Platform(Project.at(shop.parents[2]))
+    declared = platform.declarations.get("shop")
+    spool = wal.spool_of(platform, declared, "7")
+    spool.mkdir(parents=True)
+    names = [f"00000001000000000000000{number}" for number in (1, 2, 3)]
+    for name in names:
+        (spool / name).write_bytes(name.encode())
+    passed = iter([0.0, wal.BRING_S - 1, wal.BRING_S + 1, 100.0, 200.0])
+
+    assert wal.bring(platform, declared, clock=lambda: next(passed)) == tuple(names[:2])
+    assert wal.bring(platform, declared, clock=lambda: next(passed)) == (names[2],)
+    platform.ledger.engine.dispose()
+
+
 def test_a_recovery_of_the_server_that_takes_too_long_is_an_alert_as_one_of_a_dump_is(
     shop: Path, ledger: Ledger, look: Look, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ and uploading are done from here, by a process that may be killed at any point a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,8 +22,10 @@ def waiting(spool: Path) -> list[Path]:
     return sorted(path for path in spool.iterdir() if FINISHED.fullmatch(path.name))
 
 
-def ship(spool: Path, archive: WalArchive) -> tuple[str, ...]:
+def ship(spool: Path, archive: WalArchive, *, goes_on: Callable[[], bool] = lambda: True) -> tuple[str, ...]:
     """Bring every finished file of the spool into the archive, then remove it from the spool; the names that are new.
+
+    The oldest come first; ``goes_on`` is asked before each but the first, and what is left then is for the next call.
 
     The newest segment stays in the spool, because pg_receivewal reads from the folder where to go on. Reports ``ship``
     in files. Raises ``WalConflict``, ``StorageFailed`` and ``OSError``; what was not shipped stays where it is.
@@ -34,6 +37,8 @@ def ship(spool: Path, archive: WalArchive) -> tuple[str, ...]:
     newest = max((path.name for path in files if SEGMENT.fullmatch(path.name)), default=None)
     new = []
     for done, path in enumerate(files):
+        if done and not goes_on():
+            return tuple(new)
         progress.report("ship WAL", done=done, total=len(files), unit="files")
         # Another process may have shipped it meanwhile.
         with suppress(FileNotFoundError):
