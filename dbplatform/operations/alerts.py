@@ -28,13 +28,15 @@ from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import Judgements, judge
 from dbplatform.operations import heartbeats, looks, observations, reviews, runbooks, wal, watching
-from dbplatform.operations.observations import REACHABLE, WAL_ARCHIVE, Runs
+from dbplatform.operations.observations import REACHABLE, WAL_ARCHIVE, WATCH_OF, Runs
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.preceding import preceding
 from dbplatform.quality.record import results_since
 
 #: A server that restarts is away for a moment; a bucket answers again after a while.
 _HOLD = {REACHABLE: timedelta(minutes=1), WAL_ARCHIVE: timedelta(minutes=5)}
+#: A look that failed once, or took too long, is made again a minute later.
+_UNWATCHED = timedelta(minutes=3)
 _DATABASES_SIDE_BY_SIDE = 8
 #: Each holds a connection to the ledger while its receiver answers: fewer than the ledger's pool has.
 _CHANNELS_SIDE_BY_SIDE = 4
@@ -151,7 +153,8 @@ def watch_all(
 
     Those that were looked at longest ago come first; what is not done after 30 s is done at the next call. A database
     whose last look has not ended yet is left alone: two never look at the same one. Returns the looks, and for each
-    database or channel that was not served to the end, why. The status service's sign of life is looked at, too.
+    database or channel that was not served to the end, why. A database whose looks do not end well for three minutes is
+    an alert of the platform itself. The status service's sign of life is looked at, too.
     """
     by_name = {declared.name: declared for declared in databases}
 
@@ -161,8 +164,12 @@ def watch_all(
     queue = {name: by_name[name] for name in looks.longest_ago_first(platform.ledger, list(by_name))}
     done, failed = _side_by_side(look, queue, workers=_DATABASES_SIDE_BY_SIDE, seconds=_LOOK_SECONDS)
     channels = [one for declared in databases for one in declared.database.notify]
-    service = heartbeats.observations(platform.ledger, heartbeats.SERVICE)
-    judge_heartbeats(platform.ledger, service, channels, now=now)
+    of_itself = [
+        *heartbeats.observations(platform.ledger, heartbeats.SERVICE),
+        *(observations.watched(declared, failed.get(name)) for name, declared in by_name.items()),
+        *observations.unwatched(databases, record.list_alerts(platform.ledger, heartbeats.PLATFORM)),
+    ]
+    judge_heartbeats(platform.ledger, of_itself, channels, now=now)
     failed |= tell(platform, databases, now=now, send=send)
     return tuple(done[name] for name in sorted(done)), failed
 
@@ -170,9 +177,10 @@ def watch_all(
 def judge_heartbeats(
     ledger: Ledger, seen: Iterable[Observation], channels: Sequence[NotifyPolicy], *, now: datetime
 ) -> None:
-    """Signs of life, or their want, become alerts of the platform itself."""
+    """Signs of life and looks, or their want, become alerts of the platform itself."""
     with_page = [replace(one, runbook=runbooks.address(one.key)) for one in seen]
-    evaluate.evaluate(ledger, heartbeats.PLATFORM, with_page, channels, now=now)
+    hold = {one.key: _UNWATCHED for one in with_page if one.key.startswith(WATCH_OF)}
+    evaluate.evaluate(ledger, heartbeats.PLATFORM, with_page, channels, now=now, hold=hold)
 
 
 def tell(

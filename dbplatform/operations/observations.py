@@ -4,7 +4,7 @@ Metrics against their limits (``<metric>``), the database that cannot be measure
 reach the archive (``wal_archive``), data-quality checks that failed or could not run (``check:<table>.<name>``), runs
 that failed (``run:<job>``), failing reports that nobody has reviewed in time (``unreviewed``), other asset checks such
 as drift or partitions that run out (``asset_check:<asset>:<name>``), and schedules and sensors that fail
-(``schedule:<name>``).
+(``schedule:<name>``). Of the platform itself: a look that failed or did not end (``watch:<database>``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from dbplatform.quality.results import CheckResult
 
 REACHABLE, WAL_ARCHIVE, UNREVIEWED, CHECK, RUN = "reachable", "wal_archive", "unreviewed", "check:", "run:"
 ASSET_CHECK, SCHEDULE = "asset_check:", "schedule:"
+#: Of the platform itself, one for each database.
+WATCH_OF = "watch:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,32 @@ class Runs:
     ended: Sequence[RunEnd] = ()
     checks: Sequence[AssetCheckEnd] = ()
     ticks: Sequence[Tick] = ()
+
+
+def watched(declared: Declared, problem: str | None) -> Observation:
+    """Whether a database was looked at, and why not: otherwise nobody would miss its alerts."""
+    return Observation(
+        key=f"{WATCH_OF}{declared.name}",
+        metric=f"watch of {declared.name}",
+        severity="critical" if problem is not None else None,
+        cause=f"{declared.name} is not watched: {problem}".rstrip(".") if problem else f"{declared.name} is watched",
+        advice=f"None of its alerts can come, nor end. dbplatform doctor {declared.name} says more; the log of the "
+        "Dagster daemon has the error."
+        if problem
+        else "",
+        labels={"database": declared.name},
+        owners=tuple(declared.database.owners),
+    )
+
+
+def unwatched(declared: Sequence[Declared], alerts: Sequence[AlertRecord]) -> list[Observation]:
+    """An end for each open alert on the watch over a database that is no longer declared."""
+    there = {f"{WATCH_OF}{one.name}" for one in declared}
+    return [
+        Observation(key=alert.key, metric=alert.metric, severity=None, cause=f"{alert.metric} is no longer declared")
+        for alert in alerts
+        if alert.key.startswith(WATCH_OF) and alert.key not in there
+    ]
 
 
 def reachable(declared: Declared, problem: PlatformError | None) -> Observation:

@@ -23,6 +23,7 @@ from dbplatform.operations.observations import (
     SCHEDULE,
     UNREVIEWED,
     WAL_ARCHIVE,
+    WATCH_OF,
 )
 
 
@@ -106,6 +107,13 @@ _OTHERS: Final = (
         "Daemons, then the ticks of dbplatform_watch. Until then no other alert can come.",
     ),
     Runbook(
+        name="look",
+        meaning="For three minutes no look at a database has ended well: it failed, or hung. The others are watched.",
+        advice="Until it is mended no alert of that database can come, nor end. The message has the error; the log of "
+        "the Dagster daemon has the rest. dbplatform doctor DATABASE tells whether its server hangs; a look that hangs "
+        "ends with the daemon: start it anew.",
+    ),
+    Runbook(
         name=heartbeats.QUEUE,
         meaning="A run has waited in Dagster's queue for more than 15 minutes while no other one of its database goes"
         " on.",
@@ -125,7 +133,7 @@ _OTHERS: Final = (
     ),
 )
 #: The page of the alerts whose key begins so.
-_BY_PREFIX: Final = {CHECK: "check", RUN: "run", ASSET_CHECK: "asset_check", SCHEDULE: "schedule"}
+_BY_PREFIX: Final = {CHECK: "check", RUN: "run", ASSET_CHECK: "asset_check", SCHEDULE: "schedule", WATCH_OF: "look"}
 
 
 def runbooks() -> Mapping[str, Runbook]:

@@ -18,7 +18,7 @@ from dbplatform.declaration.project import Project
 from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
-from dbplatform.operations import alerts, checks, looks, wal
+from dbplatform.operations import alerts, checks, looks, wal, watching
 from dbplatform.operations.alerts import Watched
 from dbplatform.operations.observations import RunEnd, Runs
 from dbplatform.operations.platform import Platform
@@ -161,6 +161,32 @@ def test_a_database_that_cannot_be_reached_is_an_alert_after_a_minute_and_hides_
     monkeypatch.setenv("AWAY_URL", database.url)
     assert look(2)["away"].alerts == ()
     assert receiver.titles[1:] == ["[resolved] away: reachable"]
+
+
+def test_a_look_that_fails_for_three_minutes_is_an_alert_of_the_platform_until_the_next_good_one(
+    shop: Path, ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = Platform(Project.at(shop.parents[2]))
+    databases, start = platform.declarations.databases, datetime.now(UTC)
+
+    def look(minute: float) -> dict[str, str]:
+        return alerts.watch_all(platform, databases, now=start + timedelta(minutes=minute), runs={})[1]
+
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError("by the watch")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(watching, "measure", breaks)
+        for minute in (0, 1, 2):
+            assert "by the watch" in look(minute)["shop"]
+        assert receiver.titles == [], "it may be well again a minute later"
+        look(3)
+    assert receiver.titles == ["[critical] dbplatform: watch of shop"]
+    assert "ZeroDivisionError: by the watch" in receiver.taken[0]["message"]
+    assert "#look" in receiver.taken[0]["message"]
+    look(4)
+    assert receiver.titles[1:] == ["[resolved] dbplatform: watch of shop"]
+    platform.ledger.engine.dispose()
 
 
 def test_failed_and_errored_checks_of_a_run_are_one_message_and_resolved_by_the_next_good_run(

@@ -19,6 +19,7 @@ from dbplatform.operations.runbooks import NoRunbook, address, runbook, runbooks
         "run:shop_migrate",
         "asset_check:migrations:drift",
         "schedule:shop_daily",
+        "watch:shop",
         *(heartbeats.HEARTBEAT + name for name in (heartbeats.WATCH, heartbeats.QUEUE, heartbeats.SERVICE)),
         "ledger",
     ],
