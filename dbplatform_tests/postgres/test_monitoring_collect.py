@@ -355,6 +355,20 @@ def test_a_slot_whose_replica_is_away_holds_wal_back(database: Target) -> None:
     assert "not connected" in found.unmeasured["replication_lag_s"]
 
 
+def test_a_replica_without_a_slot_that_is_gone_is_missed_for_a_day_and_never_called_well(database: Target) -> None:
+    first = look(database)
+    assert "replication_lag_s" in first.absent
+    remembered = {"slotless_replicas": 2.0, "slotless_replicas_at": NOW.timestamp()}
+    before = replace(first, counters={**first.counters, **remembered})
+    second = look(database, before, now=NOW + timedelta(minutes=1))
+    third = look(database, second, now=NOW + timedelta(minutes=2))
+    for found in (second, third):
+        for name in ("replication_lag_s", "replication_lag_bytes"):
+            assert "2 of 2 replicas" in found.unmeasured[name]
+            assert name in judge(found, default_thresholds()).not_judged
+    assert "replication_lag_s" in look(database, third, now=NOW + timedelta(days=1, minutes=3)).absent
+
+
 def test_pg_monitor_alone_is_enough_but_for_sequences_which_are_named_with_the_grant(database: Target) -> None:
     run(database, 'create schema "S x"', 'create sequence "S x".s maxvalue 10', """select setval('"S x".s', 9)""")
     with (

@@ -92,6 +92,27 @@ def test_a_replica_that_is_paused_lags_and_one_that_is_away_holds_wal(server: Em
             wait_until(lambda: look(target).values["replication_lag_bytes"].value == 0)
             assert severity(look(target), "replication_lag_bytes") is None
             wait_until(lambda: look(standby).values["replication_lag_s"].value == 0)
+            # A replica that streams is judged beside a slot that nobody reads, but not called well for it.
+            run(target, "select pg_create_physical_replication_slot('abandoned', true)")
+            wait_until(lambda: "abandoned is not connected" in look(target).values["replication_lag_s"].detail)
+            assert not look(target).values["replication_lag_s"].complete
+            run(target, "select pg_drop_replication_slot('abandoned')")
+
+            run(standby, "alter system set primary_slot_name = ''", "select pg_reload_conf()")
+            wait_until(lambda: look(target).counters["slotless_replicas"] == 1)
+            with_one = look(target)
+            run(standby, "alter system set primary_conninfo = ''", "select pg_reload_conf()")
+            wait_until(lambda: "replication_lag_bytes" in look(standby).unmeasured)
+            alone = look(standby)
+            assert (alone.values["replication_lag_s"].value > 0, alone.values["replication_lag_s"].complete) == (
+                True,
+                False,
+            )
+            assert "receives no WAL" in alone.values["replication_lag_s"].detail
+            wait_until(lambda: look(target).counters["slotless_replicas"] == 0)
+            missed = later(target, with_one, minutes=1)
+            assert "1 of 1 replicas" in missed.values["replication_lag_bytes"].detail
+            assert later(target, missed, minutes=2).counters["slotless_replicas"] == 1, "it is not forgotten"
         wait_until(lambda: look(target).values["replication_lag_bytes"].detail == "slot replica")
         run(target, "create table more as select repeat('x', 1000) as x from generate_series(1, 2000)")
         away = look(target)
