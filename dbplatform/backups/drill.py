@@ -26,7 +26,7 @@ from dbplatform.backups.holding import held
 from dbplatform.backups.kept import drop_proof, keep_proof
 from dbplatform.backups.loading import check_server, load
 from dbplatform.backups.manifest import DUMP
-from dbplatform.backups.programs import ENDED_BY_SIGNAL
+from dbplatform.backups.programs import ENDED_BY_SIGNAL, WORKER_DIED
 from dbplatform.backups.restore import finish as finish_database
 from dbplatform.backups.scratch import maintained, scratch_database
 from dbplatform.ledger.backups import DrillRecord
@@ -44,7 +44,7 @@ _OF_THE_SERVER = (
     "the database system is",
     "out of memory",
     "out of shared memory",
-    "worker process died unexpectedly",
+    WORKER_DIED,
     ENDED_BY_SIGNAL,
 )
 

@@ -29,6 +29,8 @@ _ERROR = re.compile(r"\b(?:error|fatal|panic): ", re.IGNORECASE)
 _FEW_CHARACTERS = 600
 #: The end of a program that says nothing of what it worked on.
 ENDED_BY_SIGNAL = "was ended by signal"
+#: What pg_restore says when a worker of its own is gone: behind the worker's error, or alone where it was killed.
+WORKER_DIED = "worker process died unexpectedly"
 _PIECE = 1 << 20
 #: From this version on pg_restore sets ``transaction_timeout``, which older servers do not know.
 _SETS_TRANSACTION_TIMEOUT = 17
@@ -169,6 +171,7 @@ def run(
         text = text.replace(secret, "***")
     errors = [line for line in text.splitlines() if _ERROR.search(line)]
     hard = [line for line in errors if not tolerated(line)]
+    hard = [line for line in hard if WORKER_DIED not in line] or hard
     if hard or (code != 0 and not errors):
         raise ProgramFailed(_last_words(text, hard) or silent_end(command[0], code))
     return tuple(line for line in text.splitlines() if "warning: " in line and not errors)

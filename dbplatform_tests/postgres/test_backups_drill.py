@@ -183,6 +183,7 @@ def test_a_restore_that_fails_is_no_proof(database: Target, ledger: Ledger, tmp_
     report = drill(backup, ledger, server(server_url), programs=find_programs())
     assert not report.proven
     assert "amounts" in report.errors[0]
+    assert "worker process" not in report.errors[0], "that is no cause"
     assert databases(server_url) == []
 
 
@@ -194,6 +195,15 @@ def test_a_program_that_ends_without_a_word_has_a_reason_and_a_killed_one_dispro
     killed = programs_with(tmp_path / "killed", "pg_restore", "kill -9 $$")
     with pytest.raises(RestoreFailed, match="pg_restore was ended by signal 9"):
         drill(backup, ledger, server(server_url), programs=killed)
+    assert find_backup(ledger, NAME, backup.id).proven_at == proven.proven_at
+    worker = programs_with(
+        tmp_path / "worker",
+        "pg_restore",
+        'case "$*" in *--list*) exec "$REAL/pg_restore" "$@";; esac; '
+        'echo "pg_restore: error: a worker process died unexpectedly" >&2; exit 1',
+    )
+    with pytest.raises(RestoreFailed, match="a worker process died"):
+        drill(backup, ledger, server(server_url), programs=worker)
     assert find_backup(ledger, NAME, backup.id).proven_at == proven.proven_at
     silent = programs_with(tmp_path / "silent", "pg_restore", "exit 1")
     [error] = drill(backup, ledger, server(server_url), programs=silent).errors
