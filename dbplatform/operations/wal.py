@@ -15,6 +15,7 @@ from dbplatform.backups import rebuild as rebuilding
 from dbplatform.backups.catalogue import Backup, list_backups
 from dbplatform.backups.errors import BackupDamaged
 from dbplatform.backups.holding import held
+from dbplatform.backups.manifest import MANIFEST
 from dbplatform.backups.physical import base, slot, targets
 from dbplatform.backups.physical.archive import WalArchive
 from dbplatform.backups.physical.errors import NoPhysicalBackup
@@ -270,7 +271,22 @@ def _lets_go(platform: Platform, declared: Declared) -> bool:
 
 
 def _has_base(ledger: Ledger, system: str) -> bool:
-    return any(backup.status == "complete" for backup in list_backups(ledger, key_of(system)))
+    """Whether there is a base backup, which may lie there whole although its row was never completed.
+
+    The next one takes up such a killed attempt, and what was written behind it must still be there then.
+    """
+    return any(
+        backup.status == "complete" or (backup.status == "running" and _is_published(backup))
+        for backup in list_backups(ledger, key_of(system))
+    )
+
+
+def _is_published(backup: Backup) -> bool:
+    try:
+        with backup.store.reading(MANIFEST):
+            return True
+    except FileNotFoundError:
+        return False
 
 
 def archive_of(platform: Platform, declared: Declared, system: str) -> WalArchive:

@@ -9,13 +9,14 @@ from unittest import mock
 import pytest
 from sqlalchemy import delete
 
+from dbplatform.backups import catalogue
 from dbplatform.backups.catalogue import list_backups
 from dbplatform.backups.physical.server import key_of
 from dbplatform.backups.physical.spool import waiting
 from dbplatform.declaration.loading import Declared
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.backups import BackupRecord
-from dbplatform.operations import wal
+from dbplatform.operations import recovery, wal
 from dbplatform.operations.platform import Platform
 from dbplatform_tests.installation import Installation, small_project
 from dbplatform_tests.postgres.physical_support import until
@@ -91,10 +92,29 @@ def test_what_a_base_backup_that_failed_has_kept_is_let_go_at_the_next_look(
     assert waiting(platform.server.wal_spool) == []
 
 
+def test_wal_is_kept_for_a_base_backup_that_lies_there_whole_while_its_row_says_running(
+    shop: Installation, platform: Platform, declared: Declared
+) -> None:
+    """As after a kill, or with the ledger away, right behind its manifest: the next base backup takes it up."""
+    away = mock.patch.object(catalogue, "complete", side_effect=ConnectionError("the ledger is away"))
+    with away, pytest.raises(ConnectionError):
+        recovery.take(platform, declared)
+    after = finish_a_segment(shop)
+    assert after in wal.bring(platform, declared)
+    later = finish_a_segment(shop)
+    recovery.take(platform, declared)
+    assert [backup.status for backup in wal.known(platform, declared)] == ["complete", "complete"]
+    system = wal.remember_seat(platform, declared).system
+    assert {after, later} <= wal.archive_of(platform, declared, system).files().keys()
+    [window] = wal.status(platform, declared).windows
+    assert window.broken_at is None
+
+
 def test_from_the_first_base_backup_on_all_wal_is_kept_even_where_the_catalogue_is_lost(
     shop: Installation, platform: Platform, declared: Declared
 ) -> None:
-    backup = shop.here("backup", "create", "shop", "--kind", "physical")
+    shop.here("backup", "create", "shop", "--kind", "physical")
+    bases = [one.id for one in wal.known(platform, declared)]
     after = finish_a_segment(shop)
     assert after in wal.bring(platform, declared)
     with platform.ledger.session() as session:
@@ -102,7 +122,7 @@ def test_from_the_first_base_backup_on_all_wal_is_kept_even_where_the_catalogue_
     later = finish_a_segment(shop)
     assert later in wal.bring(platform, declared)
     system = wal.remember_seat(platform, declared).system
-    assert [one.id for one in list_backups(platform.ledger, key_of(system))] == [backup["id"]]
+    assert [one.id for one in list_backups(platform.ledger, key_of(system))] == bases
     # A spool that somebody has removed is a new one to the server, which does not know of base backups.
     platform.server.let_wal_go()
     wal.bring(platform, declared)
