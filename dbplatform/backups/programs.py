@@ -140,7 +140,7 @@ def run(
     """Run a program to its end, calling ``poll`` a few times a second; the warnings it gave.
 
     What it writes goes to ``output`` in pieces, or nowhere. Raises ``ProgramFailed`` when it ends with another code
-    than 0 or speaks of an error that is not ``tolerated``; with every error tolerated, the code does not count.
+    than 0 or speaks of an error that is not ``tolerated``; with every error tolerated, only a signal counts.
     Whatever ``poll`` or ``output`` raises ends the program first.
     """
     environment = dict(login.environment) if login else own_environment()
@@ -172,6 +172,8 @@ def run(
     errors = [line for line in text.splitlines() if _ERROR.search(line)]
     hard = [line for line in errors if not tolerated(line)]
     hard = [line for line in hard if WORKER_DIED not in line] or hard
+    if code < 0 and not hard:
+        raise ProgramFailed(silent_end(command[0], code))
     if hard or (code != 0 and not errors):
         raise ProgramFailed(_last_words(text, hard) or silent_end(command[0], code))
     return tuple(line for line in text.splitlines() if "warning: " in line and not errors)

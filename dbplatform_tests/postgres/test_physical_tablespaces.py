@@ -13,8 +13,9 @@ import pytest
 from dbplatform.backups.drill import drill
 from dbplatform.backups.physical.base import create_base
 from dbplatform.backups.physical.cluster import recovering
-from dbplatform.backups.physical.errors import BaseBackupFailed, TablespaceCreated
+from dbplatform.backups.physical.errors import BaseBackupFailed, TablespaceCreated, WalNotLookedThrough
 from dbplatform.backups.physical.recover import recover_database
+from dbplatform.backups.physical.tablespaces import created_in
 from dbplatform.backups.physical.targets import Moment
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.programs import find_programs
@@ -140,6 +141,36 @@ def test_a_recovery_stops_before_it_would_create_a_tablespace_where_the_live_ser
     server.write(1)
     server.switch()
     assert server.recovered(time=then) == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("kill -9 $$", "pg_waldump was ended by signal 9"),
+        ("echo 'pg_waldump: error: could not find file \"0001\": gone' >&2; kill -9 $$", "ended by signal 9"),
+        ("echo 'pg_waldump: error: out of memory' >&2; exit 1", "out of memory"),
+        ("echo 'pg_waldump: error: error in WAL record at 0/1: out of memory' >&2; exit 1", "out of memory"),
+        ("exit 127", "ended with code 127"),
+    ],
+)
+def test_wal_that_could_not_be_looked_through_is_not_taken_for_harmless(tmp_path: Path, script: str, said: str) -> None:
+    waldump = programs_with(tmp_path / "programs", "pg_waldump", script).path("pg_waldump")
+    with pytest.raises(WalNotLookedThrough, match=said):
+        created_in(tmp_path, waldump, timeline=1, start=1 << 24, end=2 << 24)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "could not find a valid record after 0/1000000",
+        "error in WAL record at 0/1000028: invalid record length at 0/1000060: expected at least 24, got 0",
+        'could not find file "000000010000000000000002": No such file or directory',
+    ],
+)
+def test_where_the_wal_ends_nothing_more_can_be_created(tmp_path: Path, words: str) -> None:
+    script = f"echo 'pg_waldump: error: {words}' >&2; exit 1"
+    waldump = programs_with(tmp_path / "programs", "pg_waldump", script).path("pg_waldump")
+    assert created_in(tmp_path, waldump, timeline=1, start=1 << 24, end=2 << 24) is None
 
 
 @pytest.mark.drill

@@ -97,7 +97,7 @@ def create_base(
     ``begins`` is called when no other one is being taken, before the server is asked for its copy. Reports ``base
     backup <server>`` in bytes and the facts ``base backup <server>: started, witnessed, copied,
     verified, packed, described, published, recorded``. Raises what ``plan_base`` raises, ``BaseBackupRunning``,
-    ``NoRoom`` and ``BaseBackupFailed`` with pg_basebackup's own words.
+    ``NoRoom``, ``WalNotLookedThrough`` and ``BaseBackupFailed`` with pg_basebackup's own words.
     """
     with connect(target, work="base backup") as connection:
         unhurried(connection)

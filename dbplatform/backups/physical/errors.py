@@ -15,6 +15,7 @@ WorkError
 +-- WalDamaged              an archived file is not what was put there
 +-- ReceiveFailed
 +-- RecoveryFailed
++-- WalNotLookedThrough     so nobody knows whether it creates a tablespace
 +-- TablespaceCreated       a recovery would touch its place, where the live server may be
 `-- NotLookedAt             the recovered server could not be examined
 """
@@ -74,6 +75,10 @@ class ReceiveFailed(WorkError):
 
 class RecoveryFailed(WorkError):
     """The recovery to {target} failed: {reason}."""
+
+
+class WalNotLookedThrough(WorkError):
+    """The WAL from {lsn} on could not be looked through for new tablespaces: {reason}."""
 
 
 class TablespaceCreated(WorkError):

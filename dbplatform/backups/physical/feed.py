@@ -84,7 +84,8 @@ class Feed:
     def serve(self) -> None:
         """Answer what is asked for now, then bring the next few.
 
-        What creates a tablespace is answered as if it were missing. Raises ``WalDamaged`` and ``StorageFailed``.
+        What creates a tablespace is answered as if it were missing. Raises ``WalDamaged``, ``WalNotLookedThrough`` and
+        ``StorageFailed``.
         """
         for wanted in list((self.folder / "wanted").iterdir()):
             name = wanted.name

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dbplatform.backups.physical.errors import WalNotLookedThrough
 from dbplatform.backups.physical.wal import lsn_words
 from dbplatform.backups.programs import ProgramFailed, run
 
@@ -24,6 +24,9 @@ LINKS = "pg_tblspc"
 #: Lets a server start whose tablespaces are in place.
 IN_PLACE = "allow_in_place_tablespaces"
 _CREATE = re.compile(rb'lsn: ([0-9A-F]+/[0-9A-F]+), prev [0-9A-F/]+, desc: CREATE \d+ "(.+)"')
+#: What pg_waldump says where the WAL that it has ends, or cannot be read on; a recovery comes no further.
+_AT_ITS_END = ("could not find a valid record after", "error in WAL record at", "could not find file")
+_NO_MEMORY = "out of memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,20 @@ def are_in_place(data: Path) -> bool:
 def created_in(wal: Path, waldump: Path, *, timeline: int, start: int, end: int) -> Created | None:
     """The first tablespace that the WAL in the folder ``wal`` creates in a place of its own, from ``start`` to ``end``.
 
-    A record that begins there and does not end in the folder is not seen: nobody can replay it yet.
+    A record that begins there and does not end in the folder is not seen: nobody can replay it yet. Raises
+    ``WalNotLookedThrough`` where pg_waldump ended for another reason than the end of the WAL.
     """
     said: list[bytes] = []
     where = [f"--path={wal}", f"--timeline={timeline}", f"--start={lsn_words(start)}", f"--end={lsn_words(end)}"]
-    # It fails where the WAL in there ends; a recovery comes no further.
-    with suppress(ProgramFailed):
-        run([waldump, "--rmgr=Tablespace", *where], output=said.append)
+    try:
+        run([waldump, "--rmgr=Tablespace", *where], output=said.append, tolerated=_is_at_its_end)
+    except ProgramFailed as error:
+        raise WalNotLookedThrough(
+            lsn=lsn_words(start), reason=error, hint="Mend the cause, and run it again: nothing was changed."
+        ) from error
     found = _CREATE.search(b"".join(said))
     return Created(found[1].decode(), found[2].decode(errors="replace")) if found else None
+
+
+def _is_at_its_end(line: str) -> bool:
+    return any(words in line for words in _AT_ITS_END) and _NO_MEMORY not in line
