@@ -35,7 +35,7 @@ def ship(spool: Path, archive: WalArchive, *, goes_on: Callable[[], bool] = lamb
         return ()
     known = archive.files()
     newest = max((path.name for path in files if SEGMENT.fullmatch(path.name)), default=None)
-    new = []
+    new: list[str] = []
     for done, path in enumerate(files):
         if done and not goes_on():
             return tuple(new)

@@ -122,7 +122,7 @@ def oldest(known: Iterable[Known]) -> datetime | None:
     return min((one.read_at for one in known), default=None)
 
 
-def _of(database: str, table: str) -> Select[tuple[QualityPartition]]:
+def _of(database: str, table: str) -> Select[QualityPartition]:
     return select(QualityPartition).where(QualityPartition.database == database, QualityPartition.table_name == table)
 
 
