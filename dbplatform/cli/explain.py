@@ -9,7 +9,8 @@ from dbplatform.errors import UsageError
 from dbplatform.operations import slow_statements
 
 
-@click.command("explain")
+# Every other number of a statement begins with a minus, which is no option.
+@click.command("explain", context_settings={"ignore_unknown_options": True})
 @database_argument
 @click.argument("sql")
 @click.option("--analyze", is_flag=True, help="Run it and measure; read only.")

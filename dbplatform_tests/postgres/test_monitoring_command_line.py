@@ -95,7 +95,8 @@ def test_a_statement_that_is_slow_or_wasteful_is_listed_from_the_second_look_on(
     assert "- It selects all columns" in type_("slow-queries", "shop").out
     plan = type_("explain", "shop", wasteful["queryid"], "--json").json
     assert (plan["generic"], plan["plan"]["Plan"]["Node Type"]) == (True, "Index Scan")
-    assert type_("explain", "shop", "123", "--json").json["error"]["kind"] == "unknown_statement"
+    for number in ("123", "-123"):
+        assert type_("explain", "shop", number, "--json").json["error"]["kind"] == "unknown_statement"
 
 
 def test_a_database_without_the_extension_says_how_to_have_it(type_: Type, database: Target) -> None:

@@ -64,6 +64,7 @@ def pooler(second_server: SecondServer) -> Iterator[int]:
             yield port
         finally:
             os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+            wait_until(lambda: not (folder / "pid").exists())
 
 
 def test_a_full_pool_its_queue_and_a_pooler_that_is_away(

@@ -24,7 +24,7 @@ def dev(flights: Installation) -> Iterator[Dev]:
 
 def test_the_run_is_green_and_its_report_is_one_click_away(dev: Dev, flights: Installation, open_page: Open) -> None:
     report = flights.json("report", "show", "flights", "--run", dev.run_id)
-    assert (report["checks"], report["failed"] > 10) == (36, True)
+    assert (report["checks"], report["failed"] > 10) == (38, True)
     # The log of a run shows only what is in sight: the step of the report is chosen, as by a click on it.
     page = open_page(f"{dev.ui}/runs/{dev.run_id}?logs=step%3Aflights__quality_report", width=1600).page
     expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=_SECONDS * 1000)
@@ -32,7 +32,7 @@ def test_the_run_is_green_and_its_report_is_one_click_away(dev: Dev, flights: In
     with page.context.expect_page() as opened:
         page.locator('a[href*="/reports/run/"]').first.click()
     expect(opened.value).to_have_title(re.compile("data quality of flights"))
-    expect(opened.value.get_by_text(f"{report['failed']} of 36 checks failed on 4 of 5 tables")).to_be_visible()
+    expect(opened.value.get_by_text(f"{report['failed']} of 38 checks failed on 4 of 5 tables")).to_be_visible()
     expect(opened.value.get_by_role("link", name="Open this run in Dagster")).to_be_visible()
 
 
