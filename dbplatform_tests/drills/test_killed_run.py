@@ -67,12 +67,10 @@ def test_a_run_killed_here_is_made_good_by_the_next(
     assert_made_good(installation, undisturbed)
 
 
-def test_runs_killed_one_after_the_other_are_made_good_by_the_last(
+def test_a_run_killed_while_rows_leave_is_made_good_by_the_next(
     installation: Installation, undisturbed: dict[str, tuple[int, str]]
 ) -> None:
     installation.forget()
-    kill(installation, "migrate flights", 2)
-    kill(installation, "seed flights", 150_000)
     kill(installation, "archive old_flights batch", 30_000)
     assert_made_good(installation, undisturbed)
 

@@ -246,6 +246,7 @@ def test_a_backup_is_encrypted_listed_without_its_ledger_and_one_table_comes_bac
         assert "CREATE ROLE" in (tmp_path / "roles.sql").read_text()
 
 
+@pytest.mark.drill
 def test_the_backup_job_works_with_a_bucket_as_with_a_folder(tmp_path: Path) -> None:
     declaration = _DECLARATION.replace("  backups:\n", "  backups:\n    destination: s3://shop-backups/here\n")
     with s3_server() as endpoint, small_project(tmp_path, declaration, _MIGRATION) as shop:

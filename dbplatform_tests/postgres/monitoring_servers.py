@@ -11,10 +11,14 @@ from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform_tests.postgres.embedded_support import embedded, open_folder
 
-#: The one that the embedded server takes by itself, and each of the system's packages.
+#: The one that the embedded server takes by itself, and as drills each of the system's packages.
 INSTALLATIONS = [
-    None,
-    *(folder for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin")) if (folder / "postgres").is_file()),
+    pytest.param(None),
+    *(
+        pytest.param(folder, marks=pytest.mark.drill)
+        for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        if (folder / "postgres").is_file()
+    ),
 ]
 SETTINGS = {
     "fsync": "off",
