@@ -2,7 +2,8 @@
 
 The server masks: what comes to the client, and so to the ledger, reports, logs and metadata, is masked already (but for
 the stream that large tables are judged by, which stays in the client's memory). A mask belongs to a table and holds
-for all its partitions and children, whichever of them a check is declared on.
+for all its partitions and children, whichever of them a check is declared on, and for the tables that its rows are
+moved aside to.
 
 - ``redact``: ``***``.
 - ``hash``: 16 hexadecimal digits of SHA-256 over a salt and the value. The salt is drawn for each table's round of
@@ -35,6 +36,8 @@ from dbplatform.postgres.catalog import columns
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation, quoted
 from dbplatform.postgres.words import ColumnName
+from dbplatform.quality.checks.base import Separable
+from dbplatform.quality.quarantine.place import place_of
 
 if TYPE_CHECKING:
     from dbplatform.quality.policy import TablePolicy
@@ -72,11 +75,20 @@ class Masks:
     """The masked columns of all tables of a database."""
 
     tables: Mapping[Relation, Mapping[str, MaskKind]] = field(default_factory=dict)
+    places: Mapping[Relation, Relation] = field(default_factory=dict)
+    """Whose rows lie aside in which table."""
 
     @classmethod
     def declared(cls, policies: Iterable[TablePolicy]) -> Masks:
-        """Those of these tables."""
-        return cls({policy.table: policy.mask for policy in policies if policy.mask})
+        """Those of these tables, and of the quarantines of their rows: the default one, whether declared (still) or
+        not, and those that checks name."""
+        tables, places = {}, {}
+        for policy in policies:
+            if policy.mask:
+                tables[policy.table] = policy.mask
+            named = [one.quarantine for one in policy.checks if isinstance(one, Separable) and one.quarantine]
+            places |= {place_of(policy.table, to): policy.table for to in (None, *(one.to for one in named))}
+        return cls(tables, places)
 
     def __bool__(self) -> bool:
         return bool(self.tables)
@@ -122,10 +134,18 @@ class Masks:
                     relation=table,
                 )
 
-    def _family(self, connection: SnapshotConnection, oid: int) -> Mapping[str, MaskKind]:
+    def _family(
+        self, connection: SnapshotConnection, oid: int, seen: frozenset[Relation] = frozenset()
+    ) -> Mapping[str, MaskKind]:
         found: dict[str, MaskKind] = {}
-        for schema, name, _ in connection.execute(_FAMILY, {"oid": oid}):
-            found |= self.tables.get(Relation(schema, name), {})
+        for schema, name, _ in connection.execute(_FAMILY, {"oid": oid}).fetchall():
+            relation = Relation(schema, name)
+            found |= self.tables.get(relation, {})
+            if relation in self.places and relation not in seen:  # two tables may be each other's quarantine
+                source = self.places[relation]
+                row = connection.execute("select to_regclass(%s)::oid::bigint", (str(source),)).fetchone()
+                there = row[0] if row else None
+                found |= self._family(connection, there, seen | {relation}) if there else self.tables.get(source, {})
         return found
 
 

@@ -79,6 +79,30 @@ def test_each_kind_of_mask_shows_what_it_may_and_null_stays_null(emptied: Target
     assert SECRET not in everything(ledger)
 
 
+def test_a_mask_holds_for_rows_that_were_moved_aside(emptied: Target, ledger: Ledger) -> None:
+    fill(
+        emptied,
+        """
+        create table t (id int primary key, name text, n int);
+        create table aside (id int, name text, n int);
+        create schema if not exists dbplatform;
+        create table dbplatform.quarantine_t (id int, name text, n int);
+        insert into aside values (1, 'SECRET', 0);
+        insert into dbplatform.quarantine_t values (1, 'SECRET', 0);
+        """,
+    )
+    length = {"length": {"column": "name", "max": 0}}
+    source = TablePolicy(
+        table="t", mask=["name"], checks=[{"range": {"column": "n", "min": 1}, "quarantine": {"to": "aside"}}]
+    )
+    for place in ("aside", "dbplatform.quarantine_t"):
+        policy = TablePolicy(table=place, checks=[length])
+        found = check(ledger, emptied, policy, Masks.declared([source, policy]))
+        assert found.checks[0].masked_columns == ("name",)
+        assert SECRET not in everything(ledger)
+    fill(emptied, "drop schema dbplatform cascade")
+
+
 def test_the_hash_of_a_value_is_another_one_in_the_next_run(emptied: Target, ledger: Ledger) -> None:
     fill(emptied, "create table t (id int primary key, a text); insert into t values (1, 'x')")
     declared = TablePolicy(table="t", mask={"a": "hash"}, checks=[{"length": {"column": "a", "max": 0}}])
