@@ -127,6 +127,29 @@ def test_rows_that_changed_or_came_after_they_were_counted_stay(
     assert ask(emptied, "select id from orders where qty < 1 or id = 10 order by 1") == [(10,), (20,), (1000,)]
 
 
+def test_rows_of_a_partition_that_was_detached_since_stay_in_it(
+    emptied: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(
+        emptied,
+        "create table orders (id int, qty int) partition by range (id)",
+        "create table low partition of orders for values from (0) to (10)",
+        "create table high partition of orders for values from (10) to (20)",
+        "insert into orders values (1, 0), (11, 0)",
+    )
+    moves = move.apply_moves
+
+    def after_others(*given: Any, **options: Any) -> Any:
+        run(emptied, "alter table orders detach partition low")
+        return moves(*given, **options)
+
+    monkeypatch.setattr("dbplatform.quality.quarantine.separation.apply_moves", after_others)
+    found = only(check(ledger, emptied, policy(QTY)))
+    assert (found.failed_rows, found.quarantined_rows) == (2, 1)
+    assert ask(emptied, "select id from low") == [(1,)]
+    assert ask(emptied, "select id from dbplatform.quarantine_orders") == [(11,)]
+
+
 def test_rows_that_others_refer_to_stay_and_the_foreign_key_is_named(emptied: Target, ledger: Ledger) -> None:
     run(
         emptied,

@@ -172,8 +172,8 @@ class _Moves:
         connection.execute("select set_config('lock_timeout', %s, true)", (str(_LOCK_TIMEOUT_MS),))
         # No foreign key can be added to it, and no partition detached, until this transaction ends.
         connection.execute(sql.SQL("lock table {} in row exclusive mode").format(source.identifier))
-        leaf = _relation(connection, oid)
-        if leaf is None:
+        leaf = _relation(connection, oid, source)
+        if leaf is None:  # dropped, or detached since: its rows are no longer those of the table
             return Counter(), {}
         # Literals, not parameters: a percent sign in what a person wrote is none.
         these = sql.SQL(
@@ -275,10 +275,12 @@ def _version(line: bytes) -> _Version:
     return int(oid), place, version
 
 
-def _relation(connection: AutocommitConnection, oid: int) -> Relation | None:
+def _relation(connection: AutocommitConnection, oid: int, source: Relation) -> Relation | None:
+    """The name of the source or a partition of it; none where it is neither (any more)."""
     row = connection.execute(
         "select n.nspname::text, c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace "
-        "where c.oid = %s::oid",
-        (oid,),
+        "where c.oid = %(oid)s::oid and (c.oid = %(source)s::regclass or c.oid in ("
+        "select relid from pg_partition_tree(%(source)s::regclass)))",
+        {"oid": oid, "source": str(source)},
     ).fetchone()
     return None if row is None else Relation(*row)
