@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import traceback
+import uuid
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.catalog import content_hash
@@ -125,6 +127,28 @@ def test_rows_that_changed_or_came_after_they_were_counted_stay(
     assert (found.failed_rows, found.quarantined_rows) == (10, 7)
     assert "3 have changed since, or gone" in found.message
     assert ask(emptied, "select id from orders where qty < 1 or id = 10 order by 1") == [(10,), (20,), (1000,)]
+
+
+def test_rows_stay_where_row_level_security_may_hide_others_that_refer_to_them(
+    emptied: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"mover_{uuid.uuid4().hex[:12]}"
+    run(
+        emptied,
+        SHOP,
+        "create table lines (order_id int references orders on delete cascade); insert into lines values (10)",
+        "alter table lines enable row level security; alter table lines force row level security",
+        f"create role {role}; grant create on database {emptied.name} to {role}; "
+        f"grant all on schema public to {role}; grant all on orders, lines to {role}",
+    )
+    mover = Target(emptied.name, make_conninfo(emptied.url, options=f"-c role={role}"))
+    try:
+        found = only(check(ledger, mover, policy(QTY)))
+        assert (found.failed_rows, found.quarantined_rows) == (10, 0)
+        assert "row-level security of lines may hide rows" in found.message
+        assert ask(emptied, "select count(*), (select count(*) from lines) from orders") == [(100, 1)]
+    finally:
+        run(emptied, f"drop owned by {role}; drop role {role}")
 
 
 def test_rows_of_a_partition_that_was_detached_since_stay_in_it(

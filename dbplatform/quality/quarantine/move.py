@@ -84,6 +84,7 @@ def plan_moves(examination: Examination) -> list[Planned]:
     for table, checks in by_place.items():
         try:
             place = read_place(examination.connection, examination.relation, table)
+            references_to(examination.connection, examination.relation)
         except PlatformError as error:
             refused |= {check.name: error.message for check in checks}
         else:

@@ -8,6 +8,7 @@ from psycopg import sql
 
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.quarantine.place import CannotQuarantine
 
 # A constraint of a partitioned child is listed once, not for each of its partitions.
 _REFERENCES = """
@@ -15,7 +16,8 @@ _REFERENCES = """
            array(select a.attname::text from unnest(c.conkey) with ordinality k (attnum, i)
                  join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.attnum order by k.i),
            array(select a.attname::text from unnest(c.confkey) with ordinality k (attnum, i)
-                 join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum order by k.i)
+                 join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum order by k.i),
+           row_security_active(c.conrelid)
     from pg_constraint c
     join pg_class r on r.oid = c.conrelid
     join pg_namespace n on n.oid = r.relnamespace
@@ -56,8 +58,19 @@ class Reference:
 
 
 def references_to(connection: AnyConnection, table: Relation) -> tuple[Reference, ...]:
-    """The foreign keys that refer to a table, a partition of it, or a table that it is a partition of."""
-    return tuple(
-        Reference(constraint=name, child=Relation(schema, child), columns=tuple(zip(own, its, strict=True)))
-        for name, schema, child, own, its in connection.execute(_REFERENCES, {"table": str(table)})
-    )
+    """The foreign keys that refer to a table, a partition of it, or a table that it is a partition of.
+
+    Raises ``CannotQuarantine`` where row-level security may hide rows that refer to it: ON DELETE CASCADE is not
+    held up by it (manual: "5.9. Row Security Policies").
+    """
+    found = []
+    for name, schema, child, own, its, hides in connection.execute(_REFERENCES, {"table": str(table)}).fetchall():
+        reference = Reference(constraint=name, child=Relation(schema, child), columns=tuple(zip(own, its, strict=True)))
+        if hides:
+            raise CannotQuarantine(
+                table=table.words,
+                reason=f"row-level security of {reference.child.words} may hide rows that refer to them",
+                hint=f"Give the user of the URL BYPASSRLS, or drop the foreign key {name}.",
+            )
+        found.append(reference)
+    return tuple(found)
