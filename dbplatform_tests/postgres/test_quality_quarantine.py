@@ -354,7 +354,7 @@ def test_a_column_that_came_is_followed_and_one_that_went_stops_the_way_back(emp
     run(emptied, "alter table orders add extra text default 'x'; update orders set qty = 0 where id = 1")
     check(ledger, emptied, policy(QTY), "run-2")
     assert ask(emptied, "select id, extra from dbplatform.quarantine_orders where id in (1, 10) order by 1") == [
-        (1, "x"), (10, None)
+        (1, "x"), (10, "x")
     ]  # fmt: skip
     run(emptied, "alter table orders drop note")
     with pytest.raises(ColumnGone, match="have a column note"):
@@ -363,6 +363,24 @@ def test_a_column_that_came_is_followed_and_one_that_went_stops_the_way_back(emp
     found = only(check(ledger, emptied, policy(QTY), "run-3"))
     assert found.quarantined_rows == 0
     assert "qty is bigint now, and integer in dbplatform.quarantine_orders" in found.message
+
+
+def test_a_column_that_must_not_be_null_gets_its_default_or_is_named(emptied: Target, ledger: Ledger) -> None:
+    run(emptied, SHOP)
+    check(ledger, emptied, policy(QTY))
+    run(
+        emptied,
+        "alter table orders add kind text not null default '5 % {off}', add number int generated always as identity",
+        "update orders set qty = 0 where id = 1",
+    )
+    check(ledger, emptied, policy(QTY), "run-2")
+    assert ask(emptied, "select kind, number is null from dbplatform.quarantine_orders group by 1, 2") == [
+        ("5 % {off}", False)
+    ]
+    run(emptied, "update dbplatform.quarantine_orders set kind = null where id = 10")
+    (returned,) = back(emptied)
+    assert returned.stay == {"orders refuses them: its column kind may not be null": 1}
+    assert returned.rows == 10
 
 
 def test_a_trigger_that_swallows_rows_does_not_lose_them(emptied: Target, ledger: Ledger) -> None:

@@ -184,6 +184,8 @@ class _Return:
             reason = "another session holds a lock"
         except psycopg.errors.DeadlockDetected:
             reason = "other sessions were in the way"
+        except psycopg.errors.NotNullViolation as error:
+            reason = f"{self.source.words} refuses them: its column {error.diag.column_name} may not be null"
         except psycopg.IntegrityError as error:
             # The name of the constraint, never the words: they quote values.
             reason = f"{self.source.words} refuses them by {error.diag.constraint_name or 'its partitions'}"

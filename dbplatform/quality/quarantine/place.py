@@ -32,8 +32,12 @@ _REGISTRY_DDL = """
     )
 """
 _COLUMNS = """
-    select a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> ''
+    select a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
+           case when a.attidentity <> '' then format('nextval(%%L::regclass)',
+                   pg_get_serial_sequence(format('%%I.%%I', n.nspname, c.relname), a.attname))
+                when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end
     from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
     where n.nspname = %s and c.relname = %s and a.attnum > 0 and not a.attisdropped
     order by a.attnum
 """
@@ -64,6 +68,8 @@ class Column:
     name: str
     type: str
     generated: bool
+    default: str | None = None
+    """An expression, as the catalog tells it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +112,8 @@ def read_place(connection: AnyConnection, source: Relation, declared: Relation |
 def columns_of(connection: AnyConnection, table: Relation) -> tuple[Column, ...]:
     """The columns of a table in their order; none where it is not there."""
     return tuple(
-        Column(name=name, type=type_, generated=generated)
-        for name, type_, generated in connection.execute(_COLUMNS, (table.schema, table.name))
+        Column(name=name, type=type_, generated=generated, default=default)
+        for name, type_, generated, default in connection.execute(_COLUMNS, (table.schema, table.name))
     )
 
 
@@ -158,12 +164,15 @@ def _require_ours(connection: AutocommitConnection, place: Place) -> None:
 
 
 def _follow(connection: AutocommitConnection, place: Place) -> None:
+    """Rows that lie there already get what those of the table got: the default of the column that came."""
     types = {column.name: column.type for column in columns_of(connection, place.table)}
     for column in place.columns:
         if column.name not in types:
-            connection.execute(
-                sql.SQL("alter table {} add column {}").format(place.table.identifier, _definition(column))
-            )
+            altered, name = place.table.identifier, sql.Identifier(column.name)
+            # The default, too, is what the catalog wrote.
+            default = sql.SQL("" if column.default is None else f" default {column.default}")
+            connection.execute(sql.SQL("alter table {} add column {}{}").format(altered, _definition(column), default))
+            connection.execute(sql.SQL("alter table {} alter column {} drop default").format(altered, name))
         elif types[column.name] != column.type:
             raise CannotQuarantine(
                 table=place.source.words,
