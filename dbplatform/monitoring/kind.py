@@ -34,6 +34,11 @@ class Kind:
     source: Source = "server"
     """Where it is measured: in the database, in its pooler, or read from the record of backups and drills."""
 
+    @property
+    def counts(self) -> bool:
+        """It counts what happened since the previous collection: what one has seen, the next one cannot see again."""
+        return self.sample_unit == "seconds" and not self.unit.endswith("per_second")
+
 
 def manual(page: str) -> str:
     """A page of PostgreSQL's manual."""

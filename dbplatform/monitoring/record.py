@@ -20,6 +20,8 @@ from dbplatform.monitoring.metrics import KINDS, Metric, Metrics, kind_of
 RETAIN = timedelta(days=2)
 #: Steps in seconds, and how long they are kept.
 STEPS = {300: timedelta(days=14), 3600: timedelta(days=400)}
+#: Among the counters of a collection that alerts are judged on.
+JUDGED = "judged"
 #: A chart needs no more; the newest are given.
 MOST_POINTS = 50_000
 #: Rows that one call lets go of, and steps that it makes: what is left is done at the next one.
@@ -124,15 +126,17 @@ def _let_go(session: Session, model: Any, until: datetime, database: str, *condi
     session.execute(delete(model).where(model.database == database, model.at < min(last, until), *conditions))
 
 
-def latest(ledger: Ledger, database: str) -> Metrics | None:
-    """The collection of a database that was recorded last, as it was measured; None when there is none yet."""
+def latest(ledger: Ledger, database: str, *, judged: bool = False) -> Metrics | None:
+    """The collection of a database that was recorded last, as it was measured; None when there is none yet.
+
+    With ``judged`` the last one that alerts were judged on, if there is any: what was counted since is not judged yet.
+    """
+    newest = select(MetricCollection).where(MetricCollection.database == database)
+    newest = newest.order_by(MetricCollection.id.desc()).limit(1)
+    of_alerts = newest.where(MetricCollection.counters.has_key(JUDGED))
     with ledger.session() as session:
-        collection = session.scalars(
-            select(MetricCollection)
-            .where(MetricCollection.database == database)
-            .order_by(MetricCollection.id.desc())
-            .limit(1)
-        ).first()
+        collection = session.scalars(of_alerts).first() if judged else None
+        collection = collection or session.scalars(newest).first()
     return _metrics(collection) if collection is not None else None
 
 

@@ -120,13 +120,21 @@ class ThresholdPolicy(Policy):
         default=Interval.parse("5 minutes"),
         alias="for",
         json_schema_extra={"default": "5 minutes"},
-        description="How long the limit must be breached without a pause before an alert fires; 0s: at once.",
+        description="How long the limit must be breached without a pause before an alert fires; 0s: at once, which is "
+        "the default of metrics that count since the previous collection (deadlocks, archiver_failures, temp_files).",
     )
     keep_firing_for: HoldWords = Field(
         default=Interval.parse("2 minutes"),
         json_schema_extra={"default": "2 minutes"},
         description="How long the limit must be kept without a pause before an alert is over; 0s: at once.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_once(cls, entry: Any) -> Any:
+        """What is counted anew at each look would hold for five minutes only if it happened in each of them."""
+        kind = KINDS.get(str(entry.get("metric"))) if isinstance(entry, dict) else None
+        return {"for": "0s", **entry} if kind is not None and kind.counts else entry
 
     @field_validator("metric")
     @classmethod

@@ -86,7 +86,7 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
     look = looks.begin(ledger, name, now)
     metrics, problem = None, None
     try:
-        metrics = watching.measure(platform, declared)
+        metrics = watching.measure(platform, declared, judged=True)
     except PlatformError as error:
         problem = error
     there = look.was_there or not isinstance(problem, watching.NothingToMeasure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from dbplatform.declaration.loading import Declared
@@ -23,16 +24,19 @@ class NothingToMeasure(WorkError):
     """The database {database} is not there yet."""
 
 
-def measure(platform: Platform, declared: Declared) -> Metrics:
+def measure(platform: Platform, declared: Declared, *, judged: bool = False) -> Metrics:
     """One collection, and the metrics of its pooler, its statements and its backups, recorded: counters are differences
     to the one before.
+
+    Where alerts are ``judged`` on it, to the one before that they were judged on: whoever measures in between takes no
+    deadlock away from them.
 
     Takes no lock on any table for longer than its size is read. A database on the embedded server is neither started
     nor created for it. Raises ``NothingToMeasure``, ``VariableNotSet`` and ``CannotConnect``.
     """
     target = _target(platform, declared)
     ledger, name = platform.ledger, declared.name
-    previous = record.latest(ledger, name)
+    previous = record.latest(ledger, name, judged=judged)
     known = windows.known_statements(ledger, name)
     with collect.session(target) as connection:
         metrics = collect.collect(
@@ -40,6 +44,8 @@ def measure(platform: Platform, declared: Declared) -> Metrics:
         )
     if metrics.statements is not None:
         windows.record_statements(ledger, name, metrics.statements)
+    if judged:
+        metrics = replace(metrics, counters={**metrics.counters, record.JUDGED: 1.0})
     for added in (pooling.added, slow_statements.added, recoverability.added):
         metrics = added(platform, declared, metrics)
     record.record(ledger, metrics)

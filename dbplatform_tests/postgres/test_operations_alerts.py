@@ -163,6 +163,26 @@ def test_a_database_that_cannot_be_reached_is_an_alert_after_a_minute_and_hides_
     assert receiver.titles[1:] == ["[resolved] away: reachable"]
 
 
+def test_who_measures_between_two_looks_takes_no_count_away_from_the_alerts(
+    database: Target, shop: Path, look: Look
+) -> None:
+    limit = 'idle_in_transaction_s, critical: "> 0s", for: 0s'
+    shop.write_text(_SHOP.replace(limit, 'temp_files, critical: "> 0"'))
+    assert keys(look(0)["shop"]) == set()
+    sql(
+        database,
+        "set work_mem = '64kB'",
+        "create table sorted as select n from generate_series(1, 50000) n order by -n",
+        "select pg_stat_force_next_flush()",
+    )
+    platform = Platform(Project.at(shop.parents[2]))
+    by_hand = watching.measure(platform, platform.declarations.get("shop"))
+    platform.ledger.engine.dispose()
+    assert by_hand.values["temp_files"].value > 0
+    looked = look(1)["shop"]
+    assert {alert.key for alert in looked.firing} == {"temp_files"}, "the first look that counts one is enough"
+
+
 def test_a_look_that_fails_for_three_minutes_is_an_alert_of_the_platform_until_the_next_good_one(
     shop: Path, ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +192,7 @@ def test_a_look_that_fails_for_three_minutes_is_an_alert_of_the_platform_until_t
     def look(minute: float) -> dict[str, str]:
         return alerts.watch_all(platform, databases, now=start + timedelta(minutes=minute), runs={})[1]
 
-    def breaks(*_: object) -> None:
+    def breaks(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by the watch")
 
     with monkeypatch.context() as broken:

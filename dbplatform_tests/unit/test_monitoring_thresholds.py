@@ -117,6 +117,15 @@ def test_no_waiting_at_all_can_be_declared() -> None:
     assert threshold(metric="deadlocks", warn="> 0", **{"for": "0s"}).for_.timedelta == timedelta(0)
 
 
+@pytest.mark.parametrize(
+    ("metric", "held"),
+    [("deadlocks", 0), ("archiver_failures", 0), ("temp_bytes", 0), ("connections_waiting", 300), ("wal_per_s", 300)],
+)
+def test_what_is_counted_anew_at_each_look_is_told_at_once(metric: str, held: int) -> None:
+    assert threshold(metric=metric, warn="> 0").for_.timedelta == timedelta(seconds=held)
+    assert threshold(metric=metric, warn="> 0", **{"for": "1m"}).for_.timedelta == timedelta(minutes=1)
+
+
 def test_every_default_threshold_is_one_that_a_person_could_write() -> None:
     defaults = {policy.metric: policy for policy in default_thresholds()}
     assert set(defaults) == {
