@@ -6,6 +6,7 @@ of an hour for thirteen months, each with average, least and greatest value: a d
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -138,6 +139,19 @@ def latest(ledger: Ledger, database: str, *, judged: bool = False) -> Metrics | 
         collection = session.scalars(of_alerts).first() if judged else None
         collection = collection or session.scalars(newest).first()
     return _metrics(collection) if collection is not None else None
+
+
+def measured_since(ledger: Ledger, database: str, names: Collection[str], *, since: datetime) -> frozenset[str]:
+    """Which of these metrics were measured from ``since`` on, as far as whole hours tell."""
+    of_hours = select(MetricHistory).where(
+        MetricHistory.database == database, MetricHistory.step_s == max(STEPS), MetricHistory.at >= since
+    )
+    with ledger.session() as session:
+        return frozenset(
+            name
+            for name in names
+            if session.scalar(select(of_hours.where(MetricHistory.measured.has_key(name)).exists()))
+        )
 
 
 def history(ledger: Ledger, database: str, name: str, *, since: datetime) -> tuple[Point, ...]:

@@ -28,13 +28,13 @@ from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import Judgements, judge
 from dbplatform.operations import heartbeats, looks, observations, reviews, runbooks, wal, watching
-from dbplatform.operations.observations import REACHABLE, WAL_ARCHIVE, WATCH_OF, Runs
+from dbplatform.operations.observations import REACHABLE, UNMEASURED, WAL_ARCHIVE, WATCH_OF, Runs
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.preceding import preceding
 from dbplatform.quality.record import results_since
 
 #: A server that restarts is away for a moment; a bucket answers again after a while.
-_HOLD = {REACHABLE: timedelta(minutes=1), WAL_ARCHIVE: timedelta(minutes=5)}
+_HOLD = {REACHABLE: timedelta(minutes=1), WAL_ARCHIVE: timedelta(minutes=5), UNMEASURED: timedelta(minutes=15)}
 #: A look that failed once, or took too long, is made again a minute later.
 _UNWATCHED = timedelta(minutes=3)
 _DATABASES_SIDE_BY_SIDE = 8
@@ -96,6 +96,7 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
         *([observations.reachable(declared, problem)] if there else ()),
         *([_wal_archive(platform, declared)] if wal.archives_wal(declared) else ()),
         *(observations.metrics(judgements) if judgements is not None else ()),
+        *_unmeasured(platform, declared, metrics),
         *observations.checks(declared, results_since(ledger, name, since=look.checks_since)),
         *_unreviewed(platform, declared, now),
         *observations.runs(runs),
@@ -132,6 +133,13 @@ def _wal_archive(platform: Platform, declared: Declared) -> Observation:
     except (PlatformError, OSError) as error:
         return observations.wal_archive(declared, error)
     return observations.wal_archive(declared, None)
+
+
+def _unmeasured(platform: Platform, declared: Declared, metrics: Metrics | None) -> list[Observation]:
+    """Limits that can no longer be measured; where nothing was, that is said already."""
+    if metrics is None:
+        return []
+    return [observations.unmeasured(declared, watching.unmeasured(platform, declared, metrics))]
 
 
 def _unreviewed(platform: Platform, declared: Declared, now: datetime) -> list[Observation]:

@@ -1,15 +1,16 @@
 """What was seen of a database, as observations for ``alerting``: each source with keys of its own.
 
-Metrics against their limits (``<metric>``), the database that cannot be measured (``reachable``), WAL that does not
-reach the archive (``wal_archive``), data-quality checks that failed or could not run (``check:<table>.<name>``), runs
-that failed (``run:<job>``), failing reports that nobody has reviewed in time (``unreviewed``), other asset checks such
-as drift or partitions that run out (``asset_check:<asset>:<name>``), and schedules and sensors that fail
-(``schedule:<name>``). Of the platform itself: a look that failed or did not end (``watch:<database>``).
+Metrics against their limits (``<metric>``), limits that can no longer be measured (``unmeasured``), the database that
+cannot be measured (``reachable``), WAL that does not reach the archive (``wal_archive``), data-quality checks that
+failed or could not run (``check:<table>.<name>``), runs that failed (``run:<job>``), failing reports that nobody has
+reviewed in time (``unreviewed``), other asset checks such as drift or partitions that run out
+(``asset_check:<asset>:<name>``), and schedules and sensors that fail (``schedule:<name>``). Of the platform itself: a
+look that failed or did not end (``watch:<database>``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +25,7 @@ from dbplatform.postgres.words import Interval
 from dbplatform.quality.results import CheckResult
 
 REACHABLE, WAL_ARCHIVE, UNREVIEWED, CHECK, RUN = "reachable", "wal_archive", "unreviewed", "check:", "run:"
+UNMEASURED = "unmeasured"
 ASSET_CHECK, SCHEDULE = "asset_check:", "schedule:"
 #: Of the platform itself, one for each database.
 WATCH_OF = "watch:"
@@ -135,6 +137,22 @@ def metrics(judgements: Judgements) -> list[Observation]:
         )
         for one in judgements.judged
     ]
+
+
+def unmeasured(declared: Declared, reasons: Mapping[str, str]) -> Observation:
+    """Whether every limit can still be measured: nobody is told of a limit that is not."""
+    words = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return Observation(
+        key=UNMEASURED,
+        metric=UNMEASURED,
+        severity="warning" if reasons else None,
+        value=float(len(reasons)),
+        cause=f"nothing is known of {words}".rstrip(".") if reasons else "every limit can be measured",
+        advice="Nobody is told when one of these is breached. dbplatform health "
+        f"{declared.name} shows what could not be judged, dbplatform doctor the rights that are missing."
+        if reasons
+        else "",
+    )
 
 
 def _check_keys(declared: Declared) -> set[str]:
@@ -256,7 +274,7 @@ def schedules(runs: Runs | None) -> list[Observation]:
 
 def withdrawn(declared: Declared, alerts: Sequence[AlertRecord], runs: Runs | None) -> list[Observation]:
     """An end for each open alert whose threshold, check, job or schedule is no longer declared."""
-    limits = {policy.metric for policy in watching.limits(declared)} | {REACHABLE}
+    limits = {policy.metric for policy in watching.limits(declared)} | {REACHABLE, UNMEASURED}
     limits |= {WAL_ARCHIVE} if wal.archives_wal(declared) else set()
     limits |= {UNREVIEWED} if review_within(declared) is not None else set()
     keys = _check_keys(declared)

@@ -21,6 +21,7 @@ from dbplatform.operations.observations import (
     REACHABLE,
     RUN,
     SCHEDULE,
+    UNMEASURED,
     UNREVIEWED,
     WAL_ARCHIVE,
     WATCH_OF,
@@ -55,9 +56,18 @@ class NoRunbook(UsageError):
 _OTHERS: Final = (
     Runbook(
         name=REACHABLE,
-        meaning="The database could not be reached, or nothing could be measured in it, for a minute.",
+        meaning="The database could not be reached, or not be measured at all, for a minute. One of whose limits some "
+        "cannot be measured is reached: that is the alert unmeasured.",
         advice="dbplatform doctor DATABASE names the cause: the server is down, the address or the password is "
         "wrong, a right is missing, no connection is free. Applications most likely see the same.",
+    ),
+    Runbook(
+        name=UNMEASURED,
+        meaning="Limits that are declared, or were measured before, could not be measured for 15 minutes: a breach of "
+        "one of them would be told to nobody. A database in which too little happens to judge is no case of it.",
+        advice="The message has each with its reason. A right that was taken away: dbplatform metrics DATABASE shows "
+        "the GRANT. A pooler that is silent, a question that ran into its time limit, an extension that is gone: see to"
+        " it. A replica that is gone: see its log; drop the slot of one that will not come back.",
     ),
     Runbook(
         name=UNREVIEWED,

@@ -10,6 +10,8 @@ from dbplatform.errors import WorkError
 from dbplatform.monitoring import collect, exact, health, record, thresholds, windows
 from dbplatform.monitoring.exact import Bloat
 from dbplatform.monitoring.metrics import Metrics
+from dbplatform.monitoring.probes.collecting import FIRST_COLLECTION, NONE_OF_THEM
+from dbplatform.monitoring.probes.replication import LAGS
 from dbplatform.monitoring.sessions import SessionState, sessions
 from dbplatform.operations import pooling, recoverability, slow_statements
 from dbplatform.operations.platform import Platform
@@ -18,6 +20,7 @@ from dbplatform.postgres.identifiers import Relation
 
 #: What was measured so long ago still says how the database is.
 FRESH = timedelta(minutes=1)
+_KNOWN_FOR = timedelta(days=30)
 
 
 class NothingToMeasure(WorkError):
@@ -80,6 +83,30 @@ def measured(platform: Platform, declared: Declared) -> Metrics:
     if latest is not None and timedelta(0) <= datetime.now(UTC) - latest.at <= FRESH:
         return latest
     return measure(platform, declared)
+
+
+def unmeasured(platform: Platform, declared: Declared, metrics: Metrics) -> dict[str, str]:
+    """The limits that a collection says nothing of although it should, with the reason.
+
+    Not where too little has happened yet, and of default limits only those that were measured once in a month: what
+    never could be is told by ``health``, which knows the ``GRANT``.
+    """
+    mine = {policy.metric for policy in declared.database.thresholds}
+    reasons = {
+        policy.metric: metrics.unmeasured[policy.metric]
+        for policy in limits(declared)
+        if not metrics.unmeasured.get(policy.metric, FIRST_COLLECTION).startswith((FIRST_COLLECTION, NONE_OF_THEM))
+    }
+    others = [name for name in reasons if name not in mine]
+    since = metrics.at - _KNOWN_FOR
+    known = record.measured_since(platform.ledger, declared.name, others, since=since) if others else frozenset()
+    # Of these a part is missing where a replica is, not where a right is.
+    of_replicas = {
+        name: metrics.values[name].detail
+        for name in LAGS
+        if name in metrics.values and not metrics.values[name].complete
+    }
+    return {name: reason for name, reason in reasons.items() if name in mine or name in known} | of_replicas
 
 
 def limits(declared: Declared) -> tuple[thresholds.ThresholdPolicy, ...]:

@@ -22,7 +22,7 @@ from dbplatform.monitoring.words import value_words
 from dbplatform.operations import alerts as alerting
 from dbplatform.operations import wal, watching
 from dbplatform.operations.alerts import Watched
-from dbplatform.operations.observations import CHECK, REACHABLE, RUN, UNREVIEWED, WAL_ARCHIVE, review_within
+from dbplatform.operations.observations import CHECK, REACHABLE, RUN, UNMEASURED, UNREVIEWED, WAL_ARCHIVE, review_within
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
@@ -162,7 +162,7 @@ def _alerts_metadata(looked: Watched) -> dict[str, Any]:
 
 
 #: What is well when no alert says otherwise.
-_OF_ALERTS = (REACHABLE, WAL_ARCHIVE, UNREVIEWED, RUNS, QUALITY)
+_OF_ALERTS = (REACHABLE, UNMEASURED, WAL_ARCHIVE, UNREVIEWED, RUNS, QUALITY)
 
 
 def _check_words(declared: Declared) -> dict[str, str]:
@@ -176,6 +176,7 @@ def _check_words(declared: Declared) -> dict[str, str]:
         for policy in watching.limits(declared)
     }
     words[REACHABLE] = "The database can be reached and measured."
+    words[UNMEASURED] = "No limit is left unmeasured that is declared, or was measured before."
     if wal.archives_wal(declared):
         words[WAL_ARCHIVE] = "The WAL that the server puts down reaches its archive."
     words[RUNS] = "No job failed when it ran last."
@@ -227,7 +228,7 @@ def check_states(platform: Platform, declared: Declared, looked: Watched) -> dic
         elif unmeasured.get(name, FIRST_COLLECTION) != FIRST_COLLECTION:
             words = f"Could not be measured: {unmeasured[name]}"
             states[name] = CheckState(severity="warning", words=words, metadata={}, sign=words)
-        elif name in _OF_ALERTS and (name != REACHABLE or looked.metrics is not None):
+        elif name in _OF_ALERTS and (name not in (REACHABLE, UNMEASURED) or looked.metrics is not None):
             states[name] = _quiet("no alert", here)
         elif name == CHANNELS:
             states[name] = _channels(platform, declared)

@@ -18,6 +18,9 @@ from dbplatform.declaration.project import Project
 from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
+from dbplatform.ledger.monitoring import MetricHistory
+from dbplatform.monitoring import collect
+from dbplatform.monitoring.probes.collecting import Probe
 from dbplatform.operations import alerts, checks, looks, wal, watching
 from dbplatform.operations.alerts import Watched
 from dbplatform.operations.observations import RunEnd, Runs
@@ -181,6 +184,31 @@ def test_who_measures_between_two_looks_takes_no_count_away_from_the_alerts(
     assert by_hand.values["temp_files"].value > 0
     looked = look(1)["shop"]
     assert {alert.key for alert in looked.firing} == {"temp_files"}, "the first look that counts one is enough"
+
+
+def test_limits_that_can_no_longer_be_measured_are_one_warning_after_a_quarter_of_an_hour(
+    shop: Path, ledger: Ledger, look: Look, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keys(look(0)["shop"]) == set(), "slow_statement_s has no extension and never had one"
+    long_ago = datetime.now(UTC) - timedelta(days=3)
+    with ledger.session() as session:
+        measured = {"longest_lock_wait_s": [0, 0, 0, 60]}
+        session.add(MetricHistory(database="shop", step_s=3600, at=long_ago, measured=measured))
+
+    def refuse(*_: object) -> None:
+        raise psycopg.errors.QueryCanceled("it ran into the time limit")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(collect, "PROBES", [Probe(probe.names, refuse) for probe in collect.PROBES])
+        for minute in (1, 15):
+            assert look(minute)["shop"].firing == ()
+        [alert] = look(16)["shop"].firing
+    assert (alert.key, alert.severity) == ("unmeasured", "warning")
+    assert "idle_in_transaction_s: it ran into the time limit" in alert.cause, "it is declared"
+    assert "longest_lock_wait_s" in alert.cause, "it was measured before"
+    assert "sequence_used_ratio" not in alert.cause, "nobody declared it, and it never was"
+    assert keys(look(17)["shop"]) == set()
+    assert receiver.titles == ["[warning] shop: unmeasured", "[resolved] shop: unmeasured"]
 
 
 def test_a_look_that_fails_for_three_minutes_is_an_alert_of_the_platform_until_the_next_good_one(

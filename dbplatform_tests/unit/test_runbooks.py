@@ -15,6 +15,7 @@ from dbplatform.operations.runbooks import NoRunbook, address, runbook, runbooks
         *KINDS,
         "reachable",
         "wal_archive",
+        "unmeasured",
         "check:public.item.not_null_name",
         "run:shop_migrate",
         "asset_check:migrations:drift",

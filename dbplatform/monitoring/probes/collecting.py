@@ -23,6 +23,7 @@ from dbplatform.postgres.connection import AutocommitConnection
 
 NO_STATISTICS = "the setting track_counts is off, so the server counts nothing"
 FIRST_COLLECTION = "it is a difference: known from the second collection on"
+NONE_OF_THEM = "there were no "
 ON_STANDBY = "a standby counts no changed rows: ask the primary"
 
 #: Every statement begins so: by it the platform finds its own ones in ``pg_stat_statements``.
@@ -135,7 +136,7 @@ class Collecting:
             detail = f"{good:,.0f} of {good + other:,.0f} {of} {are} {span}"
             self.found(name, good / (good + other), sample=good + other if grown else 0, detail=detail)
         else:
-            self.unknown(f"there were no {of} {span}", name)
+            self.unknown(f"{NONE_OF_THEM}{of} {span}", name)
 
 
 class Probe(NamedTuple):

@@ -7,7 +7,7 @@ from psycopg.rows import dict_row
 from dbplatform.monitoring.probes.collecting import MARK, Collecting, Probe
 from dbplatform.postgres.connection import AutocommitConnection
 
-_LAGS = ("replication_lag_s", "replication_lag_bytes")
+LAGS = ("replication_lag_s", "replication_lag_bytes")
 _SLOTS = ("slots_inactive", "slots_lost", "slot_retained_bytes")
 _FILES = ("wal_bytes", "archiver_queue_files")
 
@@ -55,7 +55,7 @@ def _measure(connection: AutocommitConnection, into: Collecting) -> None:
         rows = cursor.execute(query.encode()).fetchall()
     _files({row["kind"]: float(row["behind"]) for row in rows if row["kind"] in ("wal", "queue")}, into)
     if not facts.reads_all_stats:
-        into.unknown("the user may not see how far the replicas are", *_LAGS, *_SLOTS, "replicas")
+        into.unknown("the user may not see how far the replicas are", *LAGS, *_SLOTS, "replicas")
         return
     seen = [row for row in rows if row["kind"] not in ("wal", "queue")]
     into.found("replicas", sum(row["kind"] == "replica" for row in seen))
@@ -117,7 +117,7 @@ def _lags(seen: list[dict[str, object]], gone: list[str], into: Collecting) -> N
     away = [f"the replica of the slot {row['who']} is not connected" for row in seen if row["kind"] == "slot"]
     missing = [*gone, *away]
     if not behind and not missing:
-        into.nothing("no replica is connected and no slot waits for one", *_LAGS)
+        into.nothing("no replica is connected and no slot waits for one", *LAGS)
         return
     if behind:
         most, who, kind = max(behind)
@@ -141,4 +141,4 @@ def _lags(seen: list[dict[str, object]], gone: list[str], into: Collecting) -> N
         into.unknown(missing[0] if missing else "no replica says how late it is", "replication_lag_s")
 
 
-REPLICATION = Probe((*_LAGS, *_SLOTS, *_FILES, "replicas"), _measure)
+REPLICATION = Probe((*LAGS, *_SLOTS, *_FILES, "replicas"), _measure)
