@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 
-# In this order: what begins first wins. A text may be cut off anywhere, so each kind may end at the end.
+# In this order: what begins first wins. A text may be cut off anywhere, so each kind may end at the end. In names,
+# and in the tags of dollar quotes, PostgreSQL takes every character beyond ASCII for a letter.
 _PARTS = re.compile(
     r"""
       (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
     | (?P<escaped> [eE]'(?:[^'\\]|''|\\.)*(?:'|\Z) )
     | (?P<string> (?:[uU]&|[bBxXnN])?'(?:[^']|'')*(?:'|\Z) )
-    | (?P<kept> "(?:[^"]|"")*(?:"|\Z) | \$\d+ | [^\W\d][\w$]* )
-    | (?P<dollar> \$(?P<tag>[A-Za-z_]*)\$.*?(?:\$(?P=tag)\$|\Z) )
-    | (?P<number> (?:\d[\d_]*)(?:\.\d*)?(?:[eE][+-]?\d+)? | \.\d+(?:[eE][+-]?\d+)? )
+    | (?P<kept> "(?:[^"]|"")*(?:"|\Z) | \$[0-9]+ | [A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]* )
+    | (?P<dollar> \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?)\$.*?(?:\$(?P=tag)\$|\Z) )
+    | (?P<number> 0[xXoObB][\da-fA-F_]* | (?:\d[\d_]*)(?:\.\d*)?(?:[eE][+-]?\d+)? | \.\d+(?:[eE][+-]?\d+)? )
     """,
     re.VERBOSE | re.DOTALL,
 )

@@ -121,6 +121,14 @@ def test_a_text_has_no_values(text: str, kept: str) -> None:
     assert without_values(text) == kept
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["$q1$ QQ $q1$", "$ä$ QQ $ä$", "$€2$ QQ $€2$", "$_$ $1$ QQ $_$", "0xCAFE_17", "0o17", "0B1_01", "0XFF"],
+)
+def test_every_way_to_write_a_value_is_hidden(value: str) -> None:
+    assert without_values(f"alter role a1 set x to {value}, $2") == "alter role a1 set x to ?, $2"
+
+
 def test_a_text_without_values_stays_as_it_is() -> None:
     text = "select a from t where b = $1 and c = ? order by d limit $2"
     assert without_values(without_values(text)) == without_values(text) == text
