@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dbplatform.alerting.messages import firing_body, message_key, resolved_body, title
@@ -105,16 +105,17 @@ def _is_to_repeat(alert: Alert, channel: NotifyPolicy, last: _Told, now: datetim
 
 
 def _told(session: Session, alert_ids: Sequence[int]) -> dict[int, dict[str, _Told]]:
-    """By alert and channel: the worst severity and the last message."""
+    """By alert and channel: the last message that it fires."""
     if not alert_ids:
         return {}
-    statement = select(Outbox).where(Outbox.alert_id.in_(alert_ids), Outbox.kind == "firing").order_by(Outbox.id)
+    about = (Outbox.alert_id.in_(alert_ids), Outbox.kind == "firing")
+    newest = select(func.max(Outbox.id)).where(*about).group_by(Outbox.alert_id, Outbox.channel)
+    statement = select(Outbox.alert_id, Outbox.channel, Outbox.severity, Outbox.delivered_at).where(
+        Outbox.id.in_(newest)
+    )
     found: dict[int, dict[str, _Told]] = {}
-    for row in session.scalars(statement):
-        assert row.alert_id is not None
-        found.setdefault(row.alert_id, {})[row.channel] = _Told(
-            severity=cast("Severity", row.severity), taken_at=row.delivered_at
-        )
+    for alert_id, channel, severity, delivered_at in session.execute(statement):
+        found.setdefault(alert_id, {})[channel] = _Told(severity=severity, taken_at=delivered_at)
     return found
 
 

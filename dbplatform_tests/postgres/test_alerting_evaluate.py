@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from dbplatform.alerting.errors import AlreadyResolved, UnknownAlert
 from dbplatform.alerting.evaluate import Evaluation, evaluate
@@ -99,6 +100,23 @@ def test_a_message_names_value_limit_cause_next_step_and_key(ledger: Ledger) -> 
     assert "It was a warning before." in worse.body
     assert over.title == "[resolved] flights: deadlocks"
     assert "It was critical from 2026-03-01 12:00:00 UTC to 2026-03-01 12:02:00 UTC." in over.body
+
+
+def test_what_was_told_is_read_without_the_bodies_of_the_messages(ledger: Ledger) -> None:
+    see(ledger, "w", 0)
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(ledger.engine, "before_cursor_execute", note)
+    see(ledger, "c", 1)
+    see(ledger, "c", 2)
+    event.remove(ledger.engine, "before_cursor_execute", note)
+    read = [one for one in statements if one.startswith("SELECT") and "ledger.outbox" in one]
+    assert len(read) == 2
+    assert not [one for one in read if "body" in one or "max(" not in one]
+    assert len(outbox(ledger)) == 3, "each channel was told once of each"
 
 
 def test_two_processes_at_once_tell_it_once(ledger: Ledger) -> None:
