@@ -1,1 +1,4 @@
-"""The status service: what the ledger says, over HTTP, for people and programs; it changes nothing."""
+"""The status service: what the ledger says, over HTTP, for people and programs.
+
+The one thing that it changes is that a report was reviewed.
+"""
