@@ -1,43 +1,46 @@
 """The data-quality checks on the copy that a drill has restored: where backups and quality meet.
 
 A check that fails on the copy is the data's fault as long as it says the same of the source. What the ledger has of the
-source is of another moment than the backup, so a check in doubt is asked of the live source again, at the same time and
-beside the content of the tables that it reads: only the same rows with another answer speak against the backup. What
-cannot run on the copy and can on the source speaks against it, too. What cannot be told is said, and proves nothing.
+source is of another moment than the backup, so a check in doubt is asked of the live source again, beside the content
+of the tables that it reads: only the same rows with another answer speak against the backup. So does what cannot run
+on the copy for want of something that the source had before the backup. What the copy's server lacks or was short of,
+and what cannot be told, is said, and proves nothing. Anomalies are not looked for: they are judged by a past that the
+copy does not have.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
-
-from psycopg import sql
 
 from dbplatform.backups.checked import CheckProof, Examine, Verdict, no_checks
-from dbplatform.backups.contents import read_content, ready_to_read
-from dbplatform.backups.manifest import TableContent
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import PlatformError
 from dbplatform.operations.backups import policy_of
+from dbplatform.operations.drill_source import Live, ask, ended_at, left_ms
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres import catalog
 from dbplatform.postgres.catalog import TableMissing
-from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, Target, connect
-from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.connection import ServerRefused, Target, connect
 from dbplatform.quality import record
+from dbplatform.quality.checks.anomaly import Anomaly
 from dbplatform.quality.checks.base import Check
 from dbplatform.quality.engine import run_table
-from dbplatform.quality.examination import Refused, attempt, examined
 from dbplatform.quality.masks import MaskedColumnMissing, Masks
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult
 
 _NO_TIME = "the drill's checks took as long as they may (backups: drill: checks_limit)"
-_TIMED_OUT = "statement timeout"
+#: PostgreSQL's words for a statement that was ended by a limit.
+_TIMED_OUT = ("statement timeout", "canceling statement due to user request")
+_CANCELED = "57014"
+#: What a missing function, table, column or schema is called (manual: Appendix A).
+_LACKING = ("42883", "42P01", "42703", "3F000")
+_CORRUPTED = ("XX001", "XX002")
+# These say nothing of the backup. Connections, resources, interventions, input and output, foreign servers; rights,
+# which a drill leaves out, as it does user mappings; and libraries, which are the server's.
+_OF_THE_SERVER = ("08", "53", "57", "58030", "HV", "42501")
+_OF_THE_SERVER_WORDS = ("user mapping", "preload", "could not access file", "could not load library", "out of memory")
 
 #: When the source was asked, and what it said.
 _Recorded = tuple[datetime, CheckResult] | None
@@ -54,20 +57,21 @@ def examination(platform: Platform, declared: Declared, *, at: datetime | None) 
 def examine(platform: Platform, declared: Declared, copy: Target, *, at: datetime | None) -> tuple[CheckProof, ...]:
     """Run every declared check on the copy, each table in one snapshot, and judge those that did not pass.
 
-    Reads the tables of the copy; of the source, only those of checks in doubt. Within ``drill.checks_limit``: what is
-    not run by then is undecided.
+    Reads the tables of the copy; of the source, only those of checks in doubt. At the end of ``drill.checks_limit``
+    what still runs is cancelled; that is undecided, as what was not run by then.
     """
     now = datetime.now(UTC)
     ends = time.monotonic() + (now + policy_of(declared).drill.checks_limit.relativedelta - now).total_seconds()
     recorded = record.nearest_results(platform.ledger, declared.name, at=at)
     masks = Masks.declared(declared.database.quality)
     found: list[CheckProof] = []
-    for policy in declared.database.quality:
+    for whole in declared.database.quality:
+        policy = whole.model_copy(update={"checks": [c for c in whole.checks if not isinstance(c, Anomaly)]})
         table = str(policy.table)
         results = _on_copy(copy, policy, masks, ends)
         known = {result.name: recorded.get((table, result.name)) for result in results}
         doubtful = [result for result in results if _in_doubt(result, known[result.name])]
-        live = _Live.ask(platform, declared, copy, policy, doubtful, ends) if doubtful else None
+        live = _live(platform, declared, copy, policy, {result.name for result in doubtful}, ends) if doubtful else None
         for result in results:
             verdict, reason = _judged(result, known[result.name], live, at)
             found.append(_proof(table, result, known[result.name], verdict, reason))
@@ -75,108 +79,36 @@ def examine(platform: Platform, declared: Declared, copy: Target, *, at: datetim
 
 
 def _on_copy(copy: Target, policy: TablePolicy, masks: Masks, ends: float) -> tuple[CheckResult, ...]:
-    left_ms = _left_ms(ends)
-    if left_ms == 0:
-        return tuple(_errored(check, f"It was not run: {_NO_TIME} ({_TIMED_OUT}).") for check in policy.checks)
+    not_run = tuple(_errored(check, f"It was not run: {_NO_TIME}.", sqlstate=_CANCELED) for check in policy.checks)
+    left = left_ms(ends)
+    if left == 0:
+        return not_run
     try:
-        with connect(copy, work="drill checks") as connection:
-            return run_table(connection, policy, statement_timeout_ms=left_ms, masks=masks).checks
+        with connect(copy, work="drill checks") as connection, ended_at(connection, ends):
+            return run_table(connection, policy, statement_timeout_ms=left, masks=masks).checks
     except (TableMissing, MaskedColumnMissing) as missing:
-        return tuple(_errored(check, missing.message) for check in policy.checks)
+        return _all_missing(policy, missing)
+    except ServerRefused:
+        if left_ms(ends) == 0:
+            return not_run
+        raise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Live:
-    """What the source says now of the checks in doubt."""
-
-    results: Mapping[str, CheckResult]
-    same_rows: frozenset[str]
-    """The checks all of whose tables hold the same on both sides."""
-    same_columns: bool
-
-    @classmethod
-    def ask(
-        cls,
-        platform: Platform,
-        declared: Declared,
-        copy: Target,
-        policy: TablePolicy,
-        doubtful: list[CheckResult],
-        ends: float,
-    ) -> _Live | None:
-        """None where the source cannot be asked: a drill needs it no more than a restore does."""
-        names = {result.name for result in doubtful}
-        failed = {result.name for result in doubtful if result.status != "errored"}
-        masks = Masks.declared(declared.database.quality)
-        try:
-            source, left_ms = platform.existing_target(declared), _left_ms(ends)
-            if source is None or left_ms == 0:
-                return None
-            with connect(source, work="drill checks") as session, connect(copy, work="drill checks") as other:
-                ready_to_read(session)
-                ready_to_read(other)
-                other.execute("select set_config('statement_timeout', %s, false)", (str(left_ms),))
-                with examined(session, policy, only=names, statement_timeout_ms=left_ms, masks=masks) as asked:
-                    results = {result.name: result for result in asked.result.checks}
-                    contents = _Contents(asked.connection, other)
-                    other_answer = {r.name for r in doubtful if not _agree(r, results[r.name])} & failed
-                    checks = [check for check in asked.checks if check.name in other_answer]
-                    return cls(
-                        results=results,
-                        same_rows=frozenset(check.name for check in checks if contents.equal(policy.table, check)),
-                        same_columns=catalog.columns(session, policy.table) == catalog.columns(other, policy.table),
-                    )
-        except (TableMissing, MaskedColumnMissing) as missing:
-            results = {check.name: _errored(check, missing.message) for check in policy.checks}
-            return cls(results=results, same_rows=frozenset(), same_columns=True)
-        except PlatformError:
-            return None
+def _live(
+    platform: Platform, declared: Declared, copy: Target, policy: TablePolicy, names: set[str], ends: float
+) -> Live | None:
+    try:
+        return ask(platform, declared, copy, policy, names, ends)
+    except (TableMissing, MaskedColumnMissing) as missing:
+        results = {result.name: result for result in _all_missing(policy, missing)}
+        return Live(results=results, same_rows=frozenset(), same_columns=True)
 
 
-class _Contents:
-    """The tables of source and copy beside each other, each read once."""
-
-    def __init__(self, source: SnapshotConnection, copy: AutocommitConnection) -> None:
-        self._source, self._copy = source, copy
-        self._equal: dict[Relation, bool] = {}
-
-    def equal(self, table: Relation, check: Check) -> bool:
-        """Whether every table that the check reads holds the same rows on both sides; false where it cannot be told."""
-        statement = check.statement(table)
-        tables = {table}
-        if statement is not None:
-            planned = attempt(self._source, table, partial(self._tables_of, statement))
-            if isinstance(planned, Refused):
-                return False
-            tables |= planned
-        return all(self._same(one) for one in sorted(tables, key=str))
-
-    def _tables_of(self, statement: sql.Composable) -> set[Relation]:
-        explain = sql.SQL("explain (verbose, format json) {}").format(statement)
-        [(plan,)] = self._source.execute(explain).fetchall()
-        return set(_relations(plan))
-
-    def _same(self, table: Relation) -> bool:
-        if table not in self._equal:
-            there = catalog.columns(self._copy, table) != []
-            found = attempt(self._source, table, partial(self._read, table)) if there else Refused("it is not there")
-            self._equal[table] = not isinstance(found, Refused) and found[0] == found[1]
-        return self._equal[table]
-
-    def _read(self, table: Relation) -> tuple[TableContent, TableContent]:
-        return read_content(self._source, table), read_content(self._copy, table)
-
-
-def _relations(plan: Any) -> Iterator[Relation]:
-    """The tables in a plan as EXPLAIN writes it."""
-    if isinstance(plan, list):
-        for part in plan:
-            yield from _relations(part)
-    elif isinstance(plan, dict):
-        if "Relation Name" in plan and "Schema" in plan:
-            yield Relation(plan["Schema"], plan["Relation Name"])
-        for part in plan.values():
-            yield from _relations(part)
+def _all_missing(policy: TablePolicy, missing: TableMissing | MaskedColumnMissing) -> tuple[CheckResult, ...]:
+    # In the same words on both sides: no name of a database is in them.
+    gone = isinstance(missing, TableMissing)
+    message = f"The table {policy.table.words} does not exist." if gone else missing.message
+    return tuple(_errored(check, message, sqlstate="42P01" if gone else "42703") for check in policy.checks)
 
 
 def _in_doubt(result: CheckResult, recorded: _Recorded) -> bool:
@@ -186,7 +118,7 @@ def _in_doubt(result: CheckResult, recorded: _Recorded) -> bool:
 
 
 def _judged(
-    result: CheckResult, recorded: _Recorded, live: _Live | None, at: datetime | None
+    result: CheckResult, recorded: _Recorded, live: Live | None, at: datetime | None
 ) -> tuple[Verdict, str | None]:
     """The verdict over one check of the copy, and why."""
     if result.status == "passed":
@@ -195,39 +127,63 @@ def _judged(
         return "undecided", _NO_TIME
     if recorded is not None and _agree(result, recorded[1]):
         return "finding", "as on the source"
-    ran_before = recorded is not None and recorded[1].status != "errored" and (at is None or recorded[0] <= at)
-    if live is None:
-        if result.status == "errored":
-            return "failed", "and the source ran it" if ran_before else "and the source cannot be asked"
-        return "undecided", "the source cannot be asked"
-    said = live.results[result.name]
-    if _agree(result, said):
+    said = None if live is None else live.results[result.name]
+    if said is not None and _agree(result, said):
         return "finding", "as on the source now"
-    if result.status == "errored":
-        if live.same_columns or ran_before:
-            return "failed", f"and {said.status} on the source"
-        return "undecided", "its table has other columns on the source by now"
-    if result.name in live.same_rows:
+    if _is_of_the_server(result):
+        return "undecided", "which says something of the copy's server alone"
+    if result.sqlstate in _CORRUPTED:
+        return "failed", "and not so on the source" if said is not None else "and the source cannot be asked"
+    if live is not None and said is not None and result.name in live.same_rows:
+        if _status(result) == _status(said) and result.failed_rows is None:
+            return "undecided", "it measures another value on the source by now"
         return "failed", f"and {said.status} on the source, on the same rows"
+    ran_before = recorded is not None and recorded[1].status != "errored" and (at is None or recorded[0] <= at)
+    if result.sqlstate in _LACKING and ran_before:
+        return "failed", "and the source ran it before the backup"
+    if live is None or said is None:
+        return "undecided", "the source cannot be asked"
+    if said.status == "errored":
+        return "undecided", "the source cannot run it now"
+    if not live.same_columns:
+        return "undecided", "its table has other columns on the source by now"
     return "undecided", "the source holds other rows by now"
 
 
 def _agree(one: CheckResult, other: CheckResult) -> bool:
-    """Whether two answers are the same: with the same number of rows, where rows were judged. Until when a failure is
-    accepted makes no other answer of it."""
-    said = [("failed" if r.status == "accepted" else r.status, r.failed_rows) for r in (one, other)]
-    return said[0] == said[1]
+    """Whether two answers are the same: with the same number of rows where rows were judged, the same value where one
+    was measured, and the same words where neither could be run."""
+    if _status(one) != _status(other) or _timed_out(one) or _timed_out(other):
+        return False
+    if one.status == "errored":
+        return one.message == other.message
+    if one.failed_rows is not None or other.failed_rows is not None:
+        return one.failed_rows == other.failed_rows
+    if one.value is None or other.value is None:
+        return one.value == other.value
+    # A sum of floating-point numbers depends on the order in which the rows come.
+    return math.isclose(one.value, other.value, rel_tol=1e-9) or (math.isnan(one.value) and math.isnan(other.value))
+
+
+def _status(result: CheckResult) -> str:
+    """Until when a failure is accepted makes no other answer of it."""
+    return "failed" if result.status == "accepted" else result.status
 
 
 def _timed_out(result: CheckResult) -> bool:
-    return result.status == "errored" and _TIMED_OUT in result.message
+    by_words = any(words in result.message for words in _TIMED_OUT)
+    return result.status == "errored" and (result.sqlstate == _CANCELED or by_words)
 
 
-def _left_ms(ends: float) -> int:
-    return max(0, round((ends - time.monotonic()) * 1000))
+def _is_of_the_server(result: CheckResult) -> bool:
+    """Whether a check could not run for a reason that is the copy's server's, whatever the copy holds."""
+    if result.status != "errored":
+        return False
+    by_code = result.sqlstate is not None and result.sqlstate.startswith(_OF_THE_SERVER)
+    return by_code or any(words in result.message for words in _OF_THE_SERVER_WORDS)
 
 
-def _errored(check: Check, message: str) -> CheckResult:
+def _errored(check: Check, message: str, *, sqlstate: str) -> CheckResult:
     return CheckResult(
         name=check.name,
         type=check.type,
@@ -241,6 +197,7 @@ def _errored(check: Check, message: str) -> CheckResult:
         value=None,
         tolerance=None,
         message=message,
+        sqlstate=sqlstate,
         sql=None,
     )
 

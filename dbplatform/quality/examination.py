@@ -82,6 +82,7 @@ class Refused:
     """PostgreSQL could not do it; the reason in its words."""
 
     reason: str
+    sqlstate: str | None = None
 
 
 @contextmanager
@@ -156,7 +157,7 @@ def attempt(
             raise ChecksInterrupted(
                 table=relation.words, reason=reason_of(error, masks=masks).rstrip("."), hint="Run the checks again."
             ) from None
-        return Refused(reason_of(error, masks=masks))
+        return Refused(reason_of(error, masks=masks), error.sqlstate)
 
 
 def _chosen(policy: TablePolicy, only: Collection[str] | None) -> tuple[Check, ...]:
@@ -362,7 +363,7 @@ class Run:
         return attempt(self.connection, self.relation, work, masks=self.masked)
 
     def _errored(self, check: Check, refused: Refused) -> None:
-        self.outcomes[check.name] = Outcome(status="errored", message=refused.reason)
+        self.outcomes[check.name] = Outcome(status="errored", message=refused.reason, sqlstate=refused.sqlstate)
         self.tell()
 
     def tell(self) -> None:
@@ -389,6 +390,7 @@ class Run:
             tolerance=None if tolerance is None else str(tolerance),
             message=outcome.message,
             judged=outcome.judged,
+            sqlstate=outcome.sqlstate,
             sql=None if statement is None else statement.as_string(self.connection),
             accepted_until=None if check.accepted_until is None else check.accepted_until.until,
             accepted_reason=None if check.accepted_until is None else check.accepted_until.reason,

@@ -291,7 +291,7 @@ def _table(run_id: str, result: TableResult) -> QualityTable:
 
 def _stored(run_id: str, table: str, check: CheckResult) -> QualityResult:
     shown = asdict(replace(check, judged=()))
-    del shown["judged"]  # which the history keeps
+    del shown["judged"], shown["sqlstate"]  # the history keeps the one, the message tells the other
     fields = {name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()}
     return QualityResult(run_id=run_id, table_name=table, column_name=fields.pop("column"), **fields)
 

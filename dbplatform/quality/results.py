@@ -53,6 +53,8 @@ class CheckResult:
     judged: tuple[Judged, ...] = field(default=(), compare=False)
     """Of a check that compares with the past: values beside what was expected of them, the newest last. As results are
     read back they have none: ``history.trends`` has them."""
+    sqlstate: str | None = field(default=None, compare=False)
+    """Why PostgreSQL could not run it, as it was run; results that are read back have none."""
 
     @property
     def blocks(self) -> bool:

@@ -150,6 +150,72 @@ def test_other_answers_on_the_same_rows_speak_against_it_and_on_other_rows_they_
     assert shop.verdicts()["usable"] == "undecided"
 
 
+def test_a_check_that_stumbles_over_rows_of_the_copy_is_undecided_where_the_source_holds_others(shop: Shop) -> None:
+    divides = "select * from item where 10 / kind < 1"
+    shop.declare(_DECLARATION.replace("select * from item where not usable(id)", divides))
+    shop.check()
+    shop.execute(shop.source, "update item set kind = 0 where id = 1")
+    shop.copy_now()
+    shop.execute(shop.source, "update item set kind = 1 where id = 1")
+    proof = shop.examine()["usable"]
+    assert (proof.status, proof.source_status, proof.verdict) == ("errored", "passed", "undecided")
+    assert "division by zero" in proof.message
+
+
+def test_what_the_copys_server_lacks_speaks_against_no_backup(shop: Shop) -> None:
+    shop.copy_now()
+    for sqlstate, words in (
+        ("53200", "out of memory"),
+        ("53100", "could not extend file: No space left on device"),
+        ("55000", "usable must be loaded via shared_preload_libraries"),
+        ("58P01", "could not access file $libdir/usable: No such file or directory"),
+        ("42501", "permission denied for table item"),
+    ):
+        body = f"begin raise '{words}' using errcode = '{sqlstate}'; end"
+        shop.execute(
+            shop.copy, f"create or replace function usable(id int) returns bool language plpgsql as $${body}$$"
+        )
+        proof = shop.examine()["usable"]
+        assert (proof.status, proof.verdict) == ("errored", "undecided"), words
+
+
+def test_two_checks_that_cannot_run_agree_only_where_it_is_for_the_same_reason(shop: Shop) -> None:
+    shop.copy_now()
+    shop.execute(shop.copy, "drop function usable")
+    body = "begin raise 'another matter'; end"
+    shop.execute(shop.source, f"create or replace function usable(id int) returns bool language plpgsql as $${body}$$")
+    proof = shop.examine()["usable"]
+    assert (proof.verdict, proof.reason) == ("undecided", "the source cannot run it now")
+    shop.execute(shop.source, "drop function usable")
+    assert shop.verdicts()["usable"] == "finding"
+
+
+def test_a_measured_value_is_as_on_the_source_only_where_it_is_the_same_value(shop: Shop) -> None:
+    shop.declare(_DECLARATION + "        - row_count: {min: 100}\n")
+    shop.check()
+    shop.execute(shop.source, "delete from item where id > 4")
+    shop.copy_now()
+    assert shop.verdicts()["row_count"] == "finding", "as on the source now"
+    shop.execute(shop.source, "delete from item where id > 2")
+    assert shop.verdicts()["row_count"] == "undecided"
+
+
+def test_rows_that_a_function_reads_count_too(shop: Shop) -> None:
+    body = "begin return id = 1 or exists (select from kind where kind.id = 2); end"
+    shop.execute(shop.source, f"create or replace function usable(id int) returns bool language plpgsql as $${body}$$")
+    shop.execute(shop.source, "delete from kind where id = 2")
+    shop.copy_now()
+    shop.execute(shop.source, "insert into kind values (2)")
+    proof = shop.examine()["usable"]
+    assert (proof.failed_rows, proof.verdict) == (9, "undecided")
+
+
+def test_anomalies_are_left_to_the_source_which_has_a_past(shop: Shop) -> None:
+    shop.copy_now()
+    shop.declare(_DECLARATION + "        - anomaly: {metric: row_count}\n")
+    assert set(shop.verdicts()) == {"not_null_word", "usable", "relationship_kind"}
+
+
 def test_what_was_mended_on_the_source_since_is_undecided_whichever_table_it_was(shop: Shop) -> None:
     shop.execute(shop.source, "insert into item values (11, null, 3)")
     shop.copy_now()
@@ -183,6 +249,10 @@ def test_what_takes_too_long_is_undecided(shop: Shop) -> None:
     shop.copy_now()
     shop.declare(_DECLARATION.replace("5 minutes", "1 second").replace("not usable(id)", "pg_sleep(600) is null"))
     assert shop.verdicts()["usable"] == "undecided"
+    naps = "select x from (select pg_sleep(0.7)::text as x offset 0) s where x <> ''"
+    some = "".join(f'        - sql: {{name: nap_{number}, rows: "{naps}"}}\n' for number in range(3))
+    shop.declare(_DECLARATION.replace("5 minutes", "1 second") + some)
+    assert shop.verdicts()["nap_2"] == "undecided", "all of them share the time"
     shop.declare(_DECLARATION.replace("5 minutes", "1 microsecond"))
     assert set(shop.verdicts().values()) == {"undecided"}
 

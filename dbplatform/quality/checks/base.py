@@ -41,6 +41,8 @@ class Outcome:
     value: float | None = None
     judged: tuple[Judged, ...] = ()
     """Of a check that compares with the past: values beside what was expected of them, the newest last."""
+    sqlstate: str | None = None
+    """Of a check that PostgreSQL could not plan or run (manual: Appendix A)."""
 
 
 def storable(text: str) -> str:
