@@ -8,24 +8,19 @@ Source: PostgreSQL manual, "EXPLAIN", "PREPARE", "Message Flow" (extended query)
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import RawCursor, sql
+from psycopg import RawCursor
 
 from dbplatform.errors import UsageError, WorkError
 from dbplatform.monitoring.probes.collecting import MARK
 from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.prepared import alone, force_generic, has_parameters, prepared, readable
 
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 2_000
-
-_PARAMETER = re.compile(r"\$\d+")
-#: ``interval $1`` is how the extension writes ``interval '1 day'``; PostgreSQL itself does not read it.
-_TYPED_PARAMETER = re.compile(r"\b(interval|date|timestamptz|timestamp|time)\s+(\$\d+)", re.IGNORECASE)
-_PREPARED = "dbplatform_explained"
 
 
 class NotExplained(UsageError):
@@ -74,8 +69,8 @@ def explain(connection: AutocommitConnection, query: str, *, analyze: bool = Fal
     writes and is measured keeps its row locks until it has ended, and sequences do not go back.
     Raises ``NotExplained``, ``Writes``, ``NeedsValues`` and ``TookTooLong``.
     """
-    query = _TYPED_PARAMETER.sub(r"\2::\1", query.strip().rstrip(";"))
-    generic = _PARAMETER.search(query) is not None
+    query = readable(query)
+    generic = has_parameters(query)
     if analyze and generic:
         raise NeedsValues(hint="Write values in place of $1, or leave --analyze out for the generic plan.")
     text, document = "", None
@@ -110,35 +105,17 @@ def explain(connection: AutocommitConnection, query: str, *, analyze: bool = Fal
 def _ask(connection: AutocommitConnection, query: str, options: str) -> Any:
     """Rows of an EXPLAIN: the text of all lines, or the document."""
     with RawCursor(connection) as cursor:
-        rows = _alone(cursor, f"{MARK}explain ({options}) {query}").fetchall()
+        rows = alone(cursor, f"{MARK}explain ({options}) {query}").fetchall()
     return "\n".join(row[0] for row in rows) if "text" in options else rows[0][0]
-
-
-def _alone(cursor: RawCursor[Any], statement: str) -> RawCursor[Any]:
-    """Run one statement. That rows are asked for in binary makes psycopg use the extended protocol, by which the server
-    itself refuses two statements in one text; without it "select 1; delete from t" would be both."""
-    return cursor.execute(statement.encode(), [], binary=True)
 
 
 def _prepared(connection: AutocommitConnection, query: str) -> tuple[str, Any]:
     """The generic plan: of a prepared statement, which the NULLs for its parameters do not change."""
-    connection.execute("set local plan_cache_mode = force_generic_plan")
-    name = sql.Identifier(_PREPARED)
-    with RawCursor(connection) as cursor:
-        _alone(cursor, f"prepare {_PREPARED} as {query}")
-    try:
-        row = connection.execute(
-            "select cardinality(parameter_types) from pg_prepared_statements where name = %s", (_PREPARED,)
-        ).fetchone()
-        assert row is not None
-        nulls = sql.SQL(", ").join([sql.NULL] * row[0])
-        asked = sql.SQL("explain (format {}) execute {}({})")
-        lines = connection.execute(asked.format(sql.SQL("text"), name, nulls)).fetchall()
-        (document,) = connection.execute(asked.format(sql.SQL("json"), name, nulls)).fetchall()
-        return "\n".join(line[0] for line in lines), document[0]
-    finally:
-        if connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
-            connection.execute(sql.SQL("deallocate {}").format(name))
+    force_generic(connection)
+    with prepared(connection, query) as one:
+        lines = one.explain("format text")
+        (document,) = one.explain("format json")
+        return "\n".join(lines), document[0]
 
 
 def _reason(error: psycopg.Error) -> str:
