@@ -1,7 +1,7 @@
 """Indexes that might help a scan, and what they would cost: by the statistics of the columns and the planner's costs.
 
-The estimate follows the planner's: an index that is read for N of a table's rows fetches by Mackert and Lohman's formula
-so many of its T pages, each at random, or where the rows lie in the order of the index, one after the other.
+The estimate follows the planner's: an index that is read for N of a table's rows fetches so many of its T pages as
+Mackert and Lohman's formula says, each at random; where the rows lie in the order of the index, one after the other.
 Source: PostgreSQL, src/backend/optimizer/path/costsize.c (cost_index, index_pages_fetched).
 """
 
@@ -142,7 +142,9 @@ def index_cost(
     seconds = max(1.0, 2 * table.pages * _BLOCK / _BYTES_PER_S + table.rows / _ROWS_PER_S)
     per_day = table.index_writes / max(catalog.counting_s, 60.0) * 86_400
     hot = table.hot_updated / table.updated if table.updated else None
-    words = f"about {seconds:,.0f} s to build, {size_words(size)}, and an entry for each of about {per_day:,.0f} writes a day"
+    words = (
+        f"about {seconds:,.0f} s to build, {size_words(size)}, an entry for each of about {per_day:,.0f} writes a day"
+    )
     return words, {
         "index bytes": size,
         "build seconds": round(seconds, 1),

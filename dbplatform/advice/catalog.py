@@ -1,4 +1,4 @@
-"""What the catalog and the statistics say of tables and indexes, read once for all advice. Everything here only reads."""
+"""What the catalog and the statistics say of tables and indexes, read once for all advice. It only reads."""
 
 from __future__ import annotations
 
@@ -92,6 +92,8 @@ class Table:
     name: str
     partitioned: bool
     partition: bool
+    root: int | None
+    """The partitioned table at the top, of a partition."""
     planned_rows: float
     pages: int
     live: float

@@ -5,6 +5,8 @@ Source: PostgreSQL manual, "Constraints" ("it is often a good idea to index the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from psycopg import sql
 
 from dbplatform.advice.actions import Action
@@ -22,7 +24,7 @@ LEAST_ROWS_WHERE_DELETED = 1_000
 
 
 def foreign_key_indexes(
-    connection: AutocommitConnection, catalog: Catalog, planned: dict[int, list[list[int]]]
+    connection: AutocommitConnection, catalog: Catalog, planned: Mapping[int, Sequence[tuple[str, ...]]]
 ) -> list[Advice]:
     """An index for each foreign key that has none, unless a missing index that is advised (``planned``: the columns by
     table) serves it."""
@@ -36,7 +38,7 @@ def foreign_key_indexes(
             continue
         if any(serves(index, key.keys) for index in catalog.indexes_of(key.table_oid)):
             continue
-        if any(set(columns[: len(key.keys)]) == set(key.keys) for columns in planned.get(key.table_oid, ())):
+        if any(set(columns[: len(key.columns)]) == set(key.columns) for columns in planned.get(key.table_oid, ())):
             continue
         found.append(_advice(connection, catalog, key, table, changes))
     return found

@@ -33,7 +33,7 @@ def needless_indexes(
         unexamined["unused_index"] = "a standby counts only its own reads: ask the primary"
     elif youngest < needed:
         unexamined["unused_index"] = (
-            f"the statistics reach back {days_words(youngest)}, and {days_words(needed)} are needed (advice.unused_after)"
+            f"the statistics reach back {days_words(youngest)}; {days_words(needed)} are needed (advice.unused_after)"
         )
     if "unused_index" not in unexamined:
         found += _unused(catalog, policy, replica, leaving)
@@ -54,7 +54,7 @@ def _invalid(catalog: Catalog, leaving: set[int]) -> Iterator[Advice]:
             reason=f"{index.relation} is invalid: no statement reads by it, and every write still feeds it. "
             + ("A REINDEX that was ended left it." if debris else "Its building was ended, or failed."),
             action=_drop(index) if debris else Action(verb="reindex", schema=index.schema, name=index.name),
-            undo=None,
+            undoable=False,
             cost=f"frees {size_words(index.bytes)}" if debris else "as long as building it; the table is read twice",
             document="sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY",
         )
@@ -124,8 +124,8 @@ def _overlapping(catalog: Catalog, leaving: set[int]) -> Iterator[Advice]:
             catalog,
             index,
             "overlapping_index",
-            reason=f"{cover.relation} begins with the columns of {index.relation} ({', '.join(index.columns)}), and can "
-            "be read in its place.",
+            reason=f"{cover.relation} begins with the columns of {index.relation} ({', '.join(index.columns)}), and "
+            "can be read in its place.",
             more={"kept": str(cover.relation), "kept bytes": cover.bytes},
             document="indexes-multicolumn.html",
             severity="info",
@@ -170,7 +170,7 @@ def _advice(
     document: str,
     more: dict[str, object] | None = None,
     action: Action | None = None,
-    undo: Action | None | str = "recreate",
+    undoable: bool = True,
     cost: str = "",
     severity: str = "warning",
 ) -> Advice:
@@ -195,6 +195,6 @@ def _advice(
         confidence="certain",
         document=manual(document),
         action=action or _drop(index),
-        undo=None if undo is None else again,
+        undo=again if undoable else None,
         table=(index.table_schema, index.table),
     )

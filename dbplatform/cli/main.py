@@ -43,13 +43,14 @@ VERBS = {
     "connections": "connections",
     "slow-queries": "slow_queries",
     "explain": "explain",
+    "advise": "advise",
     "alerts": "alerts",
     "runs": "runs",
     "doctor": "doctor",
 }
 
 #: Verbs of the contract that this version does not build.
-NOT_BUILT_YET = ("adopt", "advise", "optimize", "roles", "bench")
+NOT_BUILT_YET = ("adopt", "optimize", "roles", "bench")
 
 
 _REPORT = "This is a mistake of dbplatform itself: run it again with --debug and report what it prints."

@@ -18,6 +18,7 @@ from dbplatform.postgres.words import Cron, DurationWords, Interval, Policy
 from dbplatform.seeding.policy import SeedPolicy
 
 if TYPE_CHECKING:
+    from dbplatform.advice.policy import AdvicePolicy
     from dbplatform.alerting.policy import NotifyPolicy
     from dbplatform.archiving.policy import ArchivePolicy
     from dbplatform.backups.policy import BackupPolicy
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dbplatform.partitioning.policy import PartitionPolicy
     from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
 else:
+    AdvicePolicy = Annotated[Any, Later("dbplatform.advice.policy", "AdvicePolicy")]
     NotifyPolicy = Annotated[Any, Later("dbplatform.alerting.policy", "NotifyPolicy")]
     ArchivePolicy = Annotated[Any, Later("dbplatform.archiving.policy", "ArchivePolicy")]
     BackupPolicy = Annotated[Any, Later("dbplatform.backups.policy", "BackupPolicy")]
@@ -141,6 +143,9 @@ class Database(Policy):
         default=[], description="Limits in place of those that experts use, a metric each."
     )
     notify: list[NotifyPolicy] = Field(default=[], description="Who is told of alerts.")
+    advice: AdvicePolicy | None = Field(
+        default=None, description="How much evidence advice needs, and what is known of the server's machine."
+    )
     maintenance: MaintenancePolicy = Field(default_factory=MaintenancePolicy)
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from dbplatform.declaration.loading import FILE, Declared, load_file
 from dbplatform.declaration.project import Project
 from dbplatform.declaration.scaffold import database_files, database_name
 from dbplatform.operations.platform import Platform
+from dbplatform.orchestration.advice import advice_assets
 from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writing_assets
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
@@ -68,6 +69,7 @@ class ManagedDatabase(dg.Component):
         assets += physical_assets(self.platform, self.declared)
         assets += retirement_assets(self.platform, self.declared)
         assets += watching_assets(self.platform, self.declared)
+        assets += advice_assets(self.platform, self.declared)
         assets += rehearsal_assets(self.platform, self.declared)
         assets += period_assets(self.platform, self.declared)
         jobs = jobs_of(self.declared, assets)

@@ -88,6 +88,10 @@ def health(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "health"])
 
 
+def advice(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "advice"])
+
+
 def alerts(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "alerts"])
 

@@ -28,7 +28,7 @@ _CGROUP_LIMITS = (
 
 def default_settings() -> dict[str, str]:
     """What every embedded server runs with; ``shared_buffers`` is an eighth of the memory, 128 MB to 1 GB."""
-    shared_buffers_mb = min(max(_memory_bytes() // 8 // _MB, 128), 1024)
+    shared_buffers_mb = min(max(memory_bytes() // 8 // _MB, 128), 1024)
     return {
         "shared_preload_libraries": "pg_stat_statements",
         "max_connections": "200",
@@ -113,7 +113,7 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     """The machine's memory, or the container's when it is given less."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for file in _CGROUP_LIMITS:

@@ -4,7 +4,8 @@
 -- First version: 14.
 -- Source: PostgreSQL manual, pg_class, pg_stat_all_tables.
 select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind = 'p' as partitioned,
-       c.relispartition as partition, greatest(c.reltuples, 0)::float8 as planned_rows, c.relpages as pages,
+       c.relispartition as partition,
+       case when c.relispartition then pg_partition_root(c.oid)::bigint end as root, greatest(c.reltuples, 0)::float8 as planned_rows, c.relpages as pages,
        greatest(pg_stat_get_live_tuples(c.oid), 0)::float8 as live,
        greatest(pg_stat_get_dead_tuples(c.oid), 0)::float8 as dead,
        pg_stat_get_tuples_inserted(c.oid)::float8 as inserted, pg_stat_get_tuples_updated(c.oid)::float8 as updated,
