@@ -30,6 +30,8 @@ PLANNED = re.compile(r"\s*(?:select|with|insert|update|delete|merge|values)\b", 
 LEAST_COST = 100.0
 #: What has to be left of the cost of a statement at most.
 WORTH = 0.5
+#: What one call writes beyond so many rows is a load, which is seldom, and fills an index at little cost.
+_BULK = 100
 #: So many of one database are advised at most, those first that save most.
 MOST = 10
 
@@ -56,9 +58,10 @@ def missing_indexes(
     Nothing runs; locks as for the planning of each statement.
     """
     by_candidate: dict[Candidate, list[Wanted]] = {}
+    entries: dict[str, float] = {}
     unplanned: list[str] = []
     for named in statements:
-        if named.calls < policy.min_calls or not PLANNED.match(named.query):
+        if not PLANNED.match(named.query):
             continue
         try:
             plan = generic_plan(connection, named.query)
@@ -67,7 +70,9 @@ def missing_indexes(
                 raise
             unplanned.append(f"statement {named.queryid}: {error.diag.message_primary}")
             continue
-        if plan.cost < LEAST_COST:
+        if plan.entries is not None:
+            entries[str(plan.entries)] = entries.get(str(plan.entries), 0.0) + min(named.rows, _BULK * named.calls)
+        if named.calls < policy.min_calls or plan.cost < LEAST_COST:
             continue
         for scans in _together(plan, catalog):
             best = _best(connection, catalog, named, plan, scans)
@@ -77,10 +82,14 @@ def missing_indexes(
     found = [
         (candidate, wanted)
         for candidate, wanted in _merged(by_candidate).items()
-        if sum(one.saved for one in wanted) > _writes(catalog, policy, candidate)
+        if sum(one.saved for one in wanted) > _paid(catalog, entries, candidate)
     ]
     found.sort(key=lambda one: -sum(wanted.saved for wanted in one[1]))
-    return [_advice(connection, catalog, policy, candidate, wanted) for candidate, wanted in found[:MOST]], unplanned
+    advised = [
+        _advice(connection, catalog, candidate, wanted, _paid(catalog, entries, candidate))
+        for candidate, wanted in found[:MOST]
+    ]
+    return advised, unplanned
 
 
 def _together(plan: Plan, catalog: Catalog) -> list[list[tuple[Scan, Table]]]:
@@ -183,18 +192,17 @@ def _serves(wider: Candidate, narrow: Candidate) -> bool:
     )
 
 
-def _writes(catalog: Catalog, policy: AdvicePolicy, candidate: Candidate) -> float:
-    """What the index costs the writes of its table over the window in which the statements were counted."""
-    share = min(1.0, policy.window.timedelta.total_seconds() / max(catalog.counting_s, 1.0))
-    return candidate.table.index_writes * share * write_cost(catalog)
+def _paid(catalog: Catalog, entries: dict[str, float], candidate: Candidate) -> float:
+    """What the index costs the statements that write rows into its table, over the same time as its readers."""
+    return entries.get(candidate.name, 0.0) * write_cost(catalog)
 
 
 def _advice(
     connection: AutocommitConnection,
     catalog: Catalog,
-    policy: AdvicePolicy,
     candidate: Candidate,
     wanted: Sequence[Wanted],
+    paid: float,
 ) -> Advice:
     table, columns = candidate.table, candidate.columns
     action = Action(
@@ -232,7 +240,7 @@ def _advice(
             "cost after": round(after / max(calls, 1), 2),
             "calls": calls,
             "saved": round(before - after),
-            "paid by writes": round(_writes(catalog, policy, candidate)),
+            "paid by writes": round(paid),
             **evidence,
         },
         lock=CONCURRENTLY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from dbplatform.advice.actions import Action, statement
@@ -28,11 +28,13 @@ Confidence = Literal["proven", "certain", "estimated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A statement that the advice is about: its text without values, and how often it was called."""
+    """A statement that the advice is about: its text without values, how often it was called, and with how
+    many rows in all."""
 
     queryid: str
     query: str
     calls: int = 0
+    rows: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """For the ledger and ``--json``."""
@@ -62,7 +64,7 @@ class Advice:
     undo: Action | None = None
     words: str = ""
     statements: tuple[Named, ...] = ()
-    table: tuple[str, str] | None = field(default=None)
+    table: tuple[str, str] | None = None
     """Schema and name of the table whose statements show what an applied advice has done."""
 
     @property

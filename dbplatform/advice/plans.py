@@ -41,7 +41,7 @@ class Comparison:
     @property
     def parameter(self) -> int | None:
         """The number of the parameter that it is compared with, where it is one."""
-        found = _PARAMETER.fullmatch(self.value)
+        found = _PARAMETER.fullmatch(self.value.removeprefix("ANY "))
         return int(found[1]) if found is not None else None
 
 
@@ -71,6 +71,8 @@ class Plan:
 
     cost: float
     reads_only: bool
+    entries: Relation | None
+    """The table into which it writes rows that need entries in every index: by INSERT, UPDATE or MERGE."""
     scans: tuple[Scan, ...]
     tables: frozenset[Relation]
     indexes: frozenset[str]
@@ -103,6 +105,14 @@ def read_plan(root: dict[str, Any]) -> Plan:
     return Plan(
         cost=root["Total Cost"],
         reads_only=not any(node["Node Type"] in ("ModifyTable", "LockRows") for node in nodes),
+        entries=next(
+            (
+                Relation(node["Schema"], node["Relation Name"])
+                for node in nodes
+                if node["Node Type"] == "ModifyTable" and node.get("Operation") != "Delete" and _is_table(node)
+            ),
+            None,
+        ),
         scans=tuple(_scans(root, ())),
         tables=frozenset(aliases.values()),
         indexes=frozenset(node["Index Name"] for node in nodes if "Index Name" in node),

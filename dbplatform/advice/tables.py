@@ -126,7 +126,7 @@ def sequences(catalog: Catalog, found: Iterable[SequenceUse]) -> Iterator[Advice
             reason=f"The sequence {one.name} has come to {one.last}, {one.used:.0%} of the way to its end: then every "
             "insert that asks it fails.",
             evidence={"used": round(one.used, 4), "last": one.last},
-            lock="ACCESS EXCLUSIVE while the table is rewritten (ALTER TYPE), or for moments with a new column beside it",
+            lock="ACCESS EXCLUSIVE while the table is rewritten (ALTER TYPE), or for moments beside a new column",
             cost="a column of 8 bytes in place of the smaller one",
             confidence="certain",
             document=manual("sql-createsequence.html"),

@@ -167,3 +167,17 @@ def text_of(ledger: Ledger, database: str, queryid: int) -> str | None:
     with ledger.session() as session:
         found = session.get(StatementText, (database, queryid))
     return found.text if found is not None else None
+
+
+def texts_of(ledger: Ledger, database: str) -> dict[int, str]:
+    """The texts of all known statements of a database."""
+    statement = select(StatementText.queryid, StatementText.text).where(StatementText.database == database)
+    with ledger.session() as session:
+        return {queryid: words for queryid, words in session.execute(statement).all()}
+
+
+def first_window(ledger: Ledger, database: str) -> datetime | None:
+    """When the oldest step that is kept began."""
+    statement = select(func.min(StatementWindow.at)).where(StatementWindow.database == database)
+    with ledger.session() as session:
+        return session.scalars(statement).one()

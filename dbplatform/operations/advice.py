@@ -20,6 +20,7 @@ from dbplatform.ledger.advice import AdviceRecord
 from dbplatform.monitoring import windows
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.probes.statements import NAME as STATEMENTS
+from dbplatform.monitoring.statements import Count
 from dbplatform.operations import watching
 from dbplatform.operations.diagnosis import pools
 from dbplatform.operations.platform import Platform
@@ -33,6 +34,8 @@ _STATEMENT_TIMEOUT_MS, _LOCK_TIMEOUT_MS = 30_000, 2_000
 #: Bloat that is worth a rebuild: the share and the bytes that hold nothing; as the limits of the metrics.
 _BLOAT = {"table": (0.4, 200 << 20), "index": (0.4, 100 << 20)}
 _SEQUENCE_USED = 0.75
+#: So many statements are planned, the dearest first.
+_MOST = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +149,8 @@ def _surroundings(platform: Platform, declared: Declared, metrics: Metrics) -> S
     """What the ledger, the replica, the machine and the declarations say; ``metrics`` were just measured."""
     unknown: dict[Kind, str] = {}
     policy, now = _policy(declared), datetime.now(UTC)
-    counted = windows.statements_of(platform.ledger, declared.name, since=now - policy.window.timedelta, now=now)
     if STATEMENTS in metrics.unmeasured:
         unknown["missing_index"] = metrics.unmeasured[STATEMENTS]
-    elif not counted:
-        unknown["missing_index"] = "no statement has ended between two collections yet; ask again after some work"
     replica: ReplicaUse | None = None
     try:
         replica = _replica(declared)
@@ -161,7 +161,7 @@ def _surroundings(platform: Platform, declared: Declared, metrics: Metrics) -> S
     with connect(target, work="advise") as connection:
         places = pools.places(connection)
     return Surroundings(
-        statements=[Named(queryid=str(one.queryid), query=one.text, calls=one.count.calls) for one in counted],
+        statements=_statements(platform, declared, metrics, since=now - policy.window.timedelta, now=now),
         replica=replica,
         memory=policy.memory or (memory_bytes() if embedded else None),
         bloated=_bloated(metrics),
@@ -174,6 +174,25 @@ def _surroundings(platform: Platform, declared: Declared, metrics: Metrics) -> S
         places=places,
         unknown=unknown,
     )
+
+
+def _statements(
+    platform: Platform, declared: Declared, metrics: Metrics, *, since: datetime, now: datetime
+) -> list[Named]:
+    """The statements from ``since`` on, the dearest first; until the ledger reaches back so far, all that the extension
+    has counted since its reset."""
+    ledger, name = platform.ledger, declared.name
+    first = windows.first_window(ledger, name)
+    if metrics.statements is None or (first is not None and first <= since):
+        found = windows.statements_of(ledger, name, since=since, now=now)
+        return [_named(one.queryid, one.text, one.count) for one in found if one.text]
+    counts, texts = metrics.statements.counts, windows.texts_of(ledger, name)
+    dearest = sorted((queryid for queryid in counts if queryid in texts), key=lambda queryid: -counts[queryid].ms)
+    return [_named(queryid, texts[queryid], counts[queryid]) for queryid in dearest[:_MOST]]
+
+
+def _named(queryid: int, query: str, count: Count) -> Named:
+    return Named(queryid=str(queryid), query=query, calls=count.calls, rows=count.rows)
 
 
 def _replica(declared: Declared) -> ReplicaUse | None:

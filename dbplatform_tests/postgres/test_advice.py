@@ -1,0 +1,293 @@
+"""Advice on a made workload: exactly what is right is advised, what is followed is measured, and a kill leaves nothing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from dbplatform.advice import apply as applying
+from dbplatform.advice.actions import Action
+from dbplatform.advice.change import make
+from dbplatform.advice.errors import NameInTheWay, NotBuilt
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.connection import Target, connect
+from dbplatform_tests.typed import Type, typist
+
+DECLARATION = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL, environment: test, pool: {size: 1, max_overflow: 0}}
+  advice: {unused_after: 1 ms, unused_min_size: 64kB, large_table_rows: 10000, memory: 64GB}
+"""
+#: Three indexes are missing: on orders.customer_id, visit.day with site, session.token. Two are unused, on the browser
+#: and the referrer of a visit; one is a duplicate, on the city of a customer. E-mail addresses are never looked up, but a
+#: constraint keeps them unique; the index of failed visits is partial.
+SCHEMA = """
+    create table customer (id int primary key, email text not null unique, city int not null);
+    create table orders (id int primary key, customer_id int not null references customer, note text);
+    create table visit (id int primary key, site int, day int, browser int, referrer int, failed bool);
+    create table session (id int primary key, token text, body text);
+    insert into customer select g, 'c' || g || '@example.org', g % 1000 from generate_series(1, 10000) g;
+    insert into orders select g, 1 + g * 7 % 10000, repeat('x', 60) from generate_series(1, 20000) g;
+    insert into visit select g, g % 100, g * 31 % 365, g % 7, g % 900, g % 50 = 0 from generate_series(1, 30000) g;
+    insert into session select g, md5(g::text), repeat('y', 80) from generate_series(1, 20000) g;
+    create index customer_city on customer (city);
+    create index customer_city_again on customer (city);
+    create index visit_browser on visit (browser);
+    create index visit_referrer on visit (referrer);
+    create index visit_failed on visit (day) where failed;
+    create index visit_id_day on visit (id, day);
+    analyze;
+"""
+WORKLOAD = (
+    "select * from orders where customer_id = 42",
+    "select id from visit where site = 7 and day = 12",
+    "select body from session where token = 'e4da3b7fbbce2345d7772b0674a318d5'",
+    "select email from customer where city = 4",
+    "select note from orders where id = 7",
+)
+
+
+@pytest.fixture
+def type_(
+    tmp_path: Path,
+    database: Target,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Type:
+    """A declared shop, whose workload was run."""
+    file = tmp_path / "defs" / "shop" / "defs.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(DECLARATION)
+    monkeypatch.setenv("SHOP_URL", database.url)
+    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+    by_hand(database, "create extension pg_stat_statements", *SCHEMA.split(";\n"))
+    work(database)
+    return typist(tmp_path, capsys)
+
+
+def by_hand(database: Target, *statements: str) -> None:
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def work(database: Target) -> None:
+    by_hand(database, *[statement for statement in WORKLOAD for _ in range(8)])
+
+
+def listed(type_: Type, *options: str) -> dict[tuple[str, str], dict[str, Any]]:
+    (found,) = type_("advise", "list", "shop", "--json", *options).json["databases"]
+    return {(one["kind"], one["subject"]): one for one in found["advice"]}
+
+
+def indexes(database: Target) -> set[str]:
+    with psycopg.connect(database.url) as connection:
+        rows = connection.execute("select indexrelid::regclass::text from pg_index where indrelid > 16383").fetchall()
+    return {name for (name,) in rows if not name.startswith("pg_toast")}
+
+
+def test_exactly_the_right_indexes_are_advised_and_the_missing_ones_give_the_gain_shown(
+    type_: Type, database: Target
+) -> None:
+    assert type_("advise", "list", "shop").code == 1
+    found = listed(type_)
+    about_indexes = {key for key in found if key[0].endswith("_index")}
+    assert about_indexes == {
+        ("missing_index", "public.orders(customer_id)"),
+        ("missing_index", "public.visit(day, site)"),
+        ("missing_index", "public.session(token)"),
+        ("unused_index", "public.visit_browser"),
+        ("unused_index", "public.visit_referrer"),
+        ("duplicate_index", "public.customer_city_again"),
+    } or about_indexes == {
+        ("missing_index", "public.orders(customer_id)"),
+        ("missing_index", "public.visit(day, site)"),
+        ("missing_index", "public.session(token)"),
+        ("unused_index", "public.visit_browser"),
+        ("unused_index", "public.visit_referrer"),
+        ("duplicate_index", "public.customer_city"),
+    }
+    for kind, subject in sorted(about_indexes):
+        if kind != "missing_index":
+            continue
+        one = found[kind, subject]
+        assert one["confidence"] == "estimated"
+        assert one["evidence"]["cost after"] < 0.5 * one["evidence"]["cost before"]
+        report = type_("advise", "apply", one["id"], "--json").json
+        assert (report["changed"], report["proposal"]) == (True, None)
+        receipt = report["advice"]["receipt"]
+        (before,), (after,) = receipt["before"], receipt["after"]
+        assert before["cost"] > 2 * after["cost"]
+        assert receipt["gain"] == pytest.approx(1 - after["cost"] / before["cost"], abs=0.01)
+        assert before["ms"] > 0
+        assert after["ms"] > 0
+        assert receipt["bytes_after"] > 0
+    assert not [key for key in listed(type_) if key[0] == "missing_index"]
+    again = type_("advise", "apply", found["missing_index", "public.session(token)"]["id"], "--json").json
+    assert again["changed"] is False
+    assert {"orders_customer_id_idx", "visit_day_site_idx", "session_token_idx"} <= indexes(database)
+
+
+def test_a_needless_index_goes_after_a_question_and_comes_back_as_it_was(type_: Type, database: Target) -> None:
+    before = definition(database, "visit_browser")
+    id_ = listed(type_)["unused_index", "public.visit_browser"]["id"]
+    asked = type_("advise", "apply", id_, "--json")
+    assert (asked.code, asked.json["error"]["kind"]) == (2, "not_confirmed")
+    assert "DROP INDEX CONCURRENTLY" in type_("advise", "apply", id_, "--dry-run").out
+    assert "visit_browser" in indexes(database)
+    receipt = type_("advise", "apply", id_, "--yes", "--json").json["advice"]["receipt"]
+    assert (receipt["benefit"], receipt["bytes_after"]) == (True, None)
+    assert receipt["bytes_before"] > 64 * 1024
+    assert "visit_browser" not in indexes(database)
+    assert type_("advise", "undo", id_, "--yes").code == 0
+    assert definition(database, "visit_browser") == before
+    assert type_("advise", "undo", id_, "--yes", "--json").json["changed"] is False
+    # What was taken back is not advised again.
+    assert ("unused_index", "public.visit_browser") not in listed(type_)
+    assert listed(type_, "--all")["unused_index", "public.visit_browser"]["state"] == "undone"
+
+
+def definition(database: Target, name: str) -> str:
+    with psycopg.connect(database.url) as connection:
+        row = connection.execute("select pg_get_indexdef(to_regclass(%s))", (name,)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_a_run_that_was_killed_while_it_built_is_ended_by_the_next_one(
+    type_: Type, database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = listed(type_)["missing_index", "public.session(token)"]["id"]
+
+    def killed(*_: object, **__: object) -> None:
+        by_hand(database, "create index session_token_idx on session (token)")
+        by_hand(database, "update pg_index set indisvalid = false where indexrelid = 'session_token_idx'::regclass")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "make", killed)
+        assert type_("advise", "apply", id_).code == 3
+    shown = listed(type_)
+    assert shown["missing_index", "public.session(token)"]["state"] == "applying"
+    assert ("invalid_index", "public.session_token_idx") in shown
+    report = type_("advise", "apply", id_, "--json").json
+    assert report["advice"]["state"] == "applied"
+    assert report["advice"]["receipt"]["gain"] > 0.5
+    assert ("invalid_index", "public.session_token_idx") not in listed(type_)
+
+
+def test_an_index_of_no_use_is_proposed_to_be_taken_back(
+    type_: Type, database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = listed(type_)["missing_index", "public.session(token)"]["id"]
+    # Without its index scans the planner goes on as before.
+    by_hand(database, f'alter database "{database.name}" set enable_indexscan = off')
+    by_hand(database, f'alter database "{database.name}" set enable_bitmapscan = off')
+    by_hand(database, f'alter database "{database.name}" set enable_indexonlyscan = off')
+    shown = type_("advise", "apply", id_)
+    assert f"Take it back: dbplatform advise undo {id_}" in shown.out
+    assert type_("advise", "undo", id_, "--yes").code == 0
+    assert "session_token_idx" not in indexes(database)
+
+
+def test_a_foreign_key_without_an_index_is_advised_where_no_statement_asks_for_one(
+    type_: Type, database: Target
+) -> None:
+    by_hand(database, "select pg_stat_statements_reset()", "delete from customer where id = 10001")
+    one = listed(type_)["foreign_key_index", "public.orders(customer_id)"]
+    assert one["severity"] == "info"
+    receipt = type_("advise", "apply", one["id"], "--json").json["advice"]["receipt"]
+    assert receipt["gain"] > 0.5
+    assert receipt["before"][0]["query"] == 'SELECT 1 FROM "public"."orders" WHERE "customer_id" = $1'
+
+
+def test_tables_sequences_and_the_server_are_advised_with_an_undo(type_: Type, database: Target) -> None:
+    by_hand(
+        database,
+        "update orders set note = 'z'",
+        "create sequence worn as smallint",
+        "select setval('worn', 30000)",
+        "analyze orders",
+    )
+    found = listed(type_)
+    assert found["sequence", "public.worn"]["applicable"] is False
+    assert type_("advise", "apply", found["sequence", "public.worn"]["id"], "--json").code == 2
+    vacuum = found["autovacuum", "public.orders"]
+    assert "every" not in vacuum["reason"]
+    assert type_("advise", "apply", vacuum["id"]).code == 0
+    with psycopg.connect(database.url) as connection:
+        row = connection.execute("select reloptions from pg_class where relname = 'orders'").fetchone()
+    assert row is not None
+    assert "autovacuum_vacuum_scale_factor=0.02" in row[0]
+    assert type_("advise", "undo", vacuum["id"], "--yes").code == 0
+    # The machine is said to have 64 GB; the data fit into shared_buffers, so these are not advised.
+    assert ("setting", "effective_cache_size") in found
+    assert ("setting", "shared_buffers") not in found
+
+
+def test_what_is_dismissed_is_not_shown_again_and_what_is_mended_by_hand_is_gone(type_: Type, database: Target) -> None:
+    first = listed(type_)
+    id_ = first["unused_index", "public.visit_referrer"]["id"]
+    assert type_("advise", "dismiss", id_, "--reason", "for the audit in March").code == 0
+    by_hand(database, "drop index visit_browser")
+    found = listed(type_)
+    assert ("unused_index", "public.visit_referrer") not in found
+    assert ("unused_index", "public.visit_browser") not in found
+    everything = listed(type_, "--all")
+    assert everything["unused_index", "public.visit_browser"]["state"] == "gone"
+    assert everything["unused_index", "public.visit_referrer"]["note"] == "for the audit in March"
+    gone = everything["unused_index", "public.visit_browser"]["id"]
+    assert type_("advise", "apply", gone, "--yes", "--json").json["error"]["kind"] == "no_longer_true"
+    assert type_("advise", "apply", "00000000", "--json").json["error"]["kind"] == "unknown_advice"
+
+
+def test_statistics_that_are_too_young_say_nothing_of_use(type_: Type, tmp_path: Path) -> None:
+    assert ("unused_index", "public.visit_browser") in listed(type_)
+    file = tmp_path / "defs" / "shop" / "defs.yaml"
+    file.write_text(DECLARATION.replace("unused_after: 1 ms", "unused_after: 14 days"))
+    (found,) = type_("advise", "list", "shop", "--json").json["databases"]
+    assert "14 days" in found["unexamined"]["unused_index"]
+    # What was open stays so: nothing new is known of it.
+    assert "public.visit_browser" in {one["subject"] for one in found["advice"] if one["state"] == "open"}
+
+
+def test_a_build_that_fails_or_meets_another_index_leaves_nothing(database: Target) -> None:
+    by_hand(database, "create table t (a int, b int)", "insert into t values (1, 1), (1, 2)")
+    again = Action(
+        verb="recreate_index",
+        schema="public",
+        name="t_a",
+        definition="CREATE UNIQUE INDEX t_a ON public.t USING btree (a)",
+    )
+    with connect(database, work="advise") as connection:
+        with pytest.raises(NotBuilt):
+            make(connection, again, "public.t", sleep=lambda _: None)
+        assert "t_a" not in indexes(database)
+        by_hand(database, "create index t_a on t (b)")
+        wanted = Action(verb="create_index", schema="public", table="t", name="t_a", columns=("a",))
+        with pytest.raises(NameInTheWay):
+            make(connection, wanted, "public.t", sleep=lambda _: None)
+
+
+def test_settings_of_a_table_are_tried_again_until_their_lock_is_free(database: Target) -> None:
+    by_hand(database, "create table t (a int)")
+    action = Action(verb="table_options", schema="public", name="t", values={"autovacuum_vacuum_threshold": "10"})
+    holder = psycopg.connect(database.url)
+    holder.execute("lock table t in access exclusive mode")
+    released = threading.Event()
+
+    def sleep(_: float) -> None:
+        holder.rollback()
+        released.set()
+
+    with connect(database, work="advise") as connection:
+        make(connection, action, "public.t", sleep=sleep)
+    holder.close()
+    assert released.is_set()
