@@ -1,4 +1,4 @@
-"""Advice on a made workload: exactly what is right is advised, what is followed is measured, and a kill leaves nothing."""
+"""Advice on a made workload: exactly what is right is advised, what is followed is measured, and a kill is mended."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ attributes:
   advice: {unused_after: 1 ms, unused_min_size: 64kB, large_table_rows: 10000, memory: 64GB}
 """
 #: Three indexes are missing: on orders.customer_id, visit.day with site, session.token. Two are unused, on the browser
-#: and the referrer of a visit; one is a duplicate, on the city of a customer. E-mail addresses are never looked up, but a
-#: constraint keeps them unique; the index of failed visits is partial.
+#: and the referrer of a visit; one is a duplicate, on the city of a customer. E-mail addresses are never looked up, but
+#: a constraint keeps them unique; the index of failed visits is partial.
 SCHEMA = """
     create table customer (id int primary key, email text not null unique, city int not null);
     create table orders (id int primary key, customer_id int not null references customer, note text);
@@ -41,7 +41,6 @@ SCHEMA = """
     create index visit_browser on visit (browser);
     create index visit_referrer on visit (referrer);
     create index visit_failed on visit (day) where failed;
-    create index visit_id_day on visit (id, day);
     analyze;
 """
 WORKLOAD = (
@@ -227,9 +226,7 @@ def test_tables_sequences_and_the_server_are_advised_with_an_undo(type_: Type, d
     assert row is not None
     assert "autovacuum_vacuum_scale_factor=0.02" in row[0]
     assert type_("advise", "undo", vacuum["id"], "--yes").code == 0
-    # The machine is said to have 64 GB; the data fit into shared_buffers, so these are not advised.
-    assert ("setting", "effective_cache_size") in found
-    assert ("setting", "shared_buffers") not in found
+    assert found["setting", "effective_cache_size"]["undo_sql"] == 'ALTER SYSTEM RESET "effective_cache_size"'
 
 
 def test_what_is_dismissed_is_not_shown_again_and_what_is_mended_by_hand_is_gone(type_: Type, database: Target) -> None:

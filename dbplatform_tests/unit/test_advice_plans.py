@@ -7,6 +7,8 @@ import pytest
 from dbplatform.advice.actions import Action, statement
 from dbplatform.advice.measure import effect
 from dbplatform.advice.plans import conditions, read_plan
+from dbplatform.advice.policy import AdvicePolicy
+from dbplatform.advice.server import Server, pools_advice, setting_advice
 
 
 @pytest.mark.parametrize(
@@ -83,3 +85,47 @@ def test_a_statement_that_costs_more_is_named_and_one_that_is_new_is_not_compare
     assert found.worse == ("2",)
     assert found.gain == pytest.approx(1 - 110 / 910, abs=1e-4)
     assert effect((), after).gain is None
+
+
+_GB = 1 << 30
+
+
+def advised(*, memory: int | None, storage: str | None = None, **different: float) -> dict[str, str]:
+    """The settings that are advised, for a server whose settings are PostgreSQL's own."""
+    settings = {
+        "shared_buffers": 128 << 20,
+        "work_mem": 4 << 20,
+        "effective_cache_size": 4 * _GB,
+        "random_page_cost": 4.0,
+        "max_wal_size": _GB,
+        "max_connections": 100,
+    }
+    counted = {"database_bytes": 100 * _GB, "temp_files": 0, "temp_bytes": 0, "timed": 100, "requested": 5}
+    server = Server(
+        settings={name: different.get(name, value) for name, value in settings.items()},
+        set_by_file={"work_mem": "5MB"},
+        **{name: different.get(name, value) for name, value in counted.items()},  # type: ignore[arg-type]
+    )
+    policy = AdvicePolicy.model_validate({"storage": storage} if storage else {})
+    found = list(setting_advice("shop", server, policy, memory))
+    assert {one.undo_sql for one in found if one.subject == "work_mem"} <= {"ALTER SYSTEM SET \"work_mem\" = '5MB'"}
+    return {one.subject: str((one.action.values if one.action else {})[one.subject]) for one in found}
+
+
+def test_settings_are_advised_against_a_machine_that_is_known_and_data_that_do_not_fit() -> None:
+    assert advised(memory=None) == {}
+    assert advised(memory=64 * _GB) == {"shared_buffers": "16384MB", "effective_cache_size": "49152MB"}
+    assert "shared_buffers" not in advised(memory=64 * _GB, database_bytes=50 << 20)
+    assert advised(memory=16 * _GB, shared_buffers=4 * _GB) == {}
+    assert advised(memory=16 * _GB, shared_buffers=4 * _GB, temp_files=500)["work_mem"] == "41MB"
+    assert advised(memory=16 * _GB, shared_buffers=4 * _GB, work_mem=_GB)["work_mem"] == "41MB"
+    assert advised(memory=None, storage="ssd") == {"random_page_cost": "1.1"}
+    assert advised(memory=None, requested=200) == {"max_wal_size": "2048MB"}
+    assert advised(memory=None, requested=8, timed=0) == {}, "too few to speak of a habit"
+
+
+def test_pools_that_exceed_the_connections_of_their_server_are_advised() -> None:
+    (found,) = pools_advice("shop", {"shop": 75, "till": 50}, 97)
+    assert (found.severity, found.action) == ("warning", None)
+    assert "125 connections (75 of shop + 50 of till), and it has 97" in found.reason
+    assert not list(pools_advice("shop", {"shop": 75}, 97))
