@@ -26,6 +26,8 @@ _ANY_COLUMN = re.compile(rf"{_NAME}\.{_NAME}")
 _PARAMETER = re.compile(r"\(?\$(\d+)\)?(?:::[\w \[\]]+)?")
 _SORT_KEY = re.compile(rf"{_COLUMN}( DESC)?")
 _CONDITIONS = ("Filter", "Index Cond", "Recheck Cond", "Hash Cond", "Merge Cond", "Join Filter")
+#: Planning takes no longer, and waits no longer for a lock.
+_LOCK_TIMEOUT_MS, _STATEMENT_TIMEOUT_MS = 2_000, 10_000
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "="}
 
 
@@ -86,6 +88,10 @@ def generic_plan(connection: AutocommitConnection, query: str) -> Plan:
     where it writes. Raises what PostgreSQL answers."""
     with connection.transaction(force_rollback=True):
         connection.execute("set transaction read only")
+        connection.execute(
+            "select set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
+            (str(_LOCK_TIMEOUT_MS), str(_STATEMENT_TIMEOUT_MS)),
+        )
         force_generic(connection)
         with prepared(connection, query) as one:
             (document,) = one.explain("verbose, format json")

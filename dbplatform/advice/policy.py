@@ -8,8 +8,6 @@ from pydantic import Field
 
 from dbplatform.postgres.words import DurationWords, Interval, Policy, SizeWords
 
-_MB = 1 << 20
-
 
 class AdvicePolicy(Policy):
     """How much evidence advice needs; and the machine of the server, which SQL cannot ask for."""
@@ -26,7 +24,9 @@ class AdvicePolicy(Policy):
         description="An index is unused when nothing was read by it for so long; as long the statistics must reach "
         "back, on the replica, too.",
     )
-    unused_min_size: SizeWords = Field(default=10 * _MB, ge=0, description="Smaller unused indexes are left alone.")
+    unused_min_size: SizeWords = Field(
+        default=10 << 20, json_schema_extra={"default": "10MB"}, description="Smaller unused indexes are left alone."
+    )
     large_table_rows: int = Field(
         default=1_000_000, ge=1, description="From so many rows on a table may want autovacuum settings of its own."
     )

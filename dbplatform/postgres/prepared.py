@@ -65,6 +65,9 @@ def _plain(options: str) -> sql.Composed:
 @contextmanager
 def prepared(connection: AutocommitConnection, query: str) -> Iterator[Prepared]:
     """The statement, prepared for the block. Takes the locks of its parsing. Raises what PostgreSQL answers."""
+    # One stays behind in the session where its EXPLAIN failed: a prepared statement does not go with its transaction.
+    if connection.execute("select from pg_prepared_statements where name = %s", (_NAME,)).fetchone() is not None:
+        connection.execute(sql.SQL("deallocate {}").format(sql.Identifier(_NAME)))
     with RawCursor(connection) as cursor:
         alone(cursor, f"prepare {_NAME} as {readable(query)}")
     try:
