@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests drive Chromium, a second PostgreSQL (version 15) and PgBouncer, which no wheel holds: install Debian's
+# The tests drive Chromium, a second PostgreSQL (version 15, with HypoPG) and PgBouncer, which no wheel holds: install Debian's
 # packages as root, otherwise say what is missing and fail. No PostgreSQL cluster of the machine is made.
 set -eu
 export PATH="$PATH:/usr/sbin"
@@ -7,6 +7,7 @@ missing=""
 command -v chromium >/dev/null || missing="chromium"
 command -v pgbouncer >/dev/null || missing="$missing pgbouncer"
 test -x /usr/lib/postgresql/15/bin/postgres || missing="$missing postgresql-15"
+test -f /usr/share/postgresql/15/extension/hypopg.control || missing="$missing postgresql-15-hypopg"
 test -n "$missing" || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing for the tests: $missing"

@@ -146,7 +146,8 @@ def _scans(node: dict[str, Any], above: tuple[dict[str, Any], ...]) -> Iterator[
 def _scan(node: dict[str, Any], above: tuple[dict[str, Any], ...]) -> Scan:
     alias = node["Alias"]
     known, complete = conditions(node.get("Filter", ""))
-    top, order, limit, workers = node, (), None, 1.0
+    top, limit, workers = node, None, 1.0
+    order: tuple[str, ...] = ()
     joined: tuple[tuple[str, float], ...] = ()
     for child, parent in zip((node, *above), above, strict=False):
         kind = parent["Node Type"]

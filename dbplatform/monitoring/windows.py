@@ -173,8 +173,8 @@ def texts_of(ledger: Ledger, database: str) -> dict[int, str]:
     """The texts of all known statements of a database."""
     statement = select(StatementText.queryid, StatementText.text).where(StatementText.database == database)
     with ledger.session() as session:
-        rows: list[tuple[int, str]] = [tuple(row) for row in session.execute(statement)]
-    return dict(rows)
+        rows = session.execute(statement).all()
+    return {row.queryid: row.text for row in rows}
 
 
 def first_window(ledger: Ledger, database: str) -> datetime | None:

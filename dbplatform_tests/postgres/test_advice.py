@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from dbplatform.advice import apply as applying
 from dbplatform.advice.actions import Action
+from dbplatform.advice.catalog import ReplicaUse, read_catalog
 from dbplatform.advice.change import make
 from dbplatform.advice.errors import NameInTheWay, NotBuilt
+from dbplatform.advice.find import Surroundings, find_advice
+from dbplatform.advice.indexes import needless_indexes
+from dbplatform.advice.model import Kind, Named
+from dbplatform.advice.policy import AdvicePolicy
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
 from dbplatform_tests.typed import Type, typist
+
+if TYPE_CHECKING:
+    from dbplatform_tests.second_server import SecondServer
+
+pytest_plugins = ("dbplatform_tests.second_server",)
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -245,14 +255,63 @@ def test_what_is_dismissed_is_not_shown_again_and_what_is_mended_by_hand_is_gone
     assert type_("advise", "apply", "00000000", "--json").json["error"]["kind"] == "unknown_advice"
 
 
-def test_statistics_that_are_too_young_say_nothing_of_use(type_: Type, tmp_path: Path) -> None:
+def test_young_statistics_and_a_replica_that_is_away_say_nothing_of_use(type_: Type, tmp_path: Path) -> None:
     assert ("unused_index", "public.visit_browser") in listed(type_)
     file = tmp_path / "defs" / "shop" / "defs.yaml"
+    file.write_text(DECLARATION.replace("environment: test", "environment: test, replica_url_env: SHOP_COPY"))
+    (found,) = type_("advise", "list", "shop", "--json").json["databases"]
+    assert "the replica may need them, and could not be asked" in found["unexamined"]["unused_index"]
     file.write_text(DECLARATION.replace("unused_after: 1 ms", "unused_after: 14 days"))
     (found,) = type_("advise", "list", "shop", "--json").json["databases"]
     assert "14 days" in found["unexamined"]["unused_index"]
     # What was open stays so: nothing new is known of it.
     assert "public.visit_browser" in {one["subject"] for one in found["advice"] if one["state"] == "open"}
+
+
+def test_an_index_that_a_replica_reads_by_stays(database: Target) -> None:
+    by_hand(database, *SCHEMA.split(";\n"))
+    policy = AdvicePolicy.model_validate({"unused_after": "1 ms", "unused_min_size": "64kB"})
+    with connect(database, work="advise") as connection:
+        catalog = read_catalog(connection, database="shop")
+    unexamined: dict[Kind, str] = {}
+    replica = ReplicaUse(used=frozenset({"public.visit_browser"}), counting_s=60.0)
+    found = {(one.kind, one.subject) for one in needless_indexes(catalog, policy, replica, unexamined)}
+    assert ("unused_index", "public.visit_referrer") in found
+    assert ("unused_index", "public.visit_browser") not in found
+    assert not unexamined
+    young = ReplicaUse(used=frozenset(), counting_s=0.0)
+    assert not [one for one in needless_indexes(catalog, policy, young, unexamined) if one.kind == "unused_index"]
+    assert "unused_index" in unexamined
+
+
+def test_a_narrow_index_is_spared_where_a_wider_one_begins_with_its_columns(database: Target) -> None:
+    by_hand(
+        database,
+        "create table t (a int, b int, c int unique)",
+        "insert into t select g, g, g from generate_series(1, 5000) g",
+        "create index t_a on t (a)",
+        "create index t_a_b on t (a, b)",
+        "create index t_a_down on t (a desc, b)",
+        "create index t_c_b on t (c, b)",
+    )
+    with connect(database, work="advise") as connection:
+        catalog = read_catalog(connection, database="shop")
+    (found,) = needless_indexes(catalog, AdvicePolicy(), None, {})
+    assert (found.kind, found.subject, found.evidence["kept"]) == ("overlapping_index", "public.t_a", "public.t_a_b")
+
+
+def test_the_planner_itself_judges_an_index_where_hypopg_is(second_server: SecondServer) -> None:
+    second_server.run("drop database if exists advised", "create database advised")
+    target = Target("advised", second_server.url("advised"))
+    by_hand(target, "create extension hypopg", *SCHEMA.split(";\n"))
+    around = Surroundings(statements=[Named(queryid="1", query="select * from orders where customer_id = $1", calls=9)])
+    with connect(target, work="advise") as connection:
+        found = find_advice(connection, AdvicePolicy(), around, database="shop").advice
+        left = connection.execute("select count(*) from hypopg_list_indexes").fetchone()
+    (one,) = [one for one in found if one.kind == "missing_index"]
+    assert (one.subject, one.confidence) == ("public.orders(customer_id)", "proven")
+    assert one.evidence["cost after"] < 0.1 * one.evidence["cost before"]
+    assert left == (0,)
 
 
 def test_a_build_that_fails_or_meets_another_index_leaves_nothing(database: Target) -> None:
