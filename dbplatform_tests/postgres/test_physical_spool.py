@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from unittest import mock
 
@@ -123,7 +124,16 @@ def test_from_the_first_base_backup_on_all_wal_is_kept_even_where_the_catalogue_
     assert later in wal.bring(platform, declared)
     system = wal.remember_seat(platform, declared).system
     assert [one.id for one in list_backups(platform.ledger, key_of(system))] == bases
-    # A spool that somebody has removed is a new one to the server, which does not know of base backups.
     platform.server.let_wal_go()
-    wal.bring(platform, declared)
+    assert wal.catch_up(platform, declared), "it does not believe that, either"
     assert platform.server.keeps_wal
+
+
+def test_a_server_whose_spool_somebody_has_removed_keeps_its_wal(shop: Installation, platform: Platform) -> None:
+    platform.server.keep_wal()
+    shop.here("server", "stop")
+    shutil.rmtree(platform.server.wal_spool)
+    shop.here("server", "start")
+    assert platform.server.keeps_wal
+    kept = finish_a_segment(shop)
+    assert kept in [path.name for path in waiting(platform.server.wal_spool)]

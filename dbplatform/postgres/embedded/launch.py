@@ -68,10 +68,11 @@ def prepare(
 def _archiving(place: Place, programs: Programs, account: Account) -> dict[str, str]:
     """The spool and the program that fills it, written anew; the settings that make the server use them.
 
-    In a new spool nothing is kept yet.
+    Where none was ever archived nothing is kept yet; else there may be a base backup, whatever became of the spool.
     """
     if not place.wal_spool.is_dir():
         account.make_folder(place.wal_spool)
+    if not place.archiver.exists():
         place.wal_let_go.touch()
     script = Path(__file__).with_name("archive_wal.sh").read_text()
     write_private(place.archiver, script)

@@ -175,7 +175,7 @@ class EmbeddedServer:
     def keep_wal(self) -> None:
         """Let finished WAL stay in ``wal_spool`` from now on: a base backup that begins after this can use it.
 
-        Before the first one nothing can, and a server whose spool is new lets it go.
+        Before the first one nothing can, and a server that begins to archive lets it go.
         """
         with working_in(self._home.server):
             self._place.wal_let_go.unlink(missing_ok=True)
