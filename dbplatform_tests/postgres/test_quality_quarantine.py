@@ -17,7 +17,7 @@ from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality import record
 from dbplatform.quality.engine import check_table, run_table
 from dbplatform.quality.policy import TablePolicy
-from dbplatform.quality.quarantine import giving_back, move
+from dbplatform.quality.quarantine import giving_back, move, place
 from dbplatform.quality.quarantine.giving_back import (
     Choice,
     ColumnGone,
@@ -281,12 +281,12 @@ def test_a_killed_run_loses_and_doubles_no_row_and_the_next_one_goes_on(
     batches = 0
     whole = move._Moves.move
 
-    def killed(self: Any, *given: Any) -> None:
+    def killed(self: Any, *given: Any) -> bool:
         nonlocal batches
         if batches == after:
             raise Killed
         batches += 1
-        whole(self, *given)
+        return whole(self, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(move._Moves, "move", killed)
@@ -309,6 +309,53 @@ def test_rows_that_another_session_holds_stay_and_the_others_go(
         found = only(check(ledger, emptied, policy(QTY)))
     assert (found.failed_rows, found.quarantined_rows) == (10, 9)
     assert "1 stay: 1 because another session holds a lock on them" in found.message
+
+
+def test_a_table_that_another_session_locks_is_tried_a_few_times_and_not_for_each_row(
+    emptied: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (move, giving_back):
+        monkeypatch.setattr(module, "_LOCK_TIMEOUT_MS", 20)
+        monkeypatch.setattr(module, "ROWS_PER_BATCH", 4)
+    run(emptied, SHOP)
+    tried = []
+    lock = place.lock_for_rows
+
+    def counted(*given: Any) -> None:
+        tried.append(given)
+        lock(*given)
+
+    monkeypatch.setattr(move, "lock_for_rows", counted)
+    monkeypatch.setattr(giving_back, "lock_for_rows", counted)
+    with psycopg.connect(emptied.url) as other:
+        other.execute("lock table orders in share mode")
+        found = only(check(ledger, emptied, policy(QTY)))
+    assert (found.failed_rows, found.quarantined_rows) == (10, 0)
+    assert "10 stay: 10 because another session holds a lock on a whole table" in found.message
+    assert len(tried) == 6
+    check(ledger, emptied, policy(QTY), "run-2")
+    tried.clear()
+    with psycopg.connect(emptied.url) as other:
+        other.execute("lock table orders in share mode")
+        (returned,) = back(emptied)
+    assert (returned.rows, returned.stay) == (0, {"another session holds a lock on a whole table": 10})
+    assert len(tried) == 5
+    (returned,) = back(emptied)
+    assert returned.rows == 10
+
+
+def test_a_quarantine_that_another_session_locks_is_not_waited_for(
+    emptied: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(move, "_LOCK_TIMEOUT_MS", 20)
+    run(emptied, SHOP)
+    check(ledger, emptied, policy(QTY))
+    run(emptied, "alter table orders add extra int; update orders set qty = 0 where id = 1")
+    with psycopg.connect(emptied.url) as other:
+        other.execute("lock table dbplatform.quarantine_orders in access share mode")
+        found = only(check(ledger, emptied, policy(QTY), "run-2"))
+    assert (found.failed_rows, found.quarantined_rows) == (1, 0)
+    assert "another session holds a lock on dbplatform.quarantine_orders" in found.message
 
 
 def test_rows_whose_place_is_taken_stay_aside_and_the_constraint_is_named(

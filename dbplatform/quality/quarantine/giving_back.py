@@ -22,10 +22,22 @@ from dbplatform.postgres.catalog import require_table
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.masks import reason_of
-from dbplatform.quality.quarantine.place import CHECKS, ID, MOVED_AT, OURS, RUN, columns_of, known_places
+from dbplatform.quality.quarantine.place import (
+    CHECKS,
+    ID,
+    MOVED_AT,
+    OURS,
+    RUN,
+    TableLocked,
+    columns_of,
+    known_places,
+    lock_for_rows,
+)
 
 ROWS_PER_BATCH = 1_000
 _LOCK_TIMEOUT_MS = 2_000
+_STATEMENT_TIMEOUT_MS = 600_000
+_TRIES = 5
 
 
 class ColumnGone(WorkError):
@@ -128,7 +140,8 @@ def lies_aside(connection: AnyConnection, choice: Choice) -> list[Aside]:
 def give_back(connection: AutocommitConnection, choice: Choice, *, masks: bool = False) -> list[Returned]:
     """Return the chosen rows to their tables; can be run again. The caller holds the writer lock.
 
-    Each batch of 1,000 is a transaction: ROW EXCLUSIVE on both tables, waited for at most 2 s. Raises ``TableMissing``,
+    Each batch of 1,000 is a transaction: ROW EXCLUSIVE on both tables, waited for at most 2 s,
+    of whole tables five times; no statement takes longer than 10 minutes. Raises ``TableMissing``,
     ``ColumnGone``, ``RowsSwallowed`` and ``NotReturned``; the batches before stay returned. ``masks`` says that
     PostgreSQL's words may quote a masked value.
     """
@@ -152,6 +165,8 @@ class _Return:
                 hint = f"Add it again, or drop it there: alter table {place} drop column {name}."
                 raise ColumnGone(place=str(place), column=name, table=source.words, hint=hint)
         self.columns = [name for name in ours if not there[name].generated]
+        self.locked = 0
+        """How often a whole table could not be had."""
         self.rows = 0
         self.stay: Counter[str] = Counter()
 
@@ -160,7 +175,10 @@ class _Return:
         last = 0
         while ids := self._next(last):
             last = ids[-1]
-            self._give(ids)
+            if self.locked < _TRIES:
+                self._give(ids)
+            else:
+                self.stay[TableLocked.words] += len(ids)
             progress.report(f"return rows of {self.source.words}", done=self.rows, unit="rows")
         return Returned(table=self.source, place=self.place, rows=self.rows, stay=dict(self.stay))
 
@@ -179,6 +197,13 @@ class _Return:
         try:
             with self.connection.transaction():
                 self.rows += self._insert(ids)
+            return
+        except TableLocked as locked:
+            self.locked += 1
+            if self.locked < _TRIES:
+                self._give(ids)
+            else:
+                self.stay[locked.words] += len(ids)
             return
         except psycopg.errors.LockNotAvailable:
             reason = "another session holds a lock"
@@ -203,7 +228,9 @@ class _Return:
             self._give(ids[middle:])
 
     def _insert(self, ids: Sequence[int]) -> int:
-        self.connection.execute("select set_config('lock_timeout', %s, true)", (str(_LOCK_TIMEOUT_MS),))
+        for setting, most in (("lock_timeout", _LOCK_TIMEOUT_MS), ("statement_timeout", _STATEMENT_TIMEOUT_MS)):
+            self.connection.execute("select set_config(%s, %s, true)", (setting, str(most)))
+        lock_for_rows(self.connection, self.place, self.source)
         columns = sql.SQL(", ").join(map(sql.Identifier, self.columns))
         row = self.connection.execute(
             sql.SQL(

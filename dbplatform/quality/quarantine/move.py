@@ -31,12 +31,23 @@ from dbplatform.postgres.locks import advisory_lock
 from dbplatform.quality.checks.base import Check, Separable
 from dbplatform.quality.examination import Examination
 from dbplatform.quality.masks import reason_of
-from dbplatform.quality.quarantine.place import CHECKS, RUN, Place, ensure_place, place_of, read_place
+from dbplatform.quality.quarantine.place import (
+    CHECKS,
+    RUN,
+    Place,
+    TableLocked,
+    ensure_place,
+    lock_for_rows,
+    place_of,
+    read_place,
+)
 from dbplatform.quality.quarantine.references import Reference, references_to
 
 ROWS_PER_BATCH = 1_000
 _LOCK_TIMEOUT_MS = 2_000
+_STATEMENT_TIMEOUT_MS = 600_000
 _TRIES = 5
+_ROWS_LOCKED = "another session holds a lock on them"
 
 _Version = tuple[int, str, str]
 """The table (a partition) by its oid, the place in it, the transaction that wrote it."""
@@ -110,20 +121,31 @@ def staged(examination: Examination, plan: Planned) -> Iterator[BinaryIO]:
 def apply_moves(target: Target, plan: Planned, versions: BinaryIO, run_id: str, *, masks: bool) -> Moved:
     """Move the rows, under the database's writer lock; can be called again.
 
-    Each batch of 1,000 is a transaction: ROW EXCLUSIVE on both tables, row locks, waited for at most 2 s. What
-    PostgreSQL refuses is a reason for which rows stay, not an error. Raises ``LockNotAcquired`` for the writer lock,
-    ``CannotQuarantine``, ``CannotConnect`` and ``SessionLost``.
+    Each batch of 1,000 is a transaction: ROW EXCLUSIVE on both tables, row locks, waited for at most 2 s, six times;
+    no statement takes longer than 10 minutes. What PostgreSQL refuses is a reason for which rows stay, not an error.
+    Raises ``LockNotAcquired`` for the writer lock, ``CannotQuarantine``, ``CannotConnect`` and ``SessionLost``.
     """
     place = plan.place
     assert place is not None
     total = sum(1 for _ in versions)
     versions.seek(0)
     work = _Moves(place=place, checks=plan.checks, run_id=run_id, masks=masks, moved=Moved(place=place.table))
-    done = 0
-    with connect(target, work="quarantine") as connection, advisory_lock(connection):
+    done, going = 0, True
+    with (
+        connect(
+            target,
+            work="quarantine",
+            lock_timeout_ms=_LOCK_TIMEOUT_MS,
+            statement_timeout_ms=_STATEMENT_TIMEOUT_MS,
+        ) as connection,
+        advisory_lock(connection),
+    ):
         ensure_place(connection, place)
         for oid, batch in _batches(versions):
-            work.move(connection, oid, batch)
+            if going:
+                going = work.move(connection, oid, batch)
+            else:
+                work.all_stay(batch, TableLocked.words)
             done += len(batch)
             progress.report(f"move aside {place.source.words}", done=done, total=total, unit="rows")
     return work.moved
@@ -137,59 +159,59 @@ class _Moves:
     masks: bool
     moved: Moved
 
-    def move(self, connection: AutocommitConnection, oid: int, batch: Sequence[_Version]) -> None:
-        """Move a batch; where it meets locks, in halves, again and again."""
-        for _ in range(_TRIES):
+    def move(self, connection: AutocommitConnection, oid: int, batch: Sequence[_Version]) -> bool:
+        """Move a batch; where others go on holding some of its rows, the rest of it.
+
+        False where others go on holding a whole table: then there is no sense in trying another batch.
+        """
+        reason = _ROWS_LOCKED
+        for tries in range(_TRIES + 1):
             try:
                 with connection.transaction():
-                    moved, stay = self._batch(connection, oid, batch)
+                    moved, stay = self._batch(connection, oid, batch, around_locks=tries == _TRIES)
+            except TableLocked as locked:
+                reason = locked.words
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-                continue
+                reason = _ROWS_LOCKED
             except psycopg.Error as error:
                 if connection.closed or connection.broken:
                     raise
-                self._all_stay(batch, reason_of(error, masks=self.masks).rstrip("."))
-                return
-            self.moved.moved += moved
-            for reason, counts in stay.items():
-                self.moved.stay.setdefault(reason, Counter()).update(counts)
-            return
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            self.move(connection, oid, batch[:middle])
-            self.move(connection, oid, batch[middle:])
-        else:
-            self._all_stay(batch, "another session holds a lock on them")
+                self.all_stay(batch, reason_of(error, masks=self.masks).rstrip("."))
+                return True
+            else:
+                self.moved.moved += moved
+                for why, counts in stay.items():
+                    self.moved.stay.setdefault(why, Counter()).update(counts)
+                return True
+        self.all_stay(batch, reason)
+        return reason != TableLocked.words
 
-    def _all_stay(self, batch: Sequence[_Version], reason: str) -> None:
+    def all_stay(self, batch: Sequence[_Version], reason: str) -> None:
         counts = self.moved.stay.setdefault(reason, Counter())
         for check in self.checks:
             counts[check.name] += len(batch)
 
     def _batch(
-        self, connection: AutocommitConnection, oid: int, batch: Sequence[_Version]
+        self, connection: AutocommitConnection, oid: int, batch: Sequence[_Version], *, around_locks: bool
     ) -> tuple[Counter[str], dict[str, Counter[str]]]:
         source, name = self.place.source, sql.Identifier(self.place.source.name)
-        connection.execute("select set_config('lock_timeout', %s, true)", (str(_LOCK_TIMEOUT_MS),))
         # No foreign key can be added to it, and no partition detached, until this transaction ends.
-        connection.execute(sql.SQL("lock table {} in row exclusive mode").format(source.identifier))
+        lock_for_rows(connection, source, self.place.table)
         leaf = _relation(connection, oid, source)
         if leaf is None:  # dropped, or detached since: its rows are no longer those of the table
             return Counter(), {}
-        # Literals, not parameters: a percent sign in what a person wrote is none.
-        these = sql.SQL(
-            "{name}.ctid = any({places}::tid[])"
-            " and {name}.ctid::text || ' ' || {name}.xmin::text = any({versions}::text[])"
-        ).format(
-            name=name,
-            places=sql.Literal([place for _, place, _ in batch]),
-            versions=sql.Literal([f"{place} {version}" for _, place, version in batch]),
-        )
+        these, others = _these(name, batch), None
         references = references_to(connection, source)
-        if references:
-            connection.execute(
-                sql.SQL("select from only {} as {} where {} for update").format(leaf.identifier, name, these)
-            )
+        if references or around_locks:
+            rows = connection.execute(
+                sql.SQL("select {1}.ctid::text from only {0} as {1} where {2} for update{3}").format(
+                    leaf.identifier, name, these, sql.SQL(" skip locked" if around_locks else "")
+                )
+            ).fetchall()
+            if around_locks:
+                ours = {place for (place,) in rows}
+                others = _these(name, [row for row in batch if row[1] not in ours])
+                these = _these(name, [row for row in batch if row[1] in ours])
         failing = _any_of(self.checks, source)
         free = [sql.SQL("not {}").format(one.refers_to(name, source.name)) for one in references]
         columns = sql.SQL(", ").join(map(sql.Identifier, self.place.names))
@@ -215,6 +237,8 @@ class _Moves:
         ).fetchall()
         counts = Counter(check for (checks,) in moved for check in checks)
         stay = self._held(connection, leaf, these, references) if len(moved) < len(batch) else {}
+        if others is not None:
+            stay[_ROWS_LOCKED] = self._names_of(connection, leaf, others)
         return counts, stay
 
     def _held(
@@ -228,21 +252,25 @@ class _Moves:
         source, name = self.place.source, sql.Identifier(self.place.source.name)
         held = {}
         for reference in references:
-            rows = connection.execute(
-                sql.SQL("select {} from only {} as {} where {} and {} and {}").format(
-                    self._names(source),
-                    leaf.identifier,
-                    name,
-                    these,
-                    _any_of(self.checks, source),
-                    reference.refers_to(name, source.name),
-                ),
-                binary=True,
-            ).fetchall()
-            if rows:
-                reason = f"rows refer to them by the foreign key {reference.words}"
-                held[reason] = Counter(check for (checks,) in rows for check in checks)
+            referred = sql.SQL("{} and {}").format(these, reference.refers_to(name, source.name))
+            if counts := self._names_of(connection, leaf, referred):
+                held[f"rows refer to them by the foreign key {reference.words}"] = counts
         return held
+
+    def _names_of(self, connection: AutocommitConnection, leaf: Relation, these: sql.Composable) -> Counter[str]:
+        """How many of these rows fail each check."""
+        source = self.place.source
+        rows = connection.execute(
+            sql.SQL("select {} from only {} as {} where {} and {}").format(
+                self._names(source),
+                leaf.identifier,
+                sql.Identifier(source.name),
+                these,
+                _any_of(self.checks, source),
+            ),
+            binary=True,
+        ).fetchall()
+        return Counter(check for (checks,) in rows for check in checks)
 
     def _names(self, source: Relation) -> sql.Composable:
         """The names of the checks that a row fails."""
@@ -251,6 +279,18 @@ class _Moves:
             for check in self.checks
         ]
         return sql.SQL("array_remove(array[{}], null)").format(sql.SQL(", ").join(cases))
+
+
+def _these(name: sql.Identifier, batch: Sequence[_Version]) -> sql.Composable:
+    """The rows of a batch that are what they were. Literals: what a person wrote stands beside them, and may have a
+    percent sign in it."""
+    return sql.SQL(
+        "{name}.ctid = any({places}::tid[]) and {name}.ctid::text || ' ' || {name}.xmin::text = any({versions}::text[])"
+    ).format(
+        name=name,
+        places=sql.Literal([place for _, place, _ in batch]),
+        versions=sql.Literal([f"{place} {version}" for _, place, version in batch]),
+    )
 
 
 def _any_of(checks: Sequence[Check], source: Relation) -> sql.Composable:

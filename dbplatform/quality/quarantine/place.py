@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from dbplatform.errors import WorkError
@@ -55,6 +56,12 @@ _OTHERS = """
     limit 1
 """
 _NAME_BYTES = 63
+
+
+class TableLocked(Exception):
+    """Another session holds a whole table: no row of it can be had, however few are asked for."""
+
+    words = "another session holds a lock on a whole table"
 
 
 class CannotQuarantine(WorkError):
@@ -118,11 +125,22 @@ def columns_of(connection: AnyConnection, table: Relation) -> tuple[Column, ...]
 
 
 def ensure_place(connection: AutocommitConnection, place: Place) -> None:
-    """Make the table where it is missing, and add the columns that it lacks. ACCESS EXCLUSIVE on that table alone.
+    """Make the table where it is missing, and add the columns that it lacks. ACCESS EXCLUSIVE on that table alone,
+    waited for as long as the session's ``lock_timeout`` says.
 
     Raises ``CannotQuarantine`` where it holds the rows of another table, is no table of ours, or has a column of
-    another type.
+    another type, or where it is locked all that time.
     """
+    try:
+        _ensure(connection, place)
+    except psycopg.errors.LockNotAvailable:
+        hint = "Its rows are moved when the lock is gone, by the next run of the checks."
+        raise CannotQuarantine(
+            table=place.source.words, reason=f"another session holds a lock on {place.table}", hint=hint
+        ) from None
+
+
+def _ensure(connection: AutocommitConnection, place: Place) -> None:
     ensure_state(connection, _REGISTRY, _REGISTRY_DDL)
     with connection.transaction():
         if columns_of(connection, place.table):
@@ -141,6 +159,15 @@ def ensure_place(connection: AutocommitConnection, place: Place) -> None:
             "set source_schema = excluded.source_schema, source_name = excluded.source_name",
             (place.table.schema, place.table.name, place.source.schema, place.source.name),
         )
+
+
+def lock_for_rows(connection: AutocommitConnection, *tables: Relation) -> None:
+    """ROW EXCLUSIVE on the tables until the transaction ends. Raises ``TableLocked`` after the ``lock_timeout``."""
+    names = sql.SQL(", ").join(table.identifier for table in tables)
+    try:
+        connection.execute(sql.SQL("lock table {} in row exclusive mode").format(names))
+    except psycopg.errors.LockNotAvailable:
+        raise TableLocked from None
 
 
 def known_places(connection: AnyConnection) -> dict[Relation, Relation]:
