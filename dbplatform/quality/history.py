@@ -137,8 +137,10 @@ def keep(session: Session, database: str, run_id: str, at: datetime, result: Tab
             name: kept.excluded[name]
             for name in ("value", "failed_rows", "considered_rows", "seconds", "expected", "low", "high")
         }
-        # Somebody has accepted it: it stays so when a later run sees it again.
-        stays = (QualityHistory.status == "accepted") & (kept.excluded.status == "failed")
+        # Somebody has accepted it: it stays so when a later run sees it again. A value of which nothing was expected is
+        # accepted, too, but by nobody.
+        known = (QualityHistory.status == "accepted") & QualityHistory.expected.is_not(None)
+        stays = known & (kept.excluded.status == "failed")
         changed["status"] = case((stays, QualityHistory.status), else_=kept.excluded.status)
         session.execute(
             kept.on_conflict_do_update(index_elements=["database", "table_name", "name", "at"], set_=changed)

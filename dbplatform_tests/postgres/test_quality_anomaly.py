@@ -312,6 +312,18 @@ def test_days_that_were_archived_since_are_no_fault(emptied: Target, ledger: Led
     assert [one.point.value for one in after.judged] == [one.point.value for one in before.judged]
 
 
+def test_a_day_of_learning_that_is_found_anomalous_later_is_accepted_by_nobody(emptied: Target, ledger: Ledger) -> None:
+    sales(emptied, days=40)
+    remove(emptied, day(20), day(19), keep=1)
+    slow = policy({"by": "at", "seasonality": "none", "min_history": 100, "name": "rows"})
+    assert check_table(emptied, ledger, "shop", "r1", slow).checks[0].status == "accepted"
+    quick = policy({"by": "at", "seasonality": "day_of_week", "min_history": 2, "name": "rows"})
+    check_table(emptied, ledger, "shop", "r2", quick)
+    points = {point.at: point for point in history.trends(ledger, "shop", "public.sales")["rows"]}
+    assert points[day(20)].expected is not None
+    assert points[day(20)].status == "failed"
+
+
 def test_days_that_no_run_has_judged_are_all_judged_and_late_rows_change_them(emptied: Target, ledger: Ledger) -> None:
     sales(emptied)
     declared = policy({"by": "at", "seasonality": "day_of_week"})
