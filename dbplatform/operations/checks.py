@@ -23,6 +23,7 @@ from dbplatform.quality.engine import partitions_of, run_table
 from dbplatform.quality.examination import explained
 from dbplatform.quality.export import KeptRows
 from dbplatform.quality.export import kept_rows as kept_rows_of
+from dbplatform.quality.history import remembering
 from dbplatform.quality.masks import MaskedColumnMissing, Masks
 from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
 from dbplatform.quality.results import TableResult
@@ -84,7 +85,8 @@ def check_table(
 ) -> TableResult:
     """Run the checks of one table on one snapshot, on the replica where one is declared and keeps up.
 
-    With ``record`` the results and failing rows go to the ledger. A table whose rows may be moved aside is read on the
+    With ``record`` the results and failing rows go to the ledger; without, the past that checks compare with is read
+    from it all the same. A table whose rows may be moved aside is read on the
     primary, where that happens. ``full``: partitions are read although they have not changed.
     """
     index, policy = next((i, p) for i, p in enumerate(declared.database.quality) if p.table == relation)
@@ -93,7 +95,8 @@ def check_table(
     def work(target: Target) -> TableResult:
         if not record:
             with connect(target, work="check") as connection:
-                return run_table(connection, policy, only=only, masks=masks, dry_run=True)
+                remembered = remembering(platform.ledger, declared.name, policy)
+                return run_table(connection, remembered, only=only, masks=masks, dry_run=True)
         return check_and_record(
             target, platform.ledger, declared.name, run_id, policy, only, masks=masks, bound=bound, full=full
         )

@@ -53,6 +53,21 @@ def type_(declaration: Path, capsys: pytest.CaptureFixture[str]) -> Type:
     return typist(declaration.parent.parent.parent, capsys)
 
 
+def test_a_dry_run_judges_by_what_earlier_runs_have_measured(type_: Type, declaration: Path, ledger: Ledger) -> None:
+    declaration.write_text(
+        f"{DECLARATION}        - anomaly: {{metric: row_count, min_history: 2, seasonality: none}}\n"
+    )
+    with psycopg.connect(ledger.target.url) as session:
+        session.execute(
+            "insert into ledger.quality_history"
+            " (database, table_name, name, at, run_id, type, status, value, seconds)"
+            " select 'shop', 'public.person', 'anomaly_row_count', now() - n * interval '1 day', n::text, 'anomaly',"
+            " 'passed', 1000, 0 from generate_series(1, 9) n"
+        )
+    found = {one["name"]: one for one in type_("check", "shop", "--dry-run", "--json").json["tables"][0]["checks"]}
+    assert found["anomaly_row_count"]["status"] == "failed"
+
+
 def test_rows_are_moved_shown_masked_written_to_files_and_returned(type_: Type, tmp_path: Path) -> None:
     planned = type_("check", "shop", "--dry-run")
     assert planned.code == 1
