@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 
 CHECKS_PER_SCAN = 400  # PostgreSQL returns at most 1,664 columns; a check has at most 4.
 
+_LIMIT = """
+    select set_config('statement_timeout', least(nullif(setting::bigint, 0), %s)::text, true)
+    from pg_settings where name = 'statement_timeout'
+"""
+
 _T = TypeVar("_T")
 
 
@@ -99,15 +104,14 @@ def examined(
     """Run the checks of a table, or those named in ``only``; the snapshot stays open for the block.
 
     One read-only REPEATABLE READ transaction; ACCESS SHARE on what is read. Raises ``TableMissing``, ``UnknownCheck``
-    and, when the connection breaks, ``ChecksInterrupted``. A statement over ``statement_timeout_ms`` is an error of its
-    check alone. ``stream`` says whether the columns are streamed; none: where it pays. ``masks`` are those of the
-    whole database; none: those of this table.
+    and, when the connection breaks, ``ChecksInterrupted``. A statement over ``statement_timeout_ms`` (none: as the
+    policy declares; never longer than the session's own) is an error of its check alone. ``stream`` says whether the
+    columns are streamed; none: where it pays. ``masks`` are those of the whole database; none: those of this table.
     """
     checks = _chosen(policy, only)
     masks = Masks.declared([policy]) if masks is None else masks
     with snapshot(connection) as moment:
-        if statement_timeout_ms is not None:
-            moment.execute("select set_config('statement_timeout', %s, true)", (str(statement_timeout_ms),))
+        moment.execute(_LIMIT, (statement_timeout_ms or policy.statement_timeout_ms,))
         require_table(moment, policy.table)
         (at,) = one_row(moment, sql.SQL("select now()"))
         result = Run(moment, policy.table, checks, stream, masks, by_partition).result()

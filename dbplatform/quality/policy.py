@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import (
@@ -29,7 +30,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from dbplatform.postgres.words import Interval, IntervalWords, Policy, RelationName
+from dbplatform.postgres.words import DurationWords, Interval, IntervalWords, Policy, RelationName
 from dbplatform.quality.checks import CHECK_TYPES, Check
 from dbplatform.quality.checks.base import WrongField
 from dbplatform.quality.masks import MaskWords
@@ -43,6 +44,8 @@ NOT_BUILT_TYPES: tuple[str, ...] = ()
 
 FAILED_ROWS_KEPT = 100_000
 """How many failing rows of one check are kept by default; the total is exact whatever it is."""
+
+_LONGEST = timedelta(days=24)
 
 _Path = tuple[str | int, ...]
 
@@ -216,7 +219,19 @@ class TablePolicy(Policy):
         description="Columns whose values never leave the database: a list (redacted), or each with redact, hash or "
         "partial.",
     )
+    statement_timeout: DurationWords = Field(
+        default=Interval(microseconds=3_600_000_000),
+        description="How long one statement of its checks may take, else the check has errored; a shorter one of the "
+        "role holds.",
+    )
     checks: list[CheckPolicy]
+
+    @field_validator("statement_timeout")
+    @classmethod
+    def _at_most_what_the_server_takes(cls, timeout: Interval) -> Interval:
+        if timeout.timedelta > _LONGEST:
+            raise ValueError("PostgreSQL takes at most 24 days")
+        return timeout
 
     @field_validator("checks")
     @classmethod
@@ -232,6 +247,11 @@ class TablePolicy(Policy):
                 raise _Mistakes(((index,), sentence, check.name)).as_validation_error()
             first[check.name] = index
         return checks
+
+    @property
+    def statement_timeout_ms(self) -> int:
+        """The same in milliseconds, at least one."""
+        return max(1, int(self.statement_timeout.timedelta.total_seconds() * 1000))
 
     def check(self, name: str) -> Check | None:
         """The check of that name."""

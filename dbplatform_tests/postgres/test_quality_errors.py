@@ -228,3 +228,19 @@ def test_all_checks_see_the_same_moment(
 def test_no_check_named_still_counts_the_rows(connection: AutocommitConnection) -> None:
     found = run_table(connection, TablePolicy(table="t", checks=GOOD), only=set())
     assert (found.row_count, found.checks) == (110, ())
+
+
+def test_a_statement_that_takes_longer_than_its_table_declares_is_an_error_of_its_check(
+    connection: AutocommitConnection,
+) -> None:
+    slow = {"sql": {"name": "slow", "rows": "select pg_sleep(60)"}}
+    policy = TablePolicy(table="t", statement_timeout="1s", checks=[slow, {"not_null": "id"}])
+    found = run_table(connection, policy).checks
+    assert [check.status for check in found] == ["errored", "passed"]
+    assert "statement timeout" in found[0].message
+    connection.execute("set statement_timeout to 200")
+    assert run_table(connection, TablePolicy(table="t", checks=[slow])).checks[0].status == "errored", "the shorter one"
+
+
+def test_a_statement_may_take_an_hour_where_nothing_is_declared() -> None:
+    assert TablePolicy(table="t", checks=[{"not_null": "id"}]).statement_timeout_ms == 3_600_000

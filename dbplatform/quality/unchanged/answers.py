@@ -107,7 +107,7 @@ def fingerprints(checks: Sequence[Check], policy: TablePolicy, proofs: Collectio
         code = version("dbplatform")
     except PackageNotFoundError:
         code = "unknown"
-    table = [code, _MEANING, policy.model_dump(mode="json", exclude={"checks"})]
+    table = [code, _MEANING, policy.model_dump(mode="json", exclude={"checks", "statement_timeout"})]
     found = {}
     for check in checks:
         declared = [table, check.type, check.name in proofs, check.model_dump(mode="json")]
