@@ -141,11 +141,10 @@ def suggest(platform: Platform, declared: Declared, *, table: str | None = None)
 
     def work(target: Target) -> list[TableSuggestions]:
         with connect(target, work="check --suggest") as connection:
-            wanted = suggestions.tables(connection) if table is None else [Relation.parse(table)]
-            return [
-                suggestions.suggested(connection, relation, declared=chosen.get(relation), masks=masks)
-                for relation in wanted
-            ]
+            if table is None:
+                return suggestions.suggested_for_all(connection, declared=chosen, masks=masks)
+            relation = Relation.parse(table)
+            return [suggestions.suggested(connection, relation, declared=chosen.get(relation), masks=masks)]
 
     return read(platform, declared, work).value
 

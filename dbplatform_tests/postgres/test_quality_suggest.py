@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 
-from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.engine import run_table
 from dbplatform.quality.masks import Masks
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.suggest.constraints import stated
 from dbplatform.quality.suggest.patterns import common
-from dbplatform.quality.suggest.suggestions import CannotProfile, TableSuggestions, as_yaml, suggested, tables
+from dbplatform.quality.suggest.profile import profile
+from dbplatform.quality.suggest.suggestions import (
+    CannotProfile,
+    TableSuggestions,
+    as_yaml,
+    suggested,
+    suggested_for_all,
+    tables,
+)
 from dbplatform_tests.postgres.quality_support import emptied, kept_database
 
 __all__ = ["emptied", "kept_database"]
@@ -177,6 +186,47 @@ def test_a_read_that_takes_too_long_is_an_error_that_says_so(connection: Autocom
     connection.execute("insert into t select generate_series(1, 200000)")
     with pytest.raises(CannotProfile, match="statement timeout"):
         found(connection, "t", statement_timeout_ms=1)
+
+
+def test_a_table_that_cannot_be_read_is_told_and_the_others_are_suggested_for(connection: AutocommitConnection) -> None:
+    connection.execute(
+        "create function spoiled(int) returns int immutable language plpgsql as $$ begin return $1 / 0; end $$"
+    )
+    connection.execute("create table b (id int primary key); insert into b select generate_series(1, 300)")
+    connection.execute("create table a (id int)")
+    connection.execute("alter table a enable row level security; alter table a force row level security")
+    connection.execute("create policy p on a using (spoiled(id) > 0); insert into a values (1)")
+    role = f"reader_{uuid.uuid4().hex[:12]}"
+    connection.execute(f"create role {role}; grant usage on schema public to {role}".encode())
+    connection.execute(f"grant select on all tables in schema public to {role}".encode())
+    connection.execute(f"set role {role}".encode())
+    try:
+        first, second = suggested_for_all(connection, declared={})
+    finally:
+        connection.execute(f"reset role; drop owned by {role}; drop role {role}".encode())
+    assert (first.table, first.checks) == ("public.a", ())
+    assert "division by zero" in first.notes[0]
+    assert second.table == "public.b"
+    assert {"unique": "id"} in declarations(second)
+
+
+def test_long_texts_are_profiled_by_their_length_alone(connection: AutocommitConnection) -> None:
+    connection.execute("create table t (document text)")
+    connection.execute("insert into t select repeat(i % 50 || '-', 400) from generate_series(1, 600) i")
+    read = profile(cast("SnapshotConnection", connection), Relation.parse("t"))
+    (column,) = read.columns
+    assert (column.different, column.values, column.examples) == (50, (), ())
+    assert not {"matches", "accepted_values"} & {kind for one in declarations(found(connection, "t")) for kind in one}
+
+
+def test_an_error_of_profiling_quotes_nothing_in_the_chain_where_values_are_masked(
+    connection: AutocommitConnection,
+) -> None:
+    connection.execute("create table t (a int); insert into t select generate_series(1, 200000)")
+    with pytest.raises(CannotProfile) as caught:
+        found(connection, "t", statement_timeout_ms=1, masks=Masks({Relation.parse("t"): {"a": "redact"}}))
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 def test_no_value_of_a_masked_column_is_told(connection: AutocommitConnection) -> None:

@@ -17,6 +17,7 @@ from dbplatform.postgres.identifiers import Relation
 MOST_ROWS = 100_000
 _SEED = 42
 _VALUES, _EXAMPLES = 30, 1_000
+_SHORT = 200  # characters: whole documents in a column would not fit into one answer
 
 _COLUMNS = """
     select a.attname::text, coalesce(base.typname, t.typname)::text, format_type(a.atttypid, a.atttypmod),
@@ -47,14 +48,14 @@ _LENGTHS = sql.SQL("'shortest', min(length({c})), 'longest', max(length({c}))")
 _FREQUENT = sql.SQL("""
     'values', (
         select coalesce(jsonb_agg(jsonb_build_array(v, n)), '[]')
-        from (select {c}::text as v, count(*) as n from rows where {c} is not null group by 1 order by 2 desc, 1
+        from (select {c}::text as v, count(*) as n from rows where length({c}) <= {short} group by 1 order by 2 desc, 1
               limit {values}) as frequent
     )
 """)
 _SOME = sql.SQL("""
     'examples', (
         select coalesce(jsonb_agg(v), '[]')
-        from (select distinct {c}::text as v from rows where {c} is not null limit {examples}) as some_values
+        from (select distinct {c}::text as v from rows where length({c}) <= {short} limit {examples}) as some_values
     )
 """)
 
@@ -87,9 +88,9 @@ class Column:
     shortest: int | None = None
     longest: int | None = None
     values: tuple[tuple[str, int], ...] = ()
-    """The most frequent values, with how often they occur."""
+    """The most frequent values of at most 200 characters, with how often they occur."""
     examples: tuple[str, ...] = ()
-    """Different values."""
+    """Different values of at most 200 characters."""
     past: bool = False
     """No moment lies in the future."""
 
@@ -179,7 +180,12 @@ def _facts(column: Column, name: sql.Identifier) -> sql.Composable:
     if plain and column.type in TEXTS:
         aggregates.append(_LENGTHS)
         apart = [_FREQUENT, _SOME]
-    names = {"c": name, "values": sql.Literal(_VALUES), "examples": sql.Literal(_EXAMPLES)}
+    names = {
+        "c": name,
+        "values": sql.Literal(_VALUES),
+        "examples": sql.Literal(_EXAMPLES),
+        "short": sql.Literal(_SHORT),
+    }
     return sql.SQL("(select jsonb_build_object({}) from rows) || jsonb_build_object({})").format(
         *(sql.SQL(", ").join(part.format(**names) for part in parts) for parts in (aggregates, apart))
     )

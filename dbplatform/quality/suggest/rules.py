@@ -174,7 +174,7 @@ def _unique(column: Column, profile: Profile) -> Iterator[Suggestion]:
 
 def _texts(column: Column, profile: Profile) -> Iterator[Suggestion]:
     name, known = quoted(column.name), column.known
-    if 2 <= column.different <= _FEW_VALUES and known >= _TIMES_EACH * column.different:
+    if 2 <= column.different == len(column.values) <= _FEW_VALUES and known >= _TIMES_EACH * column.different:
         values = sorted(value for value, _ in column.values)
         evidence = f"{column.different} different values in {known:,}; the rarest occurs {column.values[-1][1]:,} times"
         if column.values[-1][1] > 1:
@@ -184,7 +184,7 @@ def _texts(column: Column, profile: Profile) -> Iterator[Suggestion]:
             return
     if column.different < _DIFFERENT_TEXTS:
         return
-    pattern = common(column.examples)
+    pattern = common(column.examples) if len(column.examples) >= _DIFFERENT_TEXTS else None
     if pattern is not None:
         words, regex = pattern
         evidence = f"all of {len(column.examples):,} different values read are {words}"

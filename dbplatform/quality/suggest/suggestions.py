@@ -7,7 +7,7 @@ constraint that the data contradicts becomes a note, because that is worth knowi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import psycopg
 import yaml
 
 from dbplatform.errors import WorkError
-from dbplatform.postgres.catalog import require_table
+from dbplatform.postgres.catalog import TableMissing, require_table
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, snapshot
 from dbplatform.postgres.identifiers import Relation, quoted
 from dbplatform.quality.checks import Check
@@ -98,7 +98,8 @@ def suggested(
     except psycopg.Error as error:
         reason = reason_of(error, masks=bool(masks)).rstrip(".")
         hint = "Grant it to the user in the URL, or ask for other tables by --table."
-        raise CannotProfile(table=relation.words, reason=reason, hint=hint) from error
+        # From none: the chain of errors is shown, too.
+        raise CannotProfile(table=relation.words, reason=reason, hint=hint) from (None if masks else error)
     proposals = _new(proposals, declared)
     kept, doubts, rows = _tried(connection, relation, proposals, statement_timeout_ms, masks)
     kept += _new([*rules.of_rows(found.rows if found.sampled is None else rows)], declared)
@@ -109,6 +110,22 @@ def suggested(
         checks=tuple(kept),
         notes=(*notes, *doubts),
     )
+
+
+def suggested_for_all(
+    connection: AutocommitConnection, *, declared: Mapping[Relation, TablePolicy], masks: Masks | None = None
+) -> list[TableSuggestions]:
+    """Checks for each table; of one that cannot be read, or was dropped meanwhile, a note. See ``suggested``."""
+    found = []
+    for relation in tables(connection):
+        try:
+            found.append(suggested(connection, relation, declared=declared.get(relation), masks=masks))
+        except (CannotProfile, TableMissing) as refused:
+            if connection.closed or connection.broken:
+                raise
+            notes = (f"{refused.message} {refused.hint}",)
+            found.append(TableSuggestions(table=str(relation), rows_read=0, sampled=None, checks=(), notes=notes))
+    return found
 
 
 def as_yaml(found: Iterable[TableSuggestions]) -> str:
