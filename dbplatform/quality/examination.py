@@ -404,7 +404,7 @@ class Run:
         """The outcome as it may be told, and accepted where somebody answers for it today."""
         outcome = self.outcomes[check.name]
         if outcome.status != "errored" and check.tells(self.masks):
-            outcome = check.masked(outcome)
+            outcome = check.masked(outcome, self.masks)
         acceptance = check.accepted_until
         if acceptance is None or outcome.status != "failed":
             return outcome

@@ -201,6 +201,23 @@ def test_what_is_measured_of_a_masked_column_is_judged_and_not_told(emptied: Tar
     assert "masked" in checks[0].message
 
 
+def test_the_days_of_a_masked_time_are_told_and_kept_by_no_anomaly(emptied: Target, ledger: Ledger) -> None:
+    fill(
+        emptied,
+        "create table t (born date); insert into t "
+        "select d from generate_series(now() - interval '50 days', now(), interval '1 day') d, generate_series(1, 9)",
+    )
+    declared = TablePolicy(
+        table="t", mask=["born"], checks=[{"anomaly": {"metric": "row_count", "by": "born", "name": "a"}}]
+    )
+    (found,) = check(ledger, emptied, declared).checks
+    assert (found.status, found.value, found.judged) == ("errored", None, ())
+    assert found.message == "born is masked: no past by its days is kept."
+    with psycopg.connect(ledger.target.url) as session:
+        kept = session.execute("select count(*) from ledger.quality_history where value is not null").fetchone()
+    assert kept == (0,)
+
+
 def test_an_error_of_postgresql_that_quotes_a_value_is_told_by_its_name(emptied: Target, ledger: Ledger) -> None:
     fill(emptied, "create table t (id int primary key, a text); insert into t values (1, 'SECRET')")
     hostile = "create function f(text) returns bool language plpgsql as $$ begin raise exception '%', $1; end $$"

@@ -7,7 +7,7 @@ each day or hour are measured by one query of the declared window, so that there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -151,11 +151,19 @@ class Anomaly(Filtered):
             return outcome_of_run(self, self._memory, own[0], *fused)
         return outcome_by_period(self, self._memory, *own)
 
-    def masked(self, outcome: Outcome) -> Outcome:
-        """Numbers of rows and values tell none of them; of a masked mean or age no past may be kept."""
-        if self.metric not in ("mean", "freshness"):
+    def tells(self, hidden: Collection[str]) -> bool:
+        """The periods are values of ``by``."""
+        return self.by in hidden or super().tells(hidden)
+
+    def masked(self, outcome: Outcome, hidden: Collection[str]) -> Outcome:
+        """Numbers of rows and values tell none of them; of a masked mean or age, or by a masked time, no past may be
+        kept."""
+        if self.by in hidden:
+            message = f"{self.by} is masked: no past by its {'hours' if self.hourly else 'days'} is kept."
+        elif self.metric in ("mean", "freshness"):
+            message = f"{self.column} is masked: no past of its {self.metric} is kept that it could be compared with."
+        else:
             return outcome
-        message = f"{self.column} is masked: no past of its {self.metric} is kept that it could be compared with."
         return Outcome(status="errored", message=message, considered_rows=outcome.considered_rows)
 
     def statement(self, relation: Relation) -> sql.Composable:

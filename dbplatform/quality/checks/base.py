@@ -155,8 +155,8 @@ class Check(Policy):
         """The outcome of the answers to ``parts`` and ``own``."""
         raise NotImplementedError
 
-    def masked(self, outcome: Outcome) -> Outcome:
-        """The outcome without the values that it quotes."""
+    def masked(self, outcome: Outcome, hidden: Collection[str]) -> Outcome:
+        """The outcome without the values of these columns."""
         said = "holds" if outcome.status == "passed" else "does not hold"
         message = f"{self.description} {said}; what was measured is masked."
         return replace(outcome, value=None, message=message)
