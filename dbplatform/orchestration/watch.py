@@ -32,7 +32,7 @@ from dbplatform.orchestration.steps import step, table_metadata
 _LATE, _LAST = {"dagster/priority": "-10"}, {"dagster/priority": "-20"}
 
 #: The checks beside those of the thresholds.
-QUALITY, RUNS, CHANNELS = "quality", "runs", "channels"
+QUALITY, RUNS, OTHERS, CHANNELS = "quality", "runs", "others", "channels"
 
 
 def watching_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDefinition]:
@@ -162,7 +162,7 @@ def _alerts_metadata(looked: Watched) -> dict[str, Any]:
 
 
 #: What is well when no alert says otherwise.
-_OF_ALERTS = (REACHABLE, UNMEASURED, WAL_ARCHIVE, UNREVIEWED, RUNS, QUALITY)
+_OF_ALERTS = (REACHABLE, UNMEASURED, WAL_ARCHIVE, UNREVIEWED, RUNS, OTHERS, QUALITY)
 
 
 def _check_words(declared: Declared) -> dict[str, str]:
@@ -180,6 +180,7 @@ def _check_words(declared: Declared) -> dict[str, str]:
     if wal.archives_wal(declared):
         words[WAL_ARCHIVE] = "The WAL that the server puts down reaches its archive."
     words[RUNS] = "No job failed when it ran last."
+    words[OTHERS] = "No other asset check (drift, lint, undo, partitions) failed, and no schedule or sensor fails."
     if declared.database.quality:
         words[QUALITY] = "No data-quality check failed, or could not run, when it was asked last."
     if review_within(declared) is not None:
@@ -214,12 +215,14 @@ def check_states(platform: Platform, declared: Declared, looked: Watched) -> dic
     states: dict[str, CheckState] = {}
     if not looked.there:
         return states
+    names = _check_words(declared)
     by_check: dict[str, list[AlertRecord]] = {}
     for alert in looked.alerts:
-        by_check.setdefault(_check_of(alert), []).append(alert)
+        name = _check_of(alert)
+        by_check.setdefault(name if name in names else OTHERS, []).append(alert)
     judged = {one.metric: one.cause for one in looked.judgements.judged} if looked.judgements else {}
     unmeasured = looked.metrics.unmeasured if looked.metrics is not None else {}
-    for name in _check_words(declared):
+    for name in names:
         here = by_check.get(name, [])
         if any(alert.state == "firing" for alert in here):
             states[name] = _firing([alert for alert in here if alert.state == "firing"])
