@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from dbplatform.alerting import tidying
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import WorkError
 from dbplatform.monitoring import collect, exact, health, record, thresholds, windows
@@ -13,7 +14,7 @@ from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.probes.collecting import FIRST_COLLECTION, NONE_OF_THEM
 from dbplatform.monitoring.probes.replication import LAGS
 from dbplatform.monitoring.sessions import SessionState, sessions
-from dbplatform.operations import pooling, recoverability, slow_statements
+from dbplatform.operations import heartbeats, pooling, recoverability, slow_statements
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
@@ -55,6 +56,7 @@ def measure(platform: Platform, declared: Declared, *, judged: bool = False) -> 
     if record.step_ended(previous.at if previous else None, metrics.at):
         record.tidy(ledger, name, now=metrics.at)
         windows.tidy_statements(ledger, name, now=metrics.at)
+        tidying.tidy(ledger, (name, heartbeats.PLATFORM), now=metrics.at)
     return metrics
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 
 from dbplatform.alerting.errors import AlreadyResolved, UnknownAlert
 from dbplatform.alerting.evaluate import Evaluation, evaluate
 from dbplatform.alerting.policy import NotifyPolicy
 from dbplatform.alerting.record import acknowledge, alerts_json, list_alerts
+from dbplatform.alerting.silences import list_silences, silence
 from dbplatform.alerting.states import Observation
+from dbplatform.alerting.tidying import tidy
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Alert, Outbox
 from dbplatform_tests.unit.test_alerting_states import SEQUENCES, SEVERITIES, START, observed, steps
@@ -215,3 +217,26 @@ def test_an_alert_can_be_acknowledged_once_and_is_resolved_all_the_same(ledger: 
 def test_an_alert_that_is_not_there_cannot_be_acknowledged(ledger: Ledger) -> None:
     with pytest.raises(UnknownAlert):
         acknowledge(ledger, 4711, by="anna", now=START)
+
+
+def test_what_has_been_over_for_400_days_is_let_go_once_it_was_told(ledger: Ledger) -> None:
+    for key in ("told", "waits"):
+        see(ledger, "w", 0, key=key)
+        see(ledger, "g", 1, key=key)
+    see(ledger, "w", 2, key="fires")
+    now = datetime.now(UTC)
+    back = START - (now - timedelta(days=401))
+    with ledger.session() as session:
+        told = select(Alert.id).where(Alert.key == "told").scalar_subquery()
+        session.execute(update(Outbox).where(Outbox.alert_id == told).values(delivered_at=START))
+        session.execute(update(Alert).values(since=Alert.since - back, resolved_at=Alert.resolved_at - back))
+    for length in (timedelta(hours=1), timedelta(days=31)):
+        silence(ledger, database=None, metric=None, length=length, reason="x", by="x", now=START - back)
+
+    tidy(ledger, ["another"], now=now)
+    assert len(list_alerts(ledger, resolved=True)) == 3
+    for _ in range(2):
+        tidy(ledger, ["flights"], now=now)
+    assert {alert.key for alert in list_alerts(ledger, resolved=True)} == {"waits", "fires"}
+    assert len(outbox(ledger)) == 3
+    assert [one.ends_at for one in list_silences(ledger, now=now, past=True)] == [START - back + timedelta(days=31)]
