@@ -115,7 +115,8 @@ def _told(session: Session, alert_ids: Sequence[int]) -> dict[int, dict[str, _To
     )
     found: dict[int, dict[str, _Told]] = {}
     for alert_id, channel, severity, delivered_at in session.execute(statement):
-        found.setdefault(alert_id, {})[channel] = _Told(severity=severity, taken_at=delivered_at)
+        assert alert_id is not None
+        found.setdefault(alert_id, {})[channel] = _Told(severity=cast("Severity", severity), taken_at=delivered_at)
     return found
 
 
