@@ -58,7 +58,7 @@ def test_each_alert_that_fires_fails_one_check(tmp_path: Path, key: str, check: 
     file.write_text(_SHOP)
     platform = Platform(Project.at(tmp_path))
     about = {"metrics": None, "judgements": None, "problem": None}
-    looked = Watched(database="shop", there=True, alerts=(firing(key),), **about)  # type: ignore[arg-type]
+    looked = Watched(database="shop", there=True, alerts=(firing(key),), **about)
     states = check_states(platform, platform.declarations.get("shop"), looked)
     assert [name for name in states if not states[name].passed] == [check]
     assert states[check].words == f"{key} is bad"
