@@ -25,7 +25,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
 from dbplatform.monitoring.metrics import KINDS
 from dbplatform.monitoring.words import value_words
-from dbplatform.operations import runbooks
+from dbplatform.operations import closing, runbooks
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.words import Interval
 
@@ -80,6 +80,27 @@ def ack(context: click.Context, alert_id: int, dry_run: bool, as_json: bool) -> 
     else:
         words = "would be" if dry_run else "is"
         say(f"alert {found.id} ({found.metric} of {found.database}) {words} noted as seen by {found.acknowledged_by}")
+
+
+@command.command()
+@click.argument("database")
+@dry_run_option
+@json_option
+@click.pass_context
+def close(context: click.Context, database: str, dry_run: bool, as_json: bool) -> None:
+    """End the alerts of a database that is no longer declared, and let go of its metrics."""
+    platform = platform_of(context)
+    plan = closing.plan_closing(platform, database)
+    if not dry_run:
+        closing.close(platform, plan, now=datetime.now(UTC))
+    if as_json:
+        show_json(plan.as_json())
+        return
+    words = "would be" if dry_run else "is"
+    for alert in plan.alerts:
+        say(f"alert {alert.id} ({alert.metric} of {database}) {words} over")
+    for what, count in plan.rows.items():
+        say(f"{count:,} {what} of {database} {'would be' if dry_run else 'are'} let go")
 
 
 @command.command()

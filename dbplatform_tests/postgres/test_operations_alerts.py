@@ -10,7 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import select
 
+from dbplatform.alerting.record import list_alerts
 from dbplatform.backups.catalogue import mark_damaged
 from dbplatform.backups.physical.known import remember
 from dbplatform.cli.main import main
@@ -18,8 +20,8 @@ from dbplatform.declaration.project import Project
 from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
-from dbplatform.ledger.monitoring import MetricHistory
-from dbplatform.monitoring import collect
+from dbplatform.ledger.monitoring import MetricHistory, Outbox
+from dbplatform.monitoring import collect, forgetting
 from dbplatform.monitoring.probes.collecting import Probe
 from dbplatform.operations import alerts, checks, looks, wal, watching
 from dbplatform.operations.alerts import Watched
@@ -499,3 +501,39 @@ def test_the_command_line_lists_acknowledges_and_tests(
     shop.write_text(_SHOP.replace("  notify: [{url_env: ALERT_URL}]\n", ""))
     code, document = typed(capsys, *project, "test", "shop", "--json")
     assert (code, document["error"]["kind"]) == (2, "no_channel")
+
+
+def test_the_alerts_and_metrics_of_a_database_that_is_no_longer_declared_are_closed_by_hand(
+    database: Target,
+    shop: Path,
+    ledger: Ledger,
+    look: Look,
+    receiver: Receiver,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    close = ("-C", str(shop.parents[2]), "alerts", "close", "shop", "--json")
+    with psycopg.connect(database.url) as idle:
+        idle.execute("select 1")
+        look(0)
+    code, document = typed(capsys, *close)
+    assert (code, document["error"]["kind"]) == (2, "still_declared")
+    shop.write_text("nonsense: [")
+    assert typed(capsys, *close)[1]["error"]["kind"] == "still_declared", "nobody can read whether it is"
+    shop.unlink()
+    other = shop.parents[1] / "away" / "defs.yaml"
+    other.parent.mkdir()
+    other.write_text(_AWAY)
+
+    planned = typed(capsys, *close, "--dry-run")
+    assert len(list_alerts(ledger, "shop")) == 1
+    assert typed(capsys, *close) == planned
+    assert [one["metric"] for one in planned[1]["alerts"]] == ["idle_in_transaction_s"]
+    assert planned[1]["metrics"]["collections"] == 1
+    assert list_alerts(ledger, "shop") == ()
+    assert [one.state for one in list_alerts(ledger, "shop", resolved=True)] == ["resolved"]
+    assert forgetting.kept(ledger, "shop") == {}
+    code, document = typed(capsys, *close)
+    assert (code, document["error"]["kind"]) == (2, "nothing_to_close")
+    with ledger.session() as session:
+        told = session.scalars(select(Outbox.title).order_by(Outbox.id)).all()
+    assert told == ["[critical] shop: idle_in_transaction_s", "[resolved] shop: idle_in_transaction_s"]
