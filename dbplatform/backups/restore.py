@@ -105,6 +105,7 @@ def restore_backup(
     room: Path | None = None,
     work: Path | None = None,
     before_named: Callable[[Target], Mapping[str, int]] = lambda restored: {},
+    before_renamed: Callable[[], None] = lambda: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RestoreReport:
     """Restore a complete backup into the new database ``name`` on the server that ``server`` connects to.
@@ -114,7 +115,7 @@ def restore_backup(
     its sessions are ended and it is dropped, after the new one has its name. Without ``owners`` everything belongs to
     the user of ``server``, and nothing is granted. What does not lie plain in a folder is unpacked below ``work``.
     ``before_named`` is called with the restored database once it is compared, to erase what must not come back (rows by
-    table); nobody has seen it, and it vanishes with an error.
+    table); nobody has seen it, and it vanishes with an error. ``before_renamed`` is called last of all, and may raise.
 
     Reports ``restore <name>`` in bytes and the facts ``restore <name>: started, created, loaded, compared, ready,
     renamed, done``. Raises what ``check_restore`` raises, before anything is changed, and ``RestoreFailed``.
@@ -144,6 +145,7 @@ def restore_backup(
             erased_again = before_named(scratch.target)
             finish(scratch, manifest, owners=owners)
             _step(name, "ready")
+            before_renamed()
             replaced = rename(connection, scratch, server, name, replace=replace, sleep=sleep)
             _step(name, "renamed")
             if replaced is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -130,6 +130,7 @@ def bring_back(
     into: str,
     replace: str | None,
     run_id: str | None = None,
+    before_renamed: Callable[[], None] = lambda: None,
 ) -> restore.RestoreReport:
     """Restore into the database ``into`` on the server of the declared one, compared before it gets its name.
 
@@ -148,6 +149,7 @@ def bring_back(
             replace=replace,
             work=work_of(platform),
             before_named=lambda restored: erase_again(platform, declared, restored),
+            before_renamed=before_renamed,
         )
         summary.update(report.as_json())
         return report

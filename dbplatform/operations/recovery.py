@@ -169,6 +169,7 @@ def bring_back(
     into: str,
     replace: str | None,
     run_id: str | None = None,
+    before_renamed: Callable[[], None] = lambda: None,
 ) -> recover.RecoveryReport:
     """Recover the server aside, and copy the database out of it into ``into`` on the declared one's server.
 
@@ -185,6 +186,7 @@ def bring_back(
             replace=replace,
             room=_room(platform, declared),
             before_named=lambda restored: erase_again(platform, declared, restored),
+            before_renamed=before_renamed,
         )
         summary.update(report.as_json())
         return report

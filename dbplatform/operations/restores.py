@@ -6,6 +6,7 @@ server is recovered aside. ``plan`` looks at all that can be known beforehand, `
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -115,8 +116,18 @@ def plan(platform: Platform, declared: Declared, request: Request, *, only_look:
     )
 
 
-def apply(platform: Platform, declared: Declared, planned: RestorePlan, *, run_id: str | None = None) -> Report:
-    """Restore what was planned; recorded in the ledger. Looks again at what may have changed since."""
+def apply(
+    platform: Platform,
+    declared: Declared,
+    planned: RestorePlan,
+    *,
+    run_id: str | None = None,
+    before_renamed: Callable[[], None] = lambda: None,
+) -> Report:
+    """Restore what was planned; recorded in the ledger. Looks again at what may have changed since.
+
+    ``before_renamed`` is called when a whole database is ready, right before it gets its name, and may raise.
+    """
     if planned.table is not None:
         return backups.bring_back_table(
             platform,
@@ -130,8 +141,12 @@ def apply(platform: Platform, declared: Declared, planned: RestorePlan, *, run_i
     assert planned.into is not None
     into, replace = planned.into, planned.replace
     if isinstance(planned.source, RecoveryPlan):
-        return recovery.bring_back(platform, declared, planned.source, into=into, replace=replace, run_id=run_id)
-    return backups.bring_back(platform, declared, planned.source, into=into, replace=replace, run_id=run_id)
+        return recovery.bring_back(
+            platform, declared, planned.source, into=into, replace=replace, run_id=run_id, before_renamed=before_renamed
+        )
+    return backups.bring_back(
+        platform, declared, planned.source, into=into, replace=replace, run_id=run_id, before_renamed=before_renamed
+    )
 
 
 def _moment(request: Request) -> dict[str, Any]:

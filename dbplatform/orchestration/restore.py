@@ -3,9 +3,12 @@
 It is no asset, because nothing is kept up to date by it, and no run of the whole graph may restore anything.
 """
 
+from functools import partial
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from pydantic import Field
 
 from dbplatform.declaration.loading import Declared
@@ -82,10 +85,10 @@ def restore_job(platform: Platform, declared: Declared) -> list[dg.JobDefinition
             if options.dry_run:
                 context.add_output_metadata({"dry run": True, "plan": f"would restore {plan.words}"})
                 return
-            if plan.replace is not None:
-                _refuse_beside_others(context, database)
+            alone = partial(_refuse_beside_others, context, database) if plan.replace is not None else _nothing
+            alone()
             context.log.info(f"restoring {plan.words}")
-            report = restores.apply(platform, declared, plan, run_id=context.run_id)
+            report = restores.apply(platform, declared, plan, run_id=context.run_id, before_renamed=alone)
         context.add_output_metadata(_metadata(plan, report))
 
     @dg.job(
@@ -101,16 +104,32 @@ def restore_job(platform: Platform, declared: Declared) -> list[dg.JobDefinition
 
 
 def _refuse_beside_others(context: dg.OpExecutionContext, database: str) -> None:
-    """Raise ``OtherRuns``: their sessions would be ended. Those that begin now wait for the pool, which is ours."""
+    """Raise ``OtherRuns``: their sessions would be ended. Steps that write wait for the pool, which is ours; those that
+    only read do not, so this is asked when the restore begins and once more right before the database gets its name."""
     instances.end_runs_of_dead_processes(context.instance)
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={"dbplatform/database": database})
-    others = [run for run in context.instance.get_runs(filters) if run.run_id != context.run_id]
+    going_on = context.instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
+    others = [run for run in going_on if run.run_id != context.run_id and _works_on(run, database)]
     if others:
         raise OtherRuns(
             database=database,
             runs=", ".join(f"{run.job_name} ({run.run_id})" for run in others),
             hint="Start it again when they have ended, or end them: dbplatform runs cancel ID.",
         )
+
+
+def _works_on(run: dg.DagsterRun, database: str) -> bool:
+    """By its job's tag; or by its assets and checks, whose keys begin with the database: of a run of chosen ones."""
+    named = run.tags.get("dbplatform/database")
+    if named is not None:
+        return named == database
+    if run.asset_selection is None and run.asset_check_selection is None:
+        return run.job_name.startswith(IMPLICIT_ASSET_JOB_NAME)
+    chosen = [*(run.asset_selection or ()), *(check.asset_key for check in run.asset_check_selection or ())]
+    return any(key.path[0] == database for key in chosen)
+
+
+def _nothing() -> None:
+    """Where no database is replaced, nobody's sessions are ended."""
 
 
 def _metadata(plan: RestorePlan, report: restores.Report) -> dict[str, Any]:

@@ -155,6 +155,41 @@ def test_the_database_is_replaced_when_its_name_is_repeated_and_no_other_run_wor
     assert count(database, "item") == 10
 
 
+def asset_run(*path: str, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTING) -> dg.DagsterRun:
+    """A run of a chosen asset, as the graph's button starts it: without the tag of a job of ours."""
+    return dg.DagsterRun(job_name="__ASSET_JOB", asset_selection=frozenset({dg.AssetKey(path)}), status=status)
+
+
+def test_a_run_of_chosen_assets_that_begins_keeps_the_database_from_being_replaced(
+    restore: Restore, instance: dg.DagsterInstance, database: Target
+) -> None:
+    other, elsewhere = asset_run("shop", "quality_report"), asset_run("another", "quality_report")
+    instance.add_run(elsewhere)
+    instance.add_run(other)
+    refused = failed_step(restore(backup="newest", replace=database.name).all_events)
+    assert refused is not None
+    assert f"__ASSET_JOB ({other.run_id})" in refused.reason
+    assert elsewhere.run_id not in refused.reason
+
+
+def test_a_run_that_begins_while_the_database_is_restored_keeps_it_from_being_replaced(
+    restore: Restore, instance: dg.DagsterInstance, database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("delete from item where id > 4")
+    erase = backups.erase_again
+
+    def meanwhile(*given: Any) -> Any:
+        instance.add_run(asset_run("shop", "tables", "item"))
+        return erase(*given)
+
+    monkeypatch.setattr(backups, "erase_again", meanwhile)
+    refused = failed_step(restore(backup="newest", replace=database.name).all_events)
+    assert refused is not None
+    assert "not replaced while other runs work on it" in refused.reason
+    assert count(database, "item") == 4
+
+
 _REFUSED: list[tuple[dict[str, str], str]] = [
     ({"into": "x"}, "restore needs to know what of."),
     ({"backup": "newest"}, "restore needs to know where to."),

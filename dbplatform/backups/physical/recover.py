@@ -108,16 +108,19 @@ def recover_database(
     replace: str | None = None,
     room: Path | None = None,
     before_named: Callable[[Target], Mapping[str, int]] = lambda restored: {},
+    before_renamed: Callable[[], None] = lambda: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RecoveryReport:
     """Restore the plan's database as it was at its moment into ``name``, on the server that ``server`` connects to.
 
     ``server`` is any database there but ``name``; ``place`` a folder where the whole source server has room. A database
     ``name`` that exists is refused unless ``replace`` repeats its name; then it is dropped after the new one has its
-    name. ``before_named`` is called with the copy once it is compared, to erase what must not come back. Reports
-    ``recover <database>`` in WAL files, ``copy <name>`` in bytes, and the facts ``recover <database>:
-    cleared, unpacked, verified, recovered, created, copied, compared, renamed, done``. Raises what ``check_recovery``
-    and ``recovering`` raise, ``RecoveryFailed``, ``ServerLacks`` and ``RestoreFailed``.
+    name. ``before_named`` is called with the copy once it is compared, to erase what must not come back;
+    ``before_renamed`` last of all, and it may raise.
+
+    Reports ``recover <database>`` in WAL files, ``copy <name>`` in bytes, and the facts ``recover <database>: cleared,
+    unpacked, verified, recovered, created, copied, compared, renamed, done``. Raises what ``check_recovery`` and
+    ``recovering`` raise, ``RecoveryFailed``, ``ServerLacks`` and ``RestoreFailed``.
     """
     started = time.monotonic()
     check_recovery(plan, server, name, replace=replace, room=room)
@@ -146,6 +149,7 @@ def recover_database(
             _step(plan, "compared")
             erased_again = before_named(scratch.target)
             finish(scratch, manifest, owners=True)
+            before_renamed()
             replaced = rename(connection, scratch, server, name, replace=replace, sleep=sleep)
             _step(plan, "renamed")
             if replaced is not None:
