@@ -1,8 +1,8 @@
 """Works on a dump while pg_dump is still at it: each finished file is summed or encrypted, and uploaded.
 
 Whether a file is finished is asked of the kernel: a read lease is given only on a file that nobody has open for writing
-(Linux manual: fcntl(2), F_SETLEASE), and pg_dump opens each data file once. Where there are no leases (other systems,
-network file systems) all files are worked on when pg_dump has ended.
+(Linux manual: fcntl(2), F_SETLEASE), and pg_dump opens each data file once; an empty one may have been made just now.
+Where there are no leases (other systems, network file systems) all files are worked on when pg_dump has ended.
 
 An upload ahead is a try. What it did not bring is left to ``publish``, so that a bucket in trouble ends no dump.
 """
@@ -13,6 +13,7 @@ import contextvars
 import fcntl
 import os
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ class Ahead:
         folder = self._made / DUMP
         if folder.is_dir():
             for path in folder.iterdir():
-                if path not in self._described and _DATA.fullmatch(path.name) and is_closed(path):
+                if path not in self._described and _DATA.fullmatch(path.name) and is_finished(path):
                     self._take(path)
 
     def rest(self, *, task: str) -> tuple[FileEntry, ...]:
@@ -150,15 +151,18 @@ class Ahead:
             raise _Stopped
 
 
-def is_closed(path: Path) -> bool:
-    """Whether nobody has the file open for writing; not where nobody can tell."""
+def is_finished(path: Path) -> bool:
+    """Whether something was written to the file and nobody has it open for writing; not where nobody can tell."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        # Who opens it for writing now is kept waiting, and we are told: by SIGIO, which would end this process, unless
+        # another signal is named. This one is ignored by default, and does no harm where it has a handler.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        return os.fstat(descriptor).st_size > 0
     except OSError:
         return False
     finally:
         os.close(descriptor)  # the lease goes with it
-    return True

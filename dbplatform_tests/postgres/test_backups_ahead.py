@@ -5,6 +5,8 @@ The pg_dump of these tests has dumped everything, and then holds one more file o
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dbplatform import progress
-from dbplatform.backups.ahead import is_closed
+from dbplatform.backups.ahead import is_finished
 from dbplatform.backups.catalogue import find_backup, load_manifest
 from dbplatform.backups.errors import BackupFailed
 from dbplatform.backups.files import check_files
@@ -82,9 +84,41 @@ def test_only_a_file_that_nobody_writes_is_taken_for_finished(tmp_path: Path) ->
     path = tmp_path / "1.dat"
     with path.open("w") as writer, path.open():
         writer.write("half")
-        assert not is_closed(path)
+        writer.flush()
+        assert not is_finished(path)
     with path.open():
-        assert is_closed(path), "readers do not matter"
+        assert is_finished(path), "readers do not matter"
+
+
+def test_a_file_that_was_only_just_made_is_not_taken_for_finished(tmp_path: Path) -> None:
+    path = tmp_path / "1.dat"
+    path.touch()
+    assert not is_finished(path)
+
+
+def test_whoever_opens_a_file_while_it_is_asked_about_ends_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "1.dat"
+    path.write_text("whole")
+    met = []
+
+    def opened_meanwhile(descriptor: int) -> os.stat_result:
+        with pytest.raises(BlockingIOError):
+            os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        return path.stat()
+
+    def note(number: int, frame: object) -> None:
+        met.append(number)
+
+    before = signal.signal(signal.SIGIO, note)
+    try:
+        monkeypatch.setattr(os, "fstat", opened_meanwhile)
+        is_finished(path)
+        monkeypatch.undo()
+    finally:
+        signal.signal(signal.SIGIO, before)
+    assert met == [], "by default it ends the process"
 
 
 @pytest.mark.parametrize("where", ["sealed bucket"], indirect=True)
