@@ -162,7 +162,8 @@ def listed(
         return
     answer = subprocess.run([command[0], "--list", dump], capture_output=True, env=own_environment(), check=False)
     if answer.returncode != 0:
-        said = " ".join(answer.stderr.decode(errors="replace").split())
+        # What a killed program had said before is not why it ended.
+        said = " ".join(answer.stderr.decode(errors="replace").split()) if answer.returncode > 0 else ""
         raise ProgramFailed(said or silent_end(command[0], answer.returncode))
     lines = answer.stdout.decode(errors="surrogateescape").splitlines(keepends=True)
     with tempfile.NamedTemporaryFile(suffix=".list") as wanted:

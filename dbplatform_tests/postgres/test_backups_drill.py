@@ -196,6 +196,9 @@ def test_a_program_that_ends_without_a_word_has_a_reason_and_a_killed_one_dispro
     with pytest.raises(RestoreFailed, match="pg_restore was ended by signal 9"):
         drill(backup, ledger, server(server_url), programs=killed)
     assert find_backup(ledger, NAME, backup.id).proven_at == proven.proven_at
+    warned = programs_with(tmp_path / "warned", "pg_restore", "echo 'pg_restore: some words' >&2; kill -9 $$")
+    with pytest.raises(RestoreFailed, match="pg_restore was ended by signal 9"):
+        drill(backup, ledger, server(server_url), programs=warned)
     worker = programs_with(
         tmp_path / "worker",
         "pg_restore",

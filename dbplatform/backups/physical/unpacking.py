@@ -72,7 +72,8 @@ def unpack_chain(plan: RecoveryPlan, folder: Path, account: Account, programs: P
         combine = [programs.path("pg_combinebackup"), "--no-sync", *links, f"--output={folder / 'data'}"]
         answer = account.run(combine, programs=programs)
         if answer.returncode != 0:
-            said = " ".join(answer.stderr.split())
+            # What a killed program had said before is not why it ended.
+            said = " ".join(answer.stderr.split()) if answer.returncode > 0 else ""
             raise broken(plan, said or silent_end("pg_combinebackup", answer.returncode))
         for link in links:
             shutil.rmtree(link)
