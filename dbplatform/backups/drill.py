@@ -169,7 +169,18 @@ def _carry_out(
                     _step(backup, "created")
                     task = f"restore {backup.database}"
                     dump = folder / DUMP
-                    load(backup, manifest, dump, scratch, programs=programs, jobs=jobs, roles=False, task=task)
+                    load(
+                        backup,
+                        manifest,
+                        dump,
+                        scratch,
+                        programs=programs,
+                        jobs=jobs,
+                        roles=False,
+                        # The scratch server need not have those of the source, whatever others it has.
+                        options=["--no-tablespaces"],
+                        task=task,
+                    )
                     _step(backup, "loaded")
                     tables = compare(scratch.target, manifest, jobs=jobs, task=f"compare {backup.database}")
                     rto_seconds = time.monotonic() - started

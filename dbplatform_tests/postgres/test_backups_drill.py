@@ -131,6 +131,26 @@ def test_what_belongs_to_roles_does_not_stop_a_drill(
     assert prove(backup, ledger, server_url).proven_at is not None
 
 
+def test_a_scratch_server_with_other_tablespaces_takes_everything_into_its_default_one(
+    database: Target, ledger: Ledger, tmp_path: Path, server_url: str
+) -> None:
+    own, other = f"own_{uuid.uuid4().hex[:8]}", f"other_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("set allow_in_place_tablespaces = on")
+        for name in (own, other):
+            connection.execute(f"create tablespace {name} location ''".encode())
+        try:
+            connection.execute(f"create table there tablespace {own} as select 1 as one".encode())
+            backup = back_up(database, tmp_path, ledger)
+            connection.execute("drop table there")
+            connection.execute(f"drop tablespace {own}".encode())
+            assert drill(backup, ledger, server(server_url), programs=find_programs()).proven
+        finally:
+            connection.execute("drop table if exists there")
+            connection.execute(f"drop tablespace if exists {own}".encode())
+            connection.execute(f"drop tablespace {other}".encode())
+
+
 def test_what_keeps_a_drill_from_running_is_an_error_and_leaves_the_proof(
     database: Target, ledger: Ledger, tmp_path: Path, server_url: str
 ) -> None:
