@@ -6,19 +6,31 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
 
 from dbplatform.backups.drill import drill
+from dbplatform.backups.physical.archive import WalArchive
 from dbplatform.backups.physical.base import create_base
-from dbplatform.backups.physical.cluster import recovering
-from dbplatform.backups.physical.errors import BaseBackupFailed, TablespaceCreated, WalNotLookedThrough
+from dbplatform.backups.physical.cluster import Cluster, recovering
+from dbplatform.backups.physical.errors import (
+    BaseBackupFailed,
+    RecoveryFailed,
+    TablespaceCreated,
+    WalNotLookedThrough,
+)
+from dbplatform.backups.physical.feed import Feed
 from dbplatform.backups.physical.recover import recover_database
 from dbplatform.backups.physical.tablespaces import created_in
 from dbplatform.backups.physical.targets import Moment
+from dbplatform.backups.physical.wal import Segments
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.embedded.account import account_for
 from dbplatform.postgres.programs import find_programs
+from dbplatform.storage.store import store_at
 from dbplatform_tests.postgres.backups_support import NAME, back_up, named_database, new_name, programs_with
 from dbplatform_tests.postgres.backups_support import server as server_at
 from dbplatform_tests.postgres.embedded_support import IS_ROOT
@@ -141,6 +153,53 @@ def test_a_recovery_stops_before_it_would_create_a_tablespace_where_the_live_ser
     server.write(1)
     server.switch()
     assert server.recovered(time=then) == {1, 2, 3, 4, 5}
+
+
+def recovering_server(folder: Path) -> Cluster:
+    """One that has not begun, with a feed that has refused WAL."""
+    feed = Feed(
+        folder=folder / "feed",
+        account=account_for(folder),
+        archive=WalArchive("1", store_at(str(folder / "wal"))),
+        wal=(),
+        others=(),
+        task="recover",
+        waldump=folder,
+        segments=Segments(16 << 20),
+    )
+    feed.make()
+    feed.refusal = TablespaceCreated(lsn="0/1", location="/somewhere", hint="Choose a moment before it.")
+    (feed.folder / "wanted" / "000000010000000000000002").touch()
+    plan: Any = SimpleNamespace(database=NAME)
+    return Cluster(
+        plan=plan,
+        folder=folder,
+        socket=folder,
+        account=feed.account,
+        programs=find_programs(),
+        feed=feed,
+        control={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "failure"),
+    [
+        ("FATAL:  recovery ended before configured recovery target was reached", TablespaceCreated),
+        ("FATAL:  WAL ends before consistent recovery point", TablespaceCreated),
+        ("PANIC:  could not write to file: No space left on device", RecoveryFailed),
+        ("LOG:  startup process (PID 7) was terminated by signal 9: Killed", RecoveryFailed),
+    ],
+)
+def test_wal_that_was_refused_is_the_cause_only_where_the_recovery_had_no_more(
+    tmp_path: Path, said: str, failure: type[Exception]
+) -> None:
+    cluster = recovering_server(tmp_path)
+    (tmp_path / "log").write_text(f"2026-01-31 12:00:00 UTC {said}\n")
+    assert type(cluster._ended(Moment(words="then"))) is failure
+    cluster.feed.begin()
+    assert cluster.feed.refusal is None, "it was of the recovery before"
+    assert not any((cluster.feed.folder / "wanted").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from dbplatform.backups.physical.targets import Moment, RecoveryPlan
 from dbplatform.backups.physical.unpacking import broken, require_chain, room_for, unpack_chain
 from dbplatform.backups.physical.wal import Segments, lsn_words
 from dbplatform.backups.programs import same_major, silent_end
+from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.embedded.account import (
@@ -61,6 +62,8 @@ _AT_LEAST = {
 _FATAL = re.compile(r"(?:FATAL|PANIC|ERROR|WARNING): +(.*)")
 #: What a hot standby says, and waits, when its primary has raised a limit since the base backup.
 _TOO_LOW = "because of insufficient parameter settings"
+#: What a server says that has replayed all WAL that there is, and is not where it should be.
+_NO_MORE_WAL = re.compile(r"FATAL: +(?:recovery ended before configured recovery target|WAL ends before )")
 #: What a server says of a process of its own that the machine has ended: out of memory, for one.
 _KILLED = "terminated by signal 9"
 #: What a server says as an answer to the end of another of its processes: never the cause.
@@ -102,11 +105,12 @@ class Cluster:
         self._stop(signal.SIGINT)
         _configure(self.data, self._settings(moment, pause=pause), self.account)
         self._log.unlink(missing_ok=True)
+        self.feed.begin()
         postgres: list[str | Path] = [self.programs.path("postgres"), "-D", self.data]
         self._process = self.account.start(postgres, programs=self.programs, cwd=self.folder, log=self._log)
         while not self._arrived(pause):
             if self._process.poll() is not None:
-                raise self.feed.refusal or self._failed(moment)
+                raise self._ended(moment)
             if pause and _TOO_LOW in self._log.read_text(errors="replace"):
                 raise self._failed(moment)
             self.feed.serve()
@@ -173,6 +177,13 @@ class Cluster:
             self._process.send_signal(sign)
             self._process.wait()
             self._process = None
+
+    def _ended(self, moment: Moment) -> WorkError:
+        """Why it came to no end: WAL that it was refused is the cause only where it had no more."""
+        refusal = self.feed.refusal
+        if refusal is not None and _NO_MORE_WAL.search(self._log.read_text(errors="replace")):
+            return refusal
+        return self._failed(moment)
 
     def _failed(self, moment: Moment) -> RecoveryFailed:
         said = self._log.read_text(errors="replace")

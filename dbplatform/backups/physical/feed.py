@@ -81,6 +81,12 @@ class Feed:
         script.chmod(0o500)
         self.account.own(script)
 
+    def begin(self) -> None:
+        """Forget what was asked for, and refused, before: the server begins anew."""
+        self.refusal = None
+        for wanted in (self.folder / "wanted").iterdir():
+            wanted.unlink()
+
     def serve(self) -> None:
         """Answer what is asked for now, then bring the next few.
 
