@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import click
 
@@ -19,6 +20,7 @@ def command(context: click.Context, host: str, port: int) -> None:
 
     It is the dead man's switch, too: when the daemon stops watching, or the ledger is gone, it tells every channel.
     """
+    from dbplatform.operations import watching
     from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.web.app import create_app
     from dbplatform.web.server import is_loopback, listen, serve
@@ -31,6 +33,7 @@ def command(context: click.Context, host: str, port: int) -> None:
         platform.home.reports,
         dagster_url=dagster_address(),
         writing=Writing.declared(open_to_others=not is_loopback(host)),
+        limits=partial(watching.limits_of, platform),
     )
     note(f"reports: http://{host}:{port}/   (Ctrl-C stops)")
     ended = threading.Event()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dbplatform.archiving.policy import ArchivePolicy
     from dbplatform.backups.policy import BackupPolicy
     from dbplatform.declaration.reports import ReportPolicy
+    from dbplatform.monitoring.audits.policy import HealthPolicy
     from dbplatform.monitoring.thresholds import ThresholdPolicy
     from dbplatform.partitioning.policy import PartitionPolicy
     from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
@@ -31,6 +32,7 @@ else:
     NotifyPolicy = Annotated[Any, Later("dbplatform.alerting.policy", "NotifyPolicy")]
     ArchivePolicy = Annotated[Any, Later("dbplatform.archiving.policy", "ArchivePolicy")]
     BackupPolicy = Annotated[Any, Later("dbplatform.backups.policy", "BackupPolicy")]
+    HealthPolicy = Annotated[Any, Later("dbplatform.monitoring.audits.policy", "HealthPolicy")]
     ThresholdPolicy = Annotated[Any, Later("dbplatform.monitoring.thresholds", "ThresholdPolicy")]
     PartitionPolicy = Annotated[Any, Later("dbplatform.partitioning.policy", "PartitionPolicy")]
     FailedRowsPolicy = Annotated[Any, Later("dbplatform.quality.policy", "FailedRowsPolicy")]
@@ -141,6 +143,9 @@ class Database(Policy):
     )
     thresholds: list[ThresholdPolicy] = Field(
         default=[], description="Limits in place of those that experts use, a metric each."
+    )
+    health: HealthPolicy | None = Field(
+        default=None, description="Findings of the audits of structure and security that are meant."
     )
     notify: list[NotifyPolicy] = Field(default=[], description="Who is told of alerts.")
     advice: AdvicePolicy | None = Field(

@@ -38,7 +38,7 @@ PROBES = (SESSIONS, REPLICATION, TABLES, INDEXES, SEQUENCES, STATEMENTS)
 
 #: What a probe may be refused without an end of the whole: time limit, lock limit, rights, a view that is not there, an
 #: extension that is not preloaded.
-_REFUSALS = ("57014", "55P03", "42501", "42P01", "42883", "0A000", "55000")
+REFUSALS = ("57014", "55P03", "42501", "42P01", "42883", "0A000", "55000")
 #: A server that is gone is noticed: by the kernel where data was sent, by its probes where an answer is awaited.
 _NETWORK = {
     "connect_timeout": 5,
@@ -117,7 +117,7 @@ def _ask(connection: AutocommitConnection, probe: Probe, collecting: Collecting)
     try:
         probe.measure(connection, collecting)
     except psycopg.Error as error:
-        if error.sqlstate not in _REFUSALS:
+        if error.sqlstate not in REFUSALS:
             raise
         reason = (error.diag.message_primary or str(error)).strip()
         for name in probe.names:

@@ -32,7 +32,7 @@ class Kind:
     min_sample_critical: float = 0
     points: tuple[int, int] = (10, 25)
     source: Source = "server"
-    """Where it is measured: in the database, in its pooler, or read from the record of backups and drills."""
+    """Where it is measured: in the database, in its pooler, or taken from what is known of it otherwise."""
 
     @property
     def counts(self) -> bool:

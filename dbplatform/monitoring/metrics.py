@@ -16,6 +16,7 @@ from dbplatform.monitoring.errors import UnknownMetric
 from dbplatform.monitoring.kind import Kind, Severity, Unit
 from dbplatform.monitoring.kinds.activity import ACTIVITY
 from dbplatform.monitoring.kinds.recovery import POOLER, RECOVERY
+from dbplatform.monitoring.kinds.score import HEALTH_SCORE
 from dbplatform.monitoring.kinds.server import SERVER
 from dbplatform.monitoring.kinds.storage import STORAGE
 from dbplatform.monitoring.statements import Counts
@@ -24,7 +25,7 @@ __all__ = ["KINDS", "Kind", "Metric", "Metrics", "Severity", "Unit", "kind_of"]
 
 #: Every metric by its name, in the order in which they are shown.
 KINDS: Mapping[str, Kind] = MappingProxyType(
-    {kind.name: kind for kind in (*ACTIVITY, *STORAGE, *SERVER, *POOLER, *RECOVERY)}
+    {kind.name: kind for kind in (*ACTIVITY, *STORAGE, *SERVER, *POOLER, *RECOVERY, HEALTH_SCORE)}
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dbplatform.archiving import tables
 from dbplatform.declaration.loading import Declared
 from dbplatform.migrations.drift import engine as drifting
@@ -39,12 +41,32 @@ def refuse_drift(platform: Platform, declared: Declared, live: AutocommitConnect
         )
 
 
+def known_drift(
+    platform: Platform, declared: Declared, live: AutocommitConnection
+) -> tuple[dict[str, Any], DriftReport] | None:
+    """What the migrations make, in numbers, and how the schema differs, where an earlier comparison has found it out.
+
+    Makes no scratch database; None where nothing is known. Only reads. Raises as ``drift``.
+    """
+    plan = _plan(declared, live)
+    known = trials.newest(platform, declared, "schema", trials.fingerprint(*plan.fingerprint))
+    if known is None:
+        return None
+    expected = Expected.from_json(known.result)
+    report = drifting.drift(live, plan, expected, known=_made_here(declared, live))
+    return {"version": str(plan.version) if plan.version else None, **expected.counts}, report
+
+
 def _drift(platform: Platform, declared: Declared, live: AutocommitConnection, run_id: str | None) -> DriftReport:
-    policy, folders = policy_of(declared)
-    partitioned = [table.table for table in declared.database.partitioned_tables]
-    plan = drifting.blueprint(live, folders, policy, partitioned=partitioned, database=declared.name)
+    plan = _plan(declared, live)
     expected = _expected(platform, declared, plan, run_id)
     return drifting.drift(live, plan, expected, known=_made_here(declared, live))
+
+
+def _plan(declared: Declared, live: AutocommitConnection) -> Blueprint:
+    policy, folders = policy_of(declared)
+    partitioned = [table.table for table in declared.database.partitioned_tables]
+    return drifting.blueprint(live, folders, policy, partitioned=partitioned, database=declared.name)
 
 
 def _made_here(declared: Declared, live: AutocommitConnection) -> dict[Relation, str]:

@@ -29,16 +29,15 @@ class NothingToMeasure(WorkError):
 
 
 def measure(platform: Platform, declared: Declared, *, judged: bool = False) -> Metrics:
-    """One collection, and the metrics of its pooler, its statements and its backups, recorded: counters are differences
-    to the one before.
+    """One collection, the metrics of its pooler, its statements and its backups, and its score, recorded.
 
-    Where alerts are ``judged`` on it, to the one before that they were judged on: whoever measures in between takes no
+    Counters are differences to the collection before. Where alerts are ``judged`` on it, to the one before that they were judged on: whoever measures in between takes no
     deadlock away from them.
 
     Takes no lock on any table for longer than its size is read. A database on the embedded server is neither started
     nor created for it. Raises ``NothingToMeasure``, ``VariableNotSet`` and ``CannotConnect``.
     """
-    target = _target(platform, declared)
+    target = existing(platform, declared)
     ledger, name = platform.ledger, declared.name
     previous = record.latest(ledger, name, judged=judged)
     known = windows.known_statements(ledger, name)
@@ -52,6 +51,7 @@ def measure(platform: Platform, declared: Declared, *, judged: bool = False) -> 
         metrics = replace(metrics, counters={**metrics.counters, record.JUDGED: 1.0})
     for added in (pooling.added, slow_statements.added, recoverability.added):
         metrics = added(platform, declared, metrics)
+    metrics = health.added(metrics, limits(declared))
     record.record(ledger, metrics)
     if record.step_ended(previous.at if previous else None, metrics.at):
         record.tidy(ledger, name, now=metrics.at)
@@ -62,17 +62,18 @@ def measure(platform: Platform, declared: Declared, *, judged: bool = False) -> 
 
 def sessions_of(platform: Platform, declared: Declared) -> tuple[SessionState, ...]:
     """Who is connected to the database now. Raises as ``measure``."""
-    with collect.session(_target(platform, declared)) as connection:
+    with collect.session(existing(platform, declared)) as connection:
         return sessions(connection)
 
 
 def exact_bloat(platform: Platform, declared: Declared, relation: Relation) -> Bloat:
     """How much of a table or index is unused, counted: it is read, for as long as that takes. Raises as ``measure``."""
-    with connect(_target(platform, declared), work="exact", lock_timeout_ms=collect.LOCK_TIMEOUT_MS) as connection:
+    with connect(existing(platform, declared), work="exact", lock_timeout_ms=collect.LOCK_TIMEOUT_MS) as connection:
         return exact.measure(connection, relation)
 
 
-def _target(platform: Platform, declared: Declared) -> Target:
+def existing(platform: Platform, declared: Declared) -> Target:
+    """Where the database is. Raises ``NothingToMeasure`` where it would have to be made first, and ``VariableNotSet``."""
     target = platform.existing_target(declared)
     if target is None:
         raise NothingToMeasure(database=declared.name, hint=f"Make it: dbplatform run {declared.name}")
@@ -114,6 +115,12 @@ def unmeasured(platform: Platform, declared: Declared, metrics: Metrics) -> dict
 def limits(declared: Declared) -> tuple[thresholds.ThresholdPolicy, ...]:
     """The declared thresholds, and the default ones of the other metrics."""
     return thresholds.thresholds_in_force(declared.database.thresholds)
+
+
+def limits_of(platform: Platform, name: str) -> tuple[thresholds.ThresholdPolicy, ...]:
+    """Those of a database by its name; of one that is declared no more, the default ones."""
+    found = next((one for one in platform.declarations.databases if one.name == name), None)
+    return limits(found) if found is not None else thresholds.default_thresholds()
 
 
 def score(declared: Declared, metrics: Metrics) -> health.Health:

@@ -18,6 +18,7 @@ from dbplatform.declaration.scaffold import database_files, database_name
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.advice import advice_assets
 from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writing_assets
+from dbplatform.orchestration.audit_checks import audit_checks
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.partition_checks import partition_checks
@@ -78,6 +79,7 @@ class ManagedDatabase(dg.Component):
             asset_checks=[
                 *schema_checks(self.platform, self.declared),
                 *partition_checks(self.platform, self.declared),
+                *audit_checks(self.platform, self.declared),
             ],
             jobs=[*jobs, *restore_job(self.platform, self.declared), *review_jobs(self.platform, self.declared)],
             schedules=schedules_of(self.declared, jobs),

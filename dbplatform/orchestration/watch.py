@@ -99,7 +99,10 @@ def health_metadata(found: Health) -> dict[str, Any]:
     return {
         "score": found.score,
         "grade": found.grade,
-        **table_metadata("deductions", deductions, ("metric", "points", "limit", "cause", "advice")),
+        "judged limits": found.judged,
+        **table_metadata(
+            "deductions", deductions, ("metric", "value", "limit", "points", "cause", "advice", "document")
+        ),
         **table_metadata("not judged", reasons, ("metric", "reason")),
     }
 

@@ -6,6 +6,7 @@ with an empty document.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Final, Literal, NoReturn
 
@@ -13,17 +14,22 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 
+from dbplatform.alerting import record as alerts
 from dbplatform.errors import NotBuiltYet
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityRun
+from dbplatform.monitoring import health, record
+from dbplatform.monitoring.metrics import Metrics
+from dbplatform.monitoring.thresholds import ThresholdPolicy
 from dbplatform.operations import reviews
 from dbplatform.reporting.store import ReportEntry, list_reports
 from dbplatform.web.answers import PageNotFound, databases
 from dbplatform.web.writing import Writing
 
-_LATER: Final = frozenset(
-    {"health", "metrics", "connections", "slow-queries", "dashboard", "recommendations", "alerts"}
-)
+_LATER: Final = frozenset({"connections", "slow-queries", "dashboard", "recommendations"})
+
+Limits = Callable[[str], Sequence[ThresholdPolicy]]
+"""The limits that hold for a database, by its name."""
 
 
 class Reviewed(BaseModel):
@@ -36,7 +42,7 @@ class Reviewed(BaseModel):
     and_earlier: bool = False
 
 
-def router(ledger: Ledger, writing: Writing) -> APIRouter:
+def router(ledger: Ledger, writing: Writing, limits: Limits) -> APIRouter:
     """``/healthz``, ``/readyz``, ``/api/v1/...``; errors are answered by the application."""
     routes = APIRouter()
 
@@ -92,6 +98,22 @@ def router(ledger: Ledger, writing: Writing) -> APIRouter:
         )
         return {"reviews": [one.as_json() for one in made]}
 
+    @routes.get("/api/v1/databases/{name}/health")
+    def health_of(name: str) -> dict[str, Any]:
+        """The score of what was measured last, with every deduction: the document of ``dbplatform health --json``."""
+        return health.score(_measured(ledger, name), limits(name)).as_json()
+
+    @routes.get("/api/v1/databases/{name}/metrics")
+    def metrics_of(name: str) -> dict[str, Any]:
+        """What was measured last: the document of ``dbplatform metrics --json``."""
+        return _measured(ledger, name).as_json()
+
+    @routes.get("/api/v1/databases/{name}/alerts")
+    def alerts_of(name: str, resolved: bool = False) -> dict[str, Any]:
+        """Its open alerts, with ``resolved=true`` the past ones, too; none of a database that nobody watches."""
+        found = alerts.list_alerts(ledger, name, resolved=resolved)
+        return {"database": name, "alerts": [alert.as_json() for alert in found]}
+
     @routes.get("/api/v1/databases/{name}/{what}", response_model=None)
     def later(name: str, what: str) -> NoReturn:
         """501 for what the contract promises; 404 for anything else."""
@@ -110,6 +132,13 @@ def router(ledger: Ledger, writing: Writing) -> APIRouter:
         raise NotBuiltYet(what="The Prometheus text (/metrics)", hint="See /api/v1/databases.")
 
     return routes
+
+
+def _measured(ledger: Ledger, name: str) -> Metrics:
+    found = record.latest(ledger, name)
+    if found is None:
+        raise PageNotFound(path=f"the health of {name}", hint=f"Nothing was measured yet: dbplatform metrics {name}")
+    return found
 
 
 def _url(entry: ReportEntry) -> str:

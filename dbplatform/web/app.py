@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from dbplatform.errors import NotBuiltYet, PlatformError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.monitoring.thresholds import default_thresholds
 from dbplatform.operations.reviews import NoReview, NothingToReview
 from dbplatform.reporting.errors import ReportNotFound
 from dbplatform.storage.place import StorageFailed
@@ -37,18 +38,24 @@ _FOR_PROGRAMS = ("/api/", "/ws", "/metrics", "/healthz", "/readyz")
 
 
 def create_app(
-    ledger: Ledger, reports: Path, *, dagster_url: str | None = None, writing: Writing | None = None
+    ledger: Ledger,
+    reports: Path,
+    *,
+    dagster_url: str | None = None,
+    writing: Writing | None = None,
+    limits: api.Limits = lambda _: default_thresholds(),
 ) -> FastAPI:
     """The service over one ledger and one folder of reports; ``dagster_url`` is where the Dagster UI is linked to.
 
-    ``writing`` says who may note a review; by default whoever reaches the service from a page of its own.
+    ``writing`` says who may note a review; by default whoever reaches the service from a page of its own. ``limits``
+    are those by which a database has its score; by default those that experts use.
 
     Makes no connection; a ledger that does not answer gives 503.
     """
     # The interactive documentation would load scripts from elsewhere, so only the description itself is served.
     app = FastAPI(title="dbplatform", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     writing = writing or Writing()
-    app.include_router(api.router(ledger, writing))
+    app.include_router(api.router(ledger, writing, limits))
     app.include_router(pages.router(ledger, reports, dagster_url=dagster_url))
     app.include_router(reviewing.router(ledger, writing))
 

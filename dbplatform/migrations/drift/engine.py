@@ -68,6 +68,18 @@ class Expected:
     left_out: Mapping[str, tuple[Key, ...]]
     """By script: what a pending file makes, which may be there in another form, in part, or not at all."""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many tables, indexes (those of constraints, too) and foreign keys it has."""
+        constraints = [thing.parts["definition"] for thing in self.objects.values() if thing.kind == "constraint"]
+        with_index = sum(text.startswith(("PRIMARY KEY", "UNIQUE", "EXCLUDE")) for text in constraints)
+        kinds = [thing.kind for thing in self.objects.values()]
+        return {
+            "tables": kinds.count("table"),
+            "indexes": kinds.count("index") + with_index,
+            "foreign_keys": sum(text.startswith("FOREIGN KEY") for text in constraints),
+        }
+
     def as_json(self) -> dict[str, Any]:
         return {
             "objects": [thing.as_json() for thing in self.objects.values()],

@@ -1,0 +1,79 @@
+"""The audits of a database's structure and security, as checks of the asset ``health``.
+
+Both run in one step. One that could not look at everything has not passed: it says at what, and why.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import dagster as dg
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.monitoring.audits.finding import Audit
+from dbplatform.operations import audits
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import keys
+from dbplatform.orchestration.resources import Options
+from dbplatform.orchestration.steps import Found, check_result, step, table_metadata
+
+
+def audit_checks(platform: Platform, declared: Declared) -> list[dg.AssetChecksDefinition]:
+    """``structure`` and ``security`` of a database."""
+    key = keys.health(declared.name)
+
+    @dg.multi_asset_check(
+        name=f"{declared.name}__audits",
+        specs=[dg.AssetCheckSpec(name, asset=key, description=words) for name, (words, _) in _CHECKS.items()],
+        can_subset=True,
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, options: dg.ResourceParam[Options]
+    ) -> Iterator[dg.AssetCheckResult]:
+        if options.dry_run:
+            return
+        selected = {check.name for check in context.selected_asset_check_keys}
+        with step(context, f"{declared.name}/audits"):
+            for name, (_, audit) in _CHECKS.items():
+                if name in selected:
+                    yield check_result(key, name, partial(_found, audit, platform, declared))
+
+    return [checks]
+
+
+def _found(audit: Callable[[Platform, Declared], Audit], platform: Platform, declared: Declared) -> Found:
+    found = audit(platform, declared)
+    critical = any(finding.severity == "critical" for finding in found.failing)
+    missed = [rule for rule in found.not_examined if rule not in found.accepted]
+    words = f"{len(found.failing)} findings, {len(found.findings) - len(found.failing)} notices or accepted ones"
+    if found.failing:
+        first = found.failing[0]
+        words += f"; {first.rule.name} of {first.object}: {first.evidence}"
+    if missed:
+        words += f"; not examined: {', '.join(missed)}"
+    rows = [finding.as_json() for finding in found.findings]
+    reasons = [{"rule": rule, "reason": reason} for rule, reason in found.not_examined.items()]
+    return Found(
+        passed=found.verdict == "passed",
+        words=f"{words}.",
+        severity=dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN,
+        evidence={
+            **(found.inventory.get("counts") or {}),
+            **table_metadata(
+                "findings", rows, ("severity", "rule", "object", "evidence", "mend", "document", "accepted")
+            ),
+            **table_metadata("not examined", reasons, ("rule", "reason")),
+        },
+    )
+
+
+#: Each check: what it says when it passes, and how it is asked.
+_CHECKS: Mapping[str, tuple[str, Callable[[Platform, Declared], Audit]]] = {
+    "structure": (
+        "Every table has its keys, every foreign key its index and its type; nothing is unproven, disabled or double.",
+        audits.audit_structure,
+    ),
+    "security": (
+        "Connections are encrypted, roles and PUBLIC have no more rights than they need, policies hold.",
+        audits.audit_security,
+    ),
+}

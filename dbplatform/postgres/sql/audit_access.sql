@@ -1,0 +1,29 @@
+-- Purpose: who can log in, what that role is, and how much of the database it reaches. One row a role, 500 at most.
+-- Parameters: %(leave_out)s: the platform's own schema.
+-- Lock: ACCESS SHARE on the catalog.
+-- First version: 14.
+-- Source: PostgreSQL manual, "Access Privilege Inquiry Functions". Rights by membership and by PUBLIC are counted.
+with tables as materialized (
+    select c.oid, c.relowner, n.oid as schema_id
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
+      and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', %(leave_out)s)
+)
+select r.rolname as role, r.rolsuper as superuser, r.rolbypassrls as bypassrls, r.rolcreaterole as createrole,
+       r.rolcreatedb as createdb, r.rolreplication as replication, r.rolvaliduntil as valid_until,
+       has_database_privilege(r.oid, current_database(), 'CONNECT') as connects,
+       array(select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid
+             where m.member = r.oid order by 1)::text[] as member_of,
+       t.tables, t.reads, t.writes, t.owns
+from pg_roles r, lateral (
+    select count(*) as tables,
+           count(*) filter (where has_schema_privilege(r.oid, schema_id, 'USAGE') and has_any_column_privilege(r.oid, oid, 'SELECT'))
+               as reads,
+           count(*) filter (where has_schema_privilege(r.oid, schema_id, 'USAGE')
+                              and (has_table_privilege(r.oid, oid, 'DELETE, TRUNCATE')
+                                   or has_any_column_privilege(r.oid, oid, 'INSERT, UPDATE'))) as writes,
+           count(*) filter (where relowner = r.oid) as owns
+    from tables) t
+where r.rolcanlogin and r.rolname !~ '^pg_'
+order by r.rolsuper desc, t.writes desc, r.rolname
+limit 500
