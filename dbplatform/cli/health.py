@@ -1,4 +1,4 @@
-"""``dbplatform health``: the score from 0 to 100 with every deduction explained; the audits of structure and security."""
+"""``dbplatform health``: the score with every deduction explained; the audits of structure and security."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def grade_of(points: int) -> Grade:
 
 
 def added(metrics: Metrics, thresholds: Iterable[ThresholdPolicy]) -> Metrics:
-    """The collection with its score as a metric, so that it has a history, a limit and an alert like any other. Pure."""
+    """The collection with its score as a metric: it has a history, a limit and an alert like any other. Pure."""
     name = HEALTH_SCORE.name
     try:
         found = score(metrics, thresholds)

@@ -73,7 +73,7 @@ def exact_bloat(platform: Platform, declared: Declared, relation: Relation) -> B
 
 
 def existing(platform: Platform, declared: Declared) -> Target:
-    """Where the database is. Raises ``NothingToMeasure`` where it would have to be made first, and ``VariableNotSet``."""
+    """Where the database is. Raises ``NothingToMeasure`` where it is still to be made, and ``VariableNotSet``."""
     target = platform.existing_target(declared)
     if target is None:
         raise NothingToMeasure(database=declared.name, hint=f"Make it: dbplatform run {declared.name}")

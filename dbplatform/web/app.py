@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from dbplatform.errors import NotBuiltYet, PlatformError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.monitoring.errors import NothingMeasured
 from dbplatform.monitoring.thresholds import default_thresholds
 from dbplatform.operations.reviews import NoReview, NothingToReview
 from dbplatform.reporting.errors import ReportNotFound
@@ -69,7 +70,7 @@ def create_app(
     @app.exception_handler(PlatformError)
     async def refused(request: Request, error: PlatformError) -> Response:
         status = 404 if isinstance(error, ReportNotFound | PageNotFound | NothingToReview) else 500
-        if isinstance(error, LedgerSilent | StorageFailed):
+        if isinstance(error, LedgerSilent | StorageFailed | NothingMeasured):
             status = 503
         if isinstance(error, NoReview | BadRequest):
             status = 422

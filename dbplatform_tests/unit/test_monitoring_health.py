@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dbplatform.monitoring.errors import NothingMeasured
-from dbplatform.monitoring.health import score
+from dbplatform.monitoring.health import added, score
 from dbplatform.monitoring.metrics import KINDS, Metric, Metrics
-from dbplatform.monitoring.thresholds import default_thresholds, thresholds_in_force
+from dbplatform.monitoring.thresholds import default_thresholds, judge, thresholds_in_force
 
 
 def collection(values: dict[str, float], **places: Any) -> Metrics:
@@ -61,6 +61,9 @@ def test_a_deduction_is_explained() -> None:
         "points": 25,
         "cause": "longest_transaction_s is 2 h",
         "advice": KINDS["longest_transaction_s"].advice,
+        "document": KINDS["longest_transaction_s"].document,
+        "sample": 1_000_000,
+        "sample_unit": None,
     }
 
 
@@ -89,6 +92,32 @@ def test_a_score_of_nothing_is_refused() -> None:
     with pytest.raises(NothingMeasured) as error:
         score(found, default_thresholds())
     assert "GRANT pg_monitor" in str(error.value)
+
+
+SIX = WELL | {"xid_age_ratio": 0.1, "sequence_used_ratio": 0.1, "longest_lock_wait_s": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("bad", "value", "severity"),
+    [({}, 100, None), ({"cache_hit_ratio": 0.5}, 75, "warning"), ({"xid_age_ratio": 0.8}, 50, "critical")],
+)
+def test_the_score_is_a_metric_with_limits_of_its_own(bad: dict[str, float], value: int, severity: str | None) -> None:
+    found = added(collection(SIX | bad), default_thresholds())
+    (judged,) = [one for one in judge(found, default_thresholds()).judged if one.metric == "health_score"]
+    assert (judged.value, judged.severity) == (value, severity)
+    assert "; ".join(bad) in judged.cause, "the cause names the deduction"
+    assert score(found, default_thresholds()).score == value, "it takes no points from itself"
+
+
+def test_a_score_that_stands_on_few_limits_is_shown_and_not_judged() -> None:
+    found = added(collection({"cache_hit_ratio": 0.5, "longest_transaction_s": 7200}), default_thresholds())
+    assert found.values["health_score"].value == 50
+    assert "2 limits that could be judged are too few" in judge(found, default_thresholds()).not_judged["health_score"]
+
+
+def test_without_a_score_the_metric_is_unmeasured_with_the_reason() -> None:
+    found = added(collection({}), default_thresholds())
+    assert "could be judged" in found.unmeasured["health_score"]
 
 
 def test_every_metric_tells_what_it_means_and_what_helps() -> None:

@@ -15,6 +15,8 @@ from fastapi.testclient import TestClient
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation, Report
+from dbplatform.monitoring.metrics import Metric, Metrics
+from dbplatform.monitoring.record import record
 from dbplatform.postgres.connection import Target
 from dbplatform.reporting.errors import NotAWebAddress
 from dbplatform.reporting.store import WrittenReport, write_report
@@ -193,8 +195,6 @@ def test_api_lists_reports_of_one_database(client: TestClient, ledger: Ledger, r
     [
         ("/ws", 404),
         ("/metrics", 404),
-        ("/api/v1/databases/flights/health", 501),
-        ("/api/v1/databases/flights/metrics", 501),
         ("/api/v1/databases/flights/connections", 501),
         ("/api/v1/databases/flights/slow-queries", 501),
         ("/api/v1/databases/flights/dashboard", 501),
@@ -205,6 +205,23 @@ def test_what_is_not_built_yet_says_so(client: TestClient, path: str, status: in
     answer = client.get(path, headers=_BROWSER)
     assert answer.status_code == status
     assert answer.json()["error"]["kind"] == "not_built_yet"
+
+
+def test_health_metrics_and_alerts_are_answered_from_what_was_measured_last(client: TestClient, ledger: Ledger) -> None:
+    for what in ("health", "metrics"):
+        missing = client.get(f"/api/v1/databases/flights/{what}")
+        assert (missing.status_code, missing.json()["error"]["hint"]) == (
+            404,
+            "Nothing was measured yet: dbplatform metrics flights",
+        )
+    slow = Metric(name="longest_transaction_s", value=7200, unit="seconds")
+    record(ledger, Metrics(database="flights", at=START, values={slow.name: slow}))
+    health = client.get("/api/v1/databases/flights/health").json()
+    assert (health["score"], [one["metric"] for one in health["deductions"]]) == (75, ["longest_transaction_s"])
+    assert health["at"] == START.isoformat()
+    measured = client.get("/api/v1/databases/flights/metrics").json()
+    assert measured["metrics"]["longest_transaction_s"]["value"] == 7200
+    assert client.get("/api/v1/databases/flights/alerts").json() == {"database": "flights", "alerts": []}
 
 
 def test_unknown_paths_are_json_for_programs_and_a_page_for_browsers(client: TestClient) -> None:

@@ -166,7 +166,8 @@ _OF_CATALOG: Final = tuple(name for name in RULES if name not in (*_TRANSPORT, *
 _SESSION = """
     select coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as tls,
            (select version from pg_stat_ssl where pid = pg_backend_pid()) as version,
-           inet_client_addr() is null or inet_client_addr() << inet '127.0.0.0/8' or inet_client_addr() = inet '::1' as local,
+           inet_client_addr() is null or inet_client_addr() << inet '127.0.0.0/8'
+               or inet_client_addr() = inet '::1' as local,
            host(inet_client_addr()) as client, current_setting('ssl')::boolean as offered,
            current_setting('listen_addresses') as listens
 """
@@ -197,7 +198,7 @@ def audit(connection: AutocommitConnection, *, database: str, now: datetime, pro
         (row,) = auditing.select(_SESSION)
         verify = connection.info.get_parameters().get("sslmode", "prefer")
         inventory["connection"] = {**row, "sslmode": verify}
-        return _transport(row, verify)
+        return of_transport(row, verify)
 
     def access() -> Iterable[Row]:
         inventory["access"] = [dict(row) for row in auditing.rows("audit_access", leave_out)]
@@ -205,13 +206,14 @@ def audit(connection: AutocommitConnection, *, database: str, now: datetime, pro
 
     auditing.ask(_TRANSPORT, transport)
     auditing.ask(_OF_CATALOG, lambda: auditing.rows("audit_security", leave_out))
-    auditing.ask(_OF_HBA, lambda: _hba(auditing.select(_HBA_RULES)), grant=_GRANT_HBA.format(user=user))
+    auditing.ask(_OF_HBA, lambda: of_hba(auditing.select(_HBA_RULES)), grant=_GRANT_HBA.format(user=user))
     auditing.ask(_OF_PASSWORDS, lambda: _md5(auditing.select(_MD5)), grant="passwords are known to superusers alone")
     auditing.ask(("access",), access)
     return auditing.ended("security", database=database, now=now, inventory=inventory)
 
 
-def _transport(row: Row, verify: str) -> Iterable[Row]:
+def of_transport(row: Row, verify: str) -> Iterable[Row]:
+    """Whether a session that leaves this machine is encrypted and verified (``sslmode``), and can others be. Pure."""
     if not row["local"]:
         if not row["tls"]:
             yield _found(
@@ -230,7 +232,8 @@ def _transport(row: Row, verify: str) -> Iterable[Row]:
         yield _found("tls_not_offered", "ssl", evidence, mend)
 
 
-def _hba(rows: Iterable[Row]) -> Iterable[Row]:
+def of_hba(rows: Iterable[Row]) -> Iterable[Row]:
+    """Lines of ``pg_hba.conf`` that let in whom they should not, or without TLS; each with a safe one. Pure."""
     for row in rows:
         place = f"pg_hba.conf:{row['line_number']}"
         if row["error"]:

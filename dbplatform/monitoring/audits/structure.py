@@ -42,8 +42,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             Rule(
                 name="foreign_key_without_index",
                 severity="warning",
-                meaning="Each DELETE, and UPDATE of the key, in the table that is referred to reads the whole referring "
-                "table, and holds its locks for as long.",
+                meaning="Each DELETE, and UPDATE of the key, in the table that is referred to reads all of the "
+                "referring table, and holds its locks for as long.",
                 document=_FOREIGN_KEYS,
             ),
             Rule(
@@ -103,14 +103,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             Rule(
                 name="money",
                 severity="notice",
-                meaning="Its currency and its fractions come from lc_monetary of the session. numeric says what it holds.",
+                meaning="Its currency and fractions are those of the session's lc_monetary; numeric has none.",
                 document=manual("datatype-money.html"),
             ),
             Rule(
                 name="padded_text",
                 severity="notice",
-                meaning="char(n) is filled up with blanks, which comparisons then leave out. text with a CHECK is neither "
-                "slower nor larger.",
+                meaning="char(n) is filled up with blanks, which comparisons then leave out. text with a CHECK is "
+                "neither slower nor larger.",
                 document=manual("datatype-character.html"),
             ),
             NOT_AS_MIGRATED,
@@ -131,8 +131,8 @@ def audit(
 ) -> Audit:
     """The structure of the connected database, whose connection is a ``collect.session``. Two statements, reading only.
 
-    Lock: ACCESS SHARE on the catalog, the weakest on each sequence while it is read. ``migrated`` is what the migrations
-    make, in numbers, or why that is not known; ``differences`` are the rows of findings that follow from it.
+    Lock: ACCESS SHARE on the catalog, the weakest on each sequence while it is read. ``migrated`` is what the
+    migrations make, in numbers, or why that is not known; ``differences`` are the rows of findings that follow from it.
     """
     auditing = Auditing(connection, RULES)
     lists: dict[str, list[dict[str, Any]]] = {}
