@@ -24,6 +24,7 @@ _CONTAINED = 0.001
 #: A plain disk reads, and a processor sorts, about so much: build times are told as what they are, rough.
 _BYTES_PER_S, _ROWS_PER_S = 200 << 20, 2_000_000
 _MOST_COLUMNS = 3
+_DAY = 86_400.0
 
 Statistics = Callable[[str], ColumnStatistics | None]
 
@@ -140,14 +141,14 @@ def index_cost(
     """What building and keeping an index costs, in words and in numbers."""
     size = index_bytes(connection, table, columns)
     seconds = max(1.0, 2 * table.pages * _BLOCK / _BYTES_PER_S + table.rows / _ROWS_PER_S)
-    per_day = table.index_writes / max(catalog.counting_s, 60.0) * 86_400
+    # Of less than a day nothing is said of the days to come: a load would count as a habit.
+    per_day = table.index_writes / catalog.counting_s * _DAY if catalog.counting_s >= _DAY else None
+    writes = "each write" if per_day is None else f"each of about {per_day:,.0f} writes a day"
     hot = table.hot_updated / table.updated if table.updated else None
-    words = (
-        f"about {seconds:,.0f} s to build, {size_words(size)}, an entry for each of about {per_day:,.0f} writes a day"
-    )
+    words = f"about {seconds:,.0f} s to build, {size_words(size)}, an entry for {writes}"
     return words, {
         "index bytes": size,
         "build seconds": round(seconds, 1),
-        "writes a day": round(per_day),
+        "writes a day": None if per_day is None else round(per_day),
         "updates that are HOT": None if hot is None else round(hot, 3),
     }

@@ -221,19 +221,19 @@ def _advice(
     proven = catalog.hypopg is not None and candidate.method == "btree"
     how = "as the planner says of a hypothetical index" if proven else "by an estimate, for HypoPG is not there"
     calls = sum(one.named.calls for one in wanted)
-    many = (
-        f"{len(wanted)} statements, called {calls:,} times,"
-        if len(wanted) > 1
-        else f"A statement, called {calls:,} times,"
+    many = len(wanted) > 1
+    who = (
+        f"{len(wanted)} statements, called {calls:,} times, read"
+        if many
+        else f"A statement, called {calls:,} times, reads"
     )
-    reads = "read" if len(wanted) > 1 else "reads"
     return Advice(
         database=catalog.database,
         kind="missing_index",
         subject=f"{table.relation}({', '.join(columns)})",
         severity="warning",
-        reason=f"{many} {reads} all of {table.relation} to find rows by {', '.join(columns)}. With an index "
-        f"{1 - after / before:.0%} of their cost is saved, {how}.",
+        reason=f"{who} all of {table.relation} to find rows by {', '.join(columns)}. With an index "
+        f"{1 - after / before:.1%} of {'their' if many else 'its'} cost is saved, {how}.",
         evidence={
             "rows": table.rows,
             "cost before": round(before / max(calls, 1), 2),

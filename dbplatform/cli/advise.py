@@ -185,4 +185,6 @@ def _times(old: dict[str, Any], new: dict[str, Any]) -> str:
 def _gain(receipt: dict[str, Any]) -> str:
     if receipt.get("gain") is None:
         return "no statement shows what it was good for"
-    return f"its statements cost {receipt['gain']:.1%} less"
+    if abs(receipt["gain"]) < 0.0005:
+        return "the statements of its table cost as much as before"
+    return f"its statements cost {abs(receipt['gain']):.1%} {'less' if receipt['gain'] > 0 else 'more'}"

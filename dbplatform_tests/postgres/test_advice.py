@@ -332,7 +332,10 @@ def test_a_build_that_fails_or_meets_another_index_leaves_nothing(database: Targ
             make(connection, wanted, "public.t", sleep=lambda _: None)
 
 
-def test_settings_of_a_table_are_tried_again_until_their_lock_is_free(database: Target) -> None:
+def test_settings_of_a_table_are_tried_again_until_their_lock_is_free(
+    database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbplatform.advice.change.LOCK_TIMEOUT_MS", 50)
     by_hand(database, "create table t (a int)")
     action = Action(verb="table_options", schema="public", name="t", values={"autovacuum_vacuum_threshold": "10"})
     holder = psycopg.connect(database.url)
