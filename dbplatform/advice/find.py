@@ -44,6 +44,8 @@ class Surroundings:
     sequences: Sequence[SequenceUse] = ()
     pools: Mapping[str, int] = field(default_factory=dict)
     places: int = 0
+    pools_matter: bool = True
+    """Whether the server is one where all pools may be full at once."""
     unknown: Mapping[Kind, str] = field(default_factory=dict)
 
 
@@ -69,7 +71,7 @@ def find_advice(
         *autovacuum_settings(catalog, policy, server.settings),
         *bloat(catalog, around.bloated),
         *sequences(catalog, around.sequences),
-        *pools_advice(database, around.pools, around.places),
+        *pools_advice(database, around.pools, around.places, matters=around.pools_matter),
         *setting_advice(database, server, policy, around.memory),
     ]
     found.sort(key=lambda one: (one.severity != "warning", _ORDER.index(one.kind)))

@@ -179,8 +179,11 @@ def _work_mem(database: str, server: Server, memory: int) -> Iterator[Advice]:
         )
 
 
-def pools_advice(database: str, wanted: Mapping[str, int], places: int) -> Iterator[Advice]:
-    """The declared pools that share a server, against the connections that it has for ordinary users. Pure."""
+def pools_advice(database: str, wanted: Mapping[str, int], places: int, *, matters: bool = True) -> Iterator[Advice]:
+    """The declared pools that share a server, against the connections that it has for ordinary users. Pure.
+
+    ``matters``: many people may come at once, as they do in production.
+    """
     total = sum(wanted.values())
     if total <= places:
         return
@@ -189,7 +192,7 @@ def pools_advice(database: str, wanted: Mapping[str, int], places: int) -> Itera
         database=database,
         kind="pools",
         subject="max_connections",
-        severity="warning",
+        severity="warning" if matters else "info",
         reason=f"The declared pools of this server may open {total} connections ({words}), and it has {places}: the "
         "last callers will be refused.",
         evidence={"pools": dict(wanted), "connections": places},

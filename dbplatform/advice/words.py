@@ -23,4 +23,6 @@ def days_words(seconds: float) -> str:
     """A time as people read it."""
     if seconds >= 2 * 86_400:
         return f"{seconds / 86_400:,.0f} days"
-    return f"{seconds / 3_600:,.0f} hours" if seconds >= 7_200 else f"{seconds / 60:,.0f} minutes"
+    if seconds >= 7_200:
+        return f"{seconds / 3_600:,.0f} hours"
+    return f"{seconds / 60:,.0f} minutes" if seconds >= 120 else f"{seconds:,.0f} seconds"

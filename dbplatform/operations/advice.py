@@ -172,6 +172,7 @@ def _surroundings(platform: Platform, declared: Declared, metrics: Metrics) -> S
         ],
         pools=pools.wanted(platform, declared, target),
         places=places,
+        pools_matter=declared.database.connection.environment in ("staging", "production"),
         unknown=unknown,
     )
 

@@ -14,8 +14,8 @@ from dbplatform.advice.actions import Action
 from dbplatform.advice.catalog import ReplicaUse, read_catalog
 from dbplatform.advice.change import make
 from dbplatform.advice.errors import NameInTheWay, NotBuilt
-from dbplatform.advice.find import Surroundings, find_advice
 from dbplatform.advice.indexes import needless_indexes
+from dbplatform.advice.missing import missing_indexes
 from dbplatform.advice.model import Kind, Named
 from dbplatform.advice.policy import AdvicePolicy
 from dbplatform.ledger.ledger import Ledger
@@ -300,18 +300,69 @@ def test_a_narrow_index_is_spared_where_a_wider_one_begins_with_its_columns(data
     assert (found.kind, found.subject, found.evidence["kept"]) == ("overlapping_index", "public.t_a", "public.t_a_b")
 
 
-def test_the_planner_itself_judges_an_index_where_hypopg_is(second_server: SecondServer) -> None:
-    second_server.run("drop database if exists advised", "create database advised")
-    target = Target("advised", second_server.url("advised"))
-    by_hand(target, "create extension hypopg", *SCHEMA.split(";\n"))
-    around = Surroundings(statements=[Named(queryid="1", query="select * from orders where customer_id = $1", calls=9)])
+PARTITIONS = (
+    "create table reading (day int, sensor int, value text) partition by range (day)",
+    "create table reading_1 partition of reading for values from (0) to (50)",
+    "create table reading_2 partition of reading for values from (50) to (100)",
+    "insert into reading select g % 100, g % 5000, repeat('x', 40) from generate_series(1, 20000) g",
+    "analyze reading",
+)
+ASKED = {
+    "select * from orders where customer_id = $1": "public.orders(customer_id)",
+    "select * from orders where customer_id = any($1)": "public.orders(customer_id)",
+    "select * from orders o join customer c on c.id = o.customer_id where c.city = $1": "public.orders(customer_id)",
+    "select id from visit where site = $1 and day = $2": "public.visit(day, site)",
+    "select id from visit where site = $1 order by day limit 10": "public.visit(site, day)",
+    "select * from visit order by day desc limit 10": "public.visit(day)",
+    "update session set body = 'x' where token = $1": "public.session(token)",
+    "delete from session where token = $1": "public.session(token)",
+    "select * from reading where sensor = $1": "public.reading(sensor)",
+    # Nothing that an index of columns would answer, or that has one, or that reads too much for it.
+    "select * from session where lower(token) = $1": None,
+    "select * from visit where site = $1 or day = $2": None,
+    "select * from visit where browser = $1": None,
+    "select * from visit where id between 5 and 9": None,
+    "select count(*) from visit": None,
+    "insert into visit (id) values ($1)": None,
+    "select this is no statement": None,
+}
+
+
+@pytest.mark.parametrize("confidence", ["estimated", "proven"])
+def test_a_statement_asks_for_the_index_that_serves_it_or_for_none(
+    confidence: str, request: pytest.FixtureRequest
+) -> None:
+    if confidence == "proven":
+        second: SecondServer = request.getfixturevalue("second_server")
+        second.run("drop database if exists advised", "create database advised")
+        target = Target("advised", second.url("advised"))
+        by_hand(target, "create extension hypopg")
+    else:
+        target = request.getfixturevalue("database")
+    by_hand(target, *SCHEMA.split(";\n"), *PARTITIONS)
+    found: dict[str, str | None] = {}
     with connect(target, work="advise") as connection:
-        found = find_advice(connection, AdvicePolicy(), around, database="shop").advice
-        left = connection.execute("select count(*) from hypopg_list_indexes").fetchone()
-    (one,) = [one for one in found if one.kind == "missing_index"]
-    assert (one.subject, one.confidence) == ("public.orders(customer_id)", "proven")
-    assert one.evidence["cost after"] < 0.1 * one.evidence["cost before"]
-    assert left == (0,)
+        catalog = read_catalog(connection, database="shop")
+        for query in ASKED:
+            named = Named(queryid="1", query=query, calls=9)
+            advised, _ = missing_indexes(connection, catalog, AdvicePolicy(), [named])
+            found[query] = ", ".join(one.subject for one in advised) or None
+            assert {one.confidence for one in advised} <= {confidence}
+            assert [one.action is None for one in advised] in ([], ["reading" in query])
+        if confidence == "proven":
+            assert connection.execute("select count(*) from hypopg_list_indexes").fetchone() == (0,)
+    assert found == ASKED
+
+
+def test_an_index_that_costs_the_writers_more_than_it_gives_is_not_advised(database: Target) -> None:
+    by_hand(database, *SCHEMA.split(";\n"))
+    reader = Named(queryid="1", query="select * from orders where customer_id = $1", calls=9, rows=9)
+    writer = Named(queryid="2", query="insert into orders values ($1, $2, $3)", calls=100_000, rows=100_000)
+    load = Named(queryid="3", query="insert into orders select g from generate_series(1, $1) g", calls=1, rows=900_000)
+    with connect(database, work="advise") as connection:
+        catalog = read_catalog(connection, database="shop")
+        assert missing_indexes(connection, catalog, AdvicePolicy(), [reader, load])[0]
+        assert not missing_indexes(connection, catalog, AdvicePolicy(), [reader, writer])[0]
 
 
 def test_a_build_that_fails_or_meets_another_index_leaves_nothing(database: Target) -> None:
