@@ -99,9 +99,9 @@ _OTHERS: Final = (
     Runbook(
         name="asset_check",
         meaning="An asset check failed when it was evaluated last, though the run may be green: drift, lint, undo, "
-        "partitions that run out.",
+        "partitions that run out, structure, security.",
         advice="The check's page in the Dagster UI has the evidence. The commands say more: dbplatform migrate "
-        "drift, migrate lint, migrate test, partition plan.",
+        "drift, migrate lint, migrate test, partition plan, health --structure, health --security.",
     ),
     Runbook(
         name="schedule",

@@ -82,7 +82,8 @@ class Masks:
     def declared(cls, policies: Iterable[TablePolicy]) -> Masks:
         """Those of these tables, and of the quarantines of their rows: the default one, whether declared (still) or
         not, and those that checks name."""
-        tables, places = {}, {}
+        tables: dict[Relation, Mapping[str, MaskKind]] = {}
+        places: dict[Relation, Relation] = {}
         for policy in policies:
             if policy.mask:
                 tables[policy.table] = policy.mask
