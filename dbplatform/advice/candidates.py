@@ -24,6 +24,7 @@ _CONTAINED = 0.001
 #: A plain disk reads, and a processor sorts, about so much: build times are told as what they are, rough.
 _BYTES_PER_S, _ROWS_PER_S = 200 << 20, 2_000_000
 _MOST_COLUMNS = 3
+_WIDE = 500
 _DAY = 86_400.0
 
 Statistics = Callable[[str], ColumnStatistics | None]
@@ -56,14 +57,26 @@ def candidates(scan: Scan, table: Table, statistics: Statistics) -> list[Candida
         wanted.append(((*equal[: _MOST_COLUMNS - 1], *order), min(len(equal), _MOST_COLUMNS - 1)))
     for column, _ in scan.joined:
         wanted += [((column,), 1), (tuple(dict.fromkeys((column, *equal[: _MOST_COLUMNS - 1]))), 1)]
-    found = [Candidate(table, str(table.relation), columns, "btree", n) for columns, n in wanted if columns]
+    name = str(table.relation)
+    found = [
+        Candidate(table, name, columns, "btree", n)
+        for columns, n in wanted
+        if columns and not any(_wide(statistics(column)) for column in columns)
+    ]
     for column in _columns(scan.filter, "@>"):
-        found.append(Candidate(table, str(table.relation), (column,), "gin", 0))
+        known = statistics(column)
+        if known is not None and (known.type == "jsonb" or known.type.endswith("[]")):
+            found.append(Candidate(table, name, (column,), "gin", 0))
     return sorted(dict.fromkeys(found), key=lambda one: len(one.columns))
 
 
 def _columns(filter_: tuple[Comparison, ...], *operators: str) -> list[str]:
     return list(dict.fromkeys(one.column for one in filter_ if one.operator in operators))
+
+
+def _wide(statistics: ColumnStatistics | None) -> bool:
+    """Whether some values may not fit into an entry of a B-tree, which has 2,704 bytes at most."""
+    return statistics is not None and statistics.width > _WIDE
 
 
 def _distinct(statistics: ColumnStatistics | None, table: Table) -> float:

@@ -139,6 +139,7 @@ class ColumnStatistics:
     distinct: float
     correlation: float
     width: int
+    type: str
 
     def values(self, rows: float) -> float:
         """How many different values there are."""
@@ -197,8 +198,10 @@ _FOREIGN_KEYS = """
     order by k.conrelid, k.conname
 """
 _COLUMN = """
-    select n_distinct::float8 as distinct, coalesce(correlation, 0)::float8 as correlation, avg_width as width
-    from pg_stats where schemaname = %s and tablename = %s and attname = %s order by inherited limit 1
+    select n_distinct::float8 as distinct, coalesce(correlation, 0)::float8 as correlation, avg_width as width,
+           (select a.atttypid::regtype::text from pg_attribute a
+            where a.attrelid = to_regclass(format('%%I.%%I', schemaname, tablename)) and a.attname = s.attname) as type
+    from pg_stats s where schemaname = %s and tablename = %s and attname = %s order by inherited limit 1
 """
 _USED_ON_REPLICA = """
     select format('%I.%I', schemaname, indexrelname) from pg_stat_user_indexes where idx_scan > 0

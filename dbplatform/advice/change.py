@@ -28,8 +28,12 @@ _AGAIN = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _FIND = """
     select i.indexrelid is not null and t.oid = to_regclass(%s), coalesce(i.indisvalid, false),
            (select p.pid from pg_stat_progress_create_index p where p.index_relid = c.oid limit 1),
-           pg_get_indexdef(i.indexrelid)
+           pg_get_indexdef(i.indexrelid), a.amname::text,
+           (select array_agg(q.attname::text order by k.at) from unnest(i.indkey::int2[]) with ordinality k (number, at)
+            join pg_attribute q on q.attrelid = i.indrelid and q.attnum = k.number),
+           i.indpred is null and i.indexprs is null and not i.indisunique
     from pg_class c
+    join pg_am a on a.oid = c.relam
     left join pg_index i on i.indexrelid = c.oid
     left join pg_class t on t.oid = i.indrelid
     where c.oid = to_regclass(%s)
@@ -109,8 +113,13 @@ def _is_there(connection: AutocommitConnection, action: Action, table: str) -> b
     row = connection.execute(_FIND, (table, name.as_string())).fetchone()
     if row is None:
         return False
-    of_table, valid, builder, definition = row
-    if not of_table or (valid and not _as_wanted(action, definition)):
+    of_table, valid, builder, definition, method, columns, plain = row
+    wanted = (
+        definition == action.definition
+        if action.verb == "recreate_index"
+        else plain and (method, tuple(columns or ())) == (action.method, action.columns)
+    )
+    if not of_table or (valid and not wanted):
         hint = "Drop or rename it, then run the command again."
         raise NameInTheWay(name=f"{action.schema}.{action.name}", hint=hint)
     if builder is not None:
@@ -118,20 +127,6 @@ def _is_there(connection: AutocommitConnection, action: Action, table: str) -> b
     if not valid:
         connection.execute(sql.SQL("drop index concurrently if exists {}").format(name))
     return bool(valid)
-
-
-def _as_wanted(action: Action, definition: str) -> bool:
-    """Whether an index of that name has the columns that were wanted."""
-    if action.verb == "recreate_index":
-        return definition == action.definition
-    columns = ", ".join(_as_catalog(column) for column in action.columns)
-    return definition.endswith(f" USING {action.method} ({columns})")
-
-
-def _as_catalog(name: str) -> str:
-    """The column as ``pg_get_indexdef`` writes it, in quotes where it needs them, but for words that are reserved."""
-    plain = name.replace("_", "a").isalnum() and name.isascii() and name == name.lower() and not name[0].isdigit()
-    return name if plain else '"' + name.replace('"', '""') + '"'
 
 
 def _leave_nothing(connection: AutocommitConnection, action: Action) -> None:
