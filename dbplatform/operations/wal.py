@@ -193,11 +193,12 @@ def catch_up(
         return False
     with connect(target, work="catch up") as connection:
         server = read_server(connection, target)
-        if not _keeps_what_is_of_use(platform, declared, server.system):
-            return False
         archive, spool = archive_of(platform, declared, server.system), spool_of(platform, declared, server.system)
         ship(spool, archive)
         if _archiving(connection) == "off" and not slot.is_active(connection, server.system):
+            return False
+        keeps = not _lets_go(platform, declared)
+        if not keeps and not (archives_wal(declared) and _keeps_what_is_of_use(platform, declared, server.system)):
             return False
         if to is not None and to > _position(connection):
             return False
