@@ -31,8 +31,8 @@ class NothingToMeasure(WorkError):
 def measure(platform: Platform, declared: Declared, *, judged: bool = False) -> Metrics:
     """One collection, the metrics of its pooler, its statements and its backups, and its score, recorded.
 
-    Counters are differences to the collection before. Where alerts are ``judged`` on it, to the one before that they were judged on: whoever measures in between takes no
-    deadlock away from them.
+    Counters are differences to the collection before. Where alerts are ``judged`` on it, to the one before that they
+    were judged on: whoever measures in between takes no deadlock away from them.
 
     Takes no lock on any table for longer than its size is read. A database on the embedded server is neither started
     nor created for it. Raises ``NothingToMeasure``, ``VariableNotSet`` and ``CannotConnect``.

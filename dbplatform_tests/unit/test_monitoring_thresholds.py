@@ -129,6 +129,7 @@ def test_what_is_counted_anew_at_each_look_is_told_at_once(metric: str, held: in
 def test_every_default_threshold_is_one_that_a_person_could_write() -> None:
     defaults = {policy.metric: policy for policy in default_thresholds()}
     assert set(defaults) == {
+        "health_score",
         "cache_hit_ratio",
         "connections_used_ratio",
         "longest_transaction_s",
