@@ -28,7 +28,7 @@ from dbplatform.postgres.identifiers import Relation
 from dbplatform.quality.by_partition import ByPartition
 from dbplatform.quality.checks.base import Check, Outcome, Tolerant, one_row
 from dbplatform.quality.checks.conditions import Count, Part
-from dbplatform.quality.masks import Masks, reason_of
+from dbplatform.quality.masks import Masks, draw_salt, reason_of
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.proof import proofs
 from dbplatform.quality.results import CheckResult, TableResult
@@ -113,6 +113,8 @@ def examined(
     with snapshot(connection) as moment:
         moment.execute(_LIMIT, (statement_timeout_ms or policy.statement_timeout_ms,))
         require_table(moment, policy.table)
+        if masks:
+            draw_salt(moment)
         (at,) = one_row(moment, sql.SQL("select now()"))
         result = Run(moment, policy.table, checks, stream, masks, by_partition).result()
         yield Examination(

@@ -22,7 +22,7 @@ from dbplatform.quality.checks.conditions import column_of
 from dbplatform.quality.checks.keys import Unique
 from dbplatform.quality.checks.query import Sql
 from dbplatform.quality.examination import Examination
-from dbplatform.quality.masks import MaskKind, Masks, draw_salt, masked
+from dbplatform.quality.masks import MaskKind, Masks, masked
 from dbplatform.quality.policy import FAILED_ROWS_KEPT
 
 _NULL = b"\\N"
@@ -131,8 +131,6 @@ class _Rows:
         connection, relation, masks = examination.connection, examination.relation, examination.masks
         whole = examination.key_of or relation
         own = {**masks.of(connection, whole), **masks.of(connection, relation)}
-        if masks:
-            draw_salt(connection)
         row = connection.execute(_KEY, {"table": str(whole), "masked": list(own)}).fetchone()
         key = tuple(row[0]) if row is not None else ()
         if not key or not own.keys().isdisjoint(key):

@@ -151,7 +151,7 @@ class Masks:
 
 
 def draw_salt(connection: SnapshotConnection) -> None:
-    """A new salt for the hashes of this transaction; it stands in no statement's text."""
+    """A new salt for the hashes of this transaction, drawn once in it; it stands in no statement's text."""
     connection.execute("select set_config(%s, %s, true)", (_SALT, secrets.token_hex(16)))
 
 

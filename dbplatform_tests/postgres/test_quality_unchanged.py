@@ -423,6 +423,14 @@ def test_failing_rows_with_a_masked_column_are_read_again_and_masked_as_declared
         assert all("'n': '***'" in row for row in checked.rows(run_id, "range_n"))
 
 
+def test_equal_values_of_two_partitions_have_one_hash_in_a_run(checked: Checked) -> None:
+    checked.mask = {"kind": "hash"}
+    checked.checks = [{"accepted_values": {"column": "kind", "values": ["a"]}}]
+    check_table(checked.target, checked.ledger, "shop", "hashed", checked.policy)
+    rows = record.failed_row_samples(checked.ledger, "hashed", "public.t", "accepted_values_kind", limit=10_000)
+    assert len({row["kind"] for row in rows}) == 3, "of b, c and x"
+
+
 def test_no_answer_of_a_partition_tells_a_masked_value_and_those_that_were_kept_go(checked: Checked) -> None:
     checked.checks = [
         {"not_null": "n"},
