@@ -134,6 +134,14 @@ def test_a_role_with_more_rights_than_an_application_needs_is_found(
         assert of(audited(database), rule, role) == []
 
 
+def test_policies_that_do_not_bind_an_owner_who_can_log_in_are_a_notice(database: Target, role: str) -> None:
+    by_hand(database, f"create table mine (id int); alter table mine owner to {role}, enable row level security")
+    (finding,) = of(audited(database), "row_security_not_forced", "public.mine")
+    assert finding.severity == "notice"
+    by_hand(database, str(finding.mend))
+    assert of(audited(database), "row_security_not_forced", "public.mine") == []
+
+
 def test_a_member_of_a_role_that_reaches_the_server_is_critical(database: Target, role: str) -> None:
     by_hand(database, f"grant pg_execute_server_program to {role}")
     (finding,) = of(audited(database), "login_server_access", role)

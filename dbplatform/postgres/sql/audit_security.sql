@@ -46,7 +46,8 @@ with schemas as materialized (
            format('ALTER ROLE %%s NOCREATEROLE;', name)
     from logins where rolcreaterole and not rolsuper
     union all
-    select 'login_server_access', l.name, format('it is a member of %%s, and so reaches files or programs of the server', g.rolname) || l.own,
+    select 'login_server_access', l.name,
+           format('it is a member of %%s, and so reaches files or programs of the server', g.rolname) || l.own,
            format('REVOKE %%I FROM %%s;', g.rolname, l.name)
     from logins l
     join pg_roles g on g.rolname in ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')

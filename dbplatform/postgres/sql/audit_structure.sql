@@ -15,22 +15,19 @@ with tables as materialized (
       and c.oid is distinct from to_regclass(%(history)s)
       and not exists (select from pg_depend d
                       where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-), columns as materialized (
-    select t.oid as table_id, t.name as table_name, a.attnum, a.attname, a.attnotnull, a.atttypid,
-           format_type(a.atttypid, a.atttypmod) as type, format('%%s.%%I', t.name, a.attname) as name
-    from tables t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
 ), indexes as materialized (
-    select i.indexrelid, i.indrelid, i.indisunique, i.indisprimary, i.indisvalid, i.indisreplident, i.indpred, i.indnkeyatts,
-           i.indkey::int2[] as keys, t.name as table_name, t.relkind, am.amname, format('%%I.%%I', n.nspname, c.relname) as name,
-           c.relname, k.oid is not null as of_constraint, pg_get_indexdef(i.indexrelid) as definition,
-           row(i.indrelid, c.relam, i.indnkeyatts, i.indkey::text, i.indclass::text, i.indcollation::text, i.indoption::text,
-               pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid))::text as same
+    select i.indexrelid, i.indrelid, i.indisunique, i.indisprimary, i.indisvalid, i.indisreplident,
+           t.name as table_name, t.relkind, am.amname, c.relname,
+           format('%%I.%%I', n.nspname, c.relname) as name, pg_get_indexdef(i.indexrelid) as definition,
+           exists (select from pg_constraint k where k.conindid = i.indexrelid) as of_constraint,
+           row(i.indrelid, c.relam, to_jsonb(i) ->> 'indnullsnotdistinct', i.indnkeyatts, i.indkey::text, i.indclass::text,
+               i.indcollation::text, i.indoption::text, pg_get_expr(i.indexprs, i.indrelid),
+               pg_get_expr(i.indpred, i.indrelid))::text as same
     from tables t
     join pg_index i on i.indrelid = t.oid
     join pg_class c on c.oid = i.indexrelid
     join pg_namespace n on n.oid = c.relnamespace
     join pg_am am on am.oid = c.relam
-    left join pg_constraint k on k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')
 ), foreign_keys as materialized (
     select k.oid, k.conname, k.conrelid, k.conkey, k.confrelid, k.confkey, k.convalidated, t.name as table_name, t.relkind, t.rows,
            t.relname, format('%%I.%%I', rn.nspname, rc.relname) as refers_to, pg_get_constraintdef(k.oid) as definition,
@@ -38,9 +35,10 @@ with tables as materialized (
             from unnest(k.conkey) with ordinality u(attnum, place)
             join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.attnum) as column_names,
            -- Its columns, in any order, lead a whole index, or one that leaves out nothing but nulls.
-           exists (select from indexes i
-                   where i.indrelid = k.conrelid and i.indisvalid and i.amname <> 'brin' and i.indnkeyatts >= cardinality(k.conkey)
-                     and i.keys[0:cardinality(k.conkey) - 1] @> k.conkey and k.conkey @> i.keys[0:cardinality(k.conkey) - 1]
+           exists (select from pg_index i, lateral (select (i.indkey::int2[])[0:cardinality(k.conkey) - 1] as keys) l
+                   where i.indrelid = k.conrelid and i.indisvalid and i.indnkeyatts >= cardinality(k.conkey)
+                     and l.keys @> k.conkey and k.conkey @> l.keys
+                     and (select amname from pg_class c join pg_am am on am.oid = c.relam where c.oid = i.indexrelid) <> 'brin'
                      and (i.indpred is null
                           or (select bool_and(pg_get_expr(i.indpred, i.indrelid) = format('(%%I IS NOT NULL)', a.attname))
                               from pg_attribute a where a.attrelid = k.conrelid and a.attnum = any (k.conkey)))) as indexed
@@ -65,13 +63,14 @@ with tables as materialized (
            case when u.relname is not null then format('ALTER TABLE %%s ADD PRIMARY KEY USING INDEX %%I;', t.name, u.relname) end
     from tables t
     left join lateral (
-        select i.relname from indexes i
+        select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid
         where i.indrelid = t.oid and t.relkind = 'r' and i.indisunique and i.indisvalid and i.indpred is null
-          and i.amname = 'btree' and not i.of_constraint
-          and (select bool_and(coalesce(c.attnotnull, false))
-               from unnest(i.keys[0:i.indnkeyatts - 1]) k left join columns c on c.table_id = t.oid and c.attnum = k)
-        order by i.indnkeyatts, i.relname limit 1) u on true
-    where not exists (select from indexes i where i.indrelid = t.oid and i.indisprimary)
+          and not exists (select from pg_constraint k where k.conindid = i.indexrelid)
+          and (select bool_and(coalesce(a.attnotnull, false))
+               from unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k
+               left join pg_attribute a on a.attrelid = t.oid and a.attnum = k and k > 0)
+        order by i.indnkeyatts, c.relname limit 1) u on true
+    where not exists (select from pg_index i where i.indrelid = t.oid and i.indisprimary)
     union all
     select 'foreign_key_without_index', format('%%s %%I', f.table_name, f.conname),
            format('%%s has no index on (%%s): a deleted or changed row of %%s reads all of its %%s rows',
@@ -81,28 +80,26 @@ with tables as materialized (
                                       f.table_name, f.column_names) end
     from foreign_keys f where not f.indexed
     union all
-    select 'type_differs_from_referenced', c.name,
-           format('it is %%s, and %%s, which it refers to, is %%s', c.type, format('%%s.%%I', f.refers_to, r.attname),
-                  format_type(r.atttypid, r.atttypmod)),
-           format('ALTER TABLE %%s ALTER COLUMN %%I TYPE %%s; -- rewrites the table under ACCESS EXCLUSIVE', c.table_name,
-                  c.attname, format_type(r.atttypid, r.atttypmod))
-    from foreign_keys f, unnest(f.conkey, f.confkey) p(own, other)
-    join pg_attribute r on true
-    join columns c on true
-    where c.table_id = f.conrelid and c.attnum = p.own and r.attrelid = f.confrelid and r.attnum = p.other
-      and c.type <> format_type(r.atttypid, r.atttypmod)
+    select distinct 'type_differs_from_referenced', format('%%s.%%I', f.table_name, a.attname),
+           format('it is %%s, and %%s.%%I, which it refers to, is %%s', format_type(a.atttypid, a.atttypmod), f.refers_to,
+                  r.attname, format_type(r.atttypid, r.atttypmod)),
+           format('ALTER TABLE %%s ALTER COLUMN %%I TYPE %%s; -- rewrites the table under ACCESS EXCLUSIVE', f.table_name,
+                  a.attname, format_type(r.atttypid, r.atttypmod))
+    from foreign_keys f
+    cross join lateral unnest(f.conkey, f.confkey) p(own, other)
+    join pg_attribute a on a.attrelid = f.conrelid and a.attnum = p.own
+    join pg_attribute r on r.attrelid = f.confrelid and r.attnum = p.other
+    where (a.atttypid, a.atttypmod) <> (r.atttypid, r.atttypmod)
     union all
-    select case c.atttypid when 'timestamp'::regtype then 'timestamp_without_time_zone' when 'money'::regtype then 'money'
-                           when 'bpchar'::regtype then 'padded_text' when 'timetz'::regtype then 'time_with_time_zone' end,
-           c.name, 'it is ' || c.type,
-           case c.atttypid
-               when 'timestamp'::regtype then format(
-                   'ALTER TABLE %%s ALTER COLUMN %%I TYPE timestamptz USING %%I AT TIME ZONE ''UTC''; -- if it holds UTC; rewrites',
-                   c.table_name, c.attname, c.attname)
-               when 'money'::regtype then format('ALTER TABLE %%s ALTER COLUMN %%I TYPE numeric; -- rewrites', c.table_name, c.attname)
-               when 'bpchar'::regtype then format('ALTER TABLE %%s ALTER COLUMN %%I TYPE text; -- rewrites', c.table_name, c.attname)
-           end
-    from columns c where c.atttypid in ('timestamp'::regtype, 'money'::regtype, 'bpchar'::regtype, 'timetz'::regtype)
+    select u.rule, format('%%s.%%I', t.name, a.attname), 'it is ' || format_type(a.atttypid, a.atttypmod),
+           format('ALTER TABLE %%s ALTER COLUMN %%I TYPE %%s', t.name, a.attname, u.instead)
+           || case when u.rule like 'timestamp%%' then format(' USING %%I AT TIME ZONE ''UTC''; -- if it holds UTC; rewrites', a.attname)
+                   else '; -- rewrites' end
+    from tables t
+    join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+    join (values ('timestamp'::regtype, 'timestamp_without_time_zone', 'timestamptz'), ('money', 'money', 'numeric'),
+                 ('bpchar', 'padded_text', 'text'), ('timetz', 'time_with_time_zone', null)) u(type, rule, instead)
+         on u.type = a.atttypid
     union all
     select 'constraint_not_validated', format('%%s %%I', t.name, k.conname),
            'rows from before it may break it: ' || pg_get_constraintdef(k.oid),
@@ -137,22 +134,25 @@ with tables as materialized (
     where not i.indisvalid and not exists (select from pg_stat_progress_create_index p
                                            where p.datname = current_database() and p.relid = i.indrelid)
 )
-select (select coalesce(jsonb_agg(jsonb_build_object(
-            'table', t.name, 'rows', t.rows, 'partitions', (
-                select count(*) - 1 from pg_partition_tree(t.oid)) + (t.relkind = 'r')::int,
-            'partitioned', t.relkind = 'p', 'row_level_security', t.relrowsecurity,
-            'columns', (select jsonb_object_agg(c.attname, c.type order by c.attnum) from columns c where c.table_id = t.oid),
-            'primary_key', (select jsonb_agg(c.attname order by array_position(i.keys, c.attnum))
-                            from indexes i join columns c on c.table_id = t.oid and c.attnum = any (i.keys[0:i.indnkeyatts - 1])
+select (select coalesce(json_agg(json_build_object(
+            'table', t.name, 'rows', t.rows, 'partitioned', t.relkind = 'p',
+            'partitions', case t.relkind when 'p' then (select count(*) - 1 from pg_partition_tree(t.oid)) else 0 end,
+            'row_level_security', t.relrowsecurity,
+            'columns', (select coalesce(json_object_agg(a.attname, format_type(a.atttypid, a.atttypmod) order by a.attnum), '{}')
+                        from pg_attribute a where a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped),
+            'primary_key', (select json_agg(a.attname order by array_position(i.indkey::int2[], a.attnum))
+                            from pg_index i
+                            join pg_attribute a on a.attrelid = t.oid and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])
                             where i.indrelid = t.oid and i.indisprimary),
-            'indexes', (select count(*) from indexes i where i.indrelid = t.oid),
-            'foreign_keys', (select count(*) from foreign_keys f where f.conrelid = t.oid)) order by t.name), '[]')
+            'indexes', (select count(*) from pg_index i where i.indrelid = t.oid),
+            'foreign_keys', (select count(*) from pg_constraint k
+                             where k.conrelid = t.oid and k.contype = 'f' and k.conparentid = 0)) order by t.name), '[]')
         from tables t) as tables,
-       (select coalesce(jsonb_agg(jsonb_build_object(
+       (select coalesce(json_agg(json_build_object(
             'index', i.name, 'table', i.table_name, 'method', i.amname, 'unique', i.indisunique, 'primary', i.indisprimary,
             'valid', i.indisvalid, 'definition', i.definition) order by i.table_name, i.name), '[]') from indexes i) as indexes,
-       (select coalesce(jsonb_agg(jsonb_build_object(
+       (select coalesce(json_agg(json_build_object(
             'name', f.conname, 'table', f.table_name, 'columns', f.column_names, 'refers_to', f.refers_to,
             'validated', f.convalidated, 'indexed', f.indexed, 'definition', f.definition) order by f.table_name, f.conname), '[]')
         from foreign_keys f) as foreign_keys,
-       (select coalesce(jsonb_agg(to_jsonb(x) order by x.rule, x.object), '[]') from findings x) as findings
+       (select coalesce(json_agg(to_json(x) order by x.rule, x.object), '[]') from findings x) as findings
