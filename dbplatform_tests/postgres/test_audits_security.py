@@ -91,6 +91,24 @@ def of(found: Audit, rule: str, object_: str) -> list[Finding]:
     return [finding for finding in found.findings if (finding.rule.name, finding.object) == (rule, object_)]
 
 
+@pytest.fixture(scope="module")
+def kept(server_url: str) -> Iterator[Target]:
+    """One database for all tests of the module."""
+    name = f"audited_{uuid.uuid4().hex[:8]}"
+    server = Target("server", server_url)
+    by_hand(server, f"create database {name}")
+    yield Target(name, make_conninfo(server_url, dbname=name))
+    by_hand(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def database(kept: Target) -> Target:
+    """The same database, empty again."""
+    by_hand(kept, "drop schema public cascade", "create schema public", "grant usage on schema public to public")
+    by_hand(kept, "drop schema if exists shut, migrations cascade")
+    return kept
+
+
 @pytest.fixture
 def role(database: Target) -> Iterator[str]:
     """A role that can log in, and nothing else."""

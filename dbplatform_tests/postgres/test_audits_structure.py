@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from dbplatform.migrations.engine import MigrationPolicy, apply_migrations
 from dbplatform.monitoring import collect
@@ -16,8 +17,10 @@ from dbplatform.monitoring.audits import structure
 from dbplatform.monitoring.audits.finding import Audit
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform_tests.installation import REPOSITORY
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+MIGRATIONS = REPOSITORY / "dbplatform" / "defs" / "restoreassist" / "migrations"
 WELL = """
     create table customer (id bigint generated always as identity primary key, email text not null unique, tags jsonb);
     create table purchase (id uuid primary key, customer_id bigint not null references customer, at timestamptz);
@@ -83,8 +86,9 @@ FAULTS = {
         ("duplicate_index", "public.a_email", "public.customer_email_key", True),
     ),
     "an invalid index": (
-        "update pg_index set indisvalid = false where indexrelid = 'purchase_customer'::regclass",
-        ("invalid_index", "public.purchase_customer", "CREATE INDEX", True),
+        "create index customer_tags on customer (tags);"
+        "update pg_index set indisvalid = false where indexrelid = 'customer_tags'::regclass",
+        ("invalid_index", "public.customer_tags", "CREATE INDEX", True),
     ),
     "a key near its end": (
         "create table ticket (id serial primary key); select setval('ticket_id_seq', 2000000000)",
@@ -97,6 +101,24 @@ def by_hand(database: Target, *statements: str) -> None:
     with psycopg.connect(database.url, autocommit=True) as connection:
         for statement in statements:
             connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="module")
+def kept(server_url: str) -> Iterator[Target]:
+    """One database for all tests of the module."""
+    name = f"audited_{uuid.uuid4().hex[:8]}"
+    server = Target("server", server_url)
+    by_hand(server, f"create database {name}")
+    yield Target(name, make_conninfo(server_url, dbname=name))
+    by_hand(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def database(kept: Target) -> Target:
+    """The same database, empty again."""
+    by_hand(kept, "drop schema public cascade", "create schema public", "grant usage on schema public to public")
+    by_hand(kept, "drop schema if exists shut, migrations cascade")
+    return kept
 
 
 def audited(database: Target, migrated: Any = None, **options: Any) -> Audit:
@@ -177,8 +199,8 @@ def test_partitions_count_with_their_table(database: Target) -> None:
 
 def test_restoreassist_has_its_20_tables_95_indexes_and_20_foreign_keys(database: Target) -> None:
     policy = MigrationPolicy(history_table=Relation("migrations", "flyway_schema_history"))
-    with as_file(files("dbplatform.defs.restoreassist")) as folder, connect(database, work="test") as connection:
-        apply_migrations(connection, Path(folder) / "migrations", policy, database="restoreassist")
+    with connect(database, work="test") as connection:
+        apply_migrations(connection, MIGRATIONS, policy, database="restoreassist")
     found = audited(database, history_table=policy.history_table)
     counts = found.inventory["counts"]
     assert (counts["tables"], counts["indexes"], counts["foreign_keys"]) == (20, 95, 20)

@@ -11,11 +11,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from psycopg import sql
-
 from dbplatform.monitoring.audits.finding import Audit, Auditing, Row, Rule, Severity
 from dbplatform.monitoring.kind import manual
 from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.identifiers import quoted
 from dbplatform.postgres.state import SCHEMA
 
 _TLS = manual("ssl-tcp.html")
@@ -190,7 +189,7 @@ def audit(connection: AutocommitConnection, *, database: str, now: datetime, pro
     ``production`` makes some findings weigh more. Lock: ACCESS SHARE on the catalog.
     """
     auditing = Auditing(connection, RULES, production=production)
-    user = sql.Identifier(connection.info.user).as_string(connection)
+    user = quoted(connection.info.user)
     leave_out = {"leave_out": SCHEMA}
     inventory: dict[str, Any] = {"connection": None, "access": None}
 

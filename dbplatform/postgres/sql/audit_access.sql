@@ -10,15 +10,15 @@ with tables as materialized (
       and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', %(leave_out)s)
 )
 select r.rolname as role, r.rolsuper as superuser, r.rolbypassrls as bypassrls, r.rolcreaterole as createrole,
-       r.rolcreatedb as createdb, r.rolreplication as replication, r.rolvaliduntil as valid_until,
+       r.rolcreatedb as createdb, r.rolreplication as replication, nullif(r.rolvaliduntil, 'infinity') as valid_until,
        has_database_privilege(r.oid, current_database(), 'CONNECT') as connects,
        array(select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid
              where m.member = r.oid order by 1)::text[] as member_of,
        t.tables, t.reads, t.writes, t.owns
 from pg_roles r, lateral (
     select count(*) as tables,
-           count(*) filter (where has_schema_privilege(r.oid, schema_id, 'USAGE') and has_any_column_privilege(r.oid, oid, 'SELECT'))
-               as reads,
+           count(*) filter (where has_schema_privilege(r.oid, schema_id, 'USAGE')
+                              and has_any_column_privilege(r.oid, oid, 'SELECT')) as reads,
            count(*) filter (where has_schema_privilege(r.oid, schema_id, 'USAGE')
                               and (has_table_privilege(r.oid, oid, 'DELETE, TRUNCATE')
                                    or has_any_column_privilege(r.oid, oid, 'INSERT, UPDATE'))) as writes,

@@ -17,7 +17,8 @@ with schemas as materialized (
     where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't'
       and not exists (select from of_extension e where e.classid = 'pg_class'::regclass and e.objid = c.oid)
 ), routines as materialized (
-    select p.oid, p.proowner, p.proconfig, p.prosqlbody, p.prorettype, s.nspname, coalesce(p.proacl, acldefault('f', p.proowner)) as acl,
+    select p.oid, p.proowner, p.proconfig, p.prosqlbody, p.prorettype, s.nspname,
+           coalesce(p.proacl, acldefault('f', p.proowner)) as acl,
            format('%%I.%%I(%%s)', s.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) as name
     from pg_proc p join schemas s on s.oid = p.pronamespace
     where p.prosecdef
@@ -79,8 +80,10 @@ with schemas as materialized (
                   select x.* from pg_attribute t, aclexplode(t.attacl) x where t.attrelid = r.oid and not t.attisdropped) a
     where a.grantee = 0 group by r.name, r.relkind
     union all
-    select 'public_by_default', coalesce((select format('%%I', s.nspname) from schemas s where s.oid = d.defaclnamespace), 'every schema'),
-           format('what %%s makes there is open to PUBLIC (%%s)', pg_get_userbyid(d.defaclrole), string_agg(a.privilege_type, ', ')),
+    select 'public_by_default',
+           coalesce((select format('%%I', s.nspname) from schemas s where s.oid = d.defaclnamespace), 'every schema'),
+           format('what %%s makes there is open to PUBLIC (%%s)', pg_get_userbyid(d.defaclrole),
+                  string_agg(a.privilege_type, ', ')),
            format('ALTER DEFAULT PRIVILEGES FOR ROLE %%I %%s REVOKE ALL ON %%s FROM PUBLIC;', pg_get_userbyid(d.defaclrole),
                   coalesce((select format('IN SCHEMA %%I', s.nspname) from schemas s where s.oid = d.defaclnamespace), ''),
                   case d.defaclobjtype when 'r' then 'TABLES' when 'S' then 'SEQUENCES' else 'SCHEMAS' end)
@@ -112,7 +115,8 @@ with schemas as materialized (
     select 'unprotected_in_schema', format('%%I', u.nspname),
            format('%%s of its tables have row-level security, %%s have none: %%s%%s',
                   (select count(*) from protected p where p.schema_id = u.schema_id), count(*),
-                  array_to_string((array_agg(u.relname order by u.relname))[1:10], ', '), case when count(*) > 10 then ', ...' else '' end),
+                  array_to_string((array_agg(u.relname order by u.relname))[1:10], ', '),
+                  case when count(*) > 10 then ', ...' else '' end),
            null
     from unprotected u where exists (select from protected p where p.schema_id = u.schema_id) group by u.schema_id, u.nspname
     union all

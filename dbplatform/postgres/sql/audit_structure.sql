@@ -92,9 +92,9 @@ with tables as materialized (
     where (a.atttypid, a.atttypmod) <> (r.atttypid, r.atttypmod)
     union all
     select u.rule, format('%%s.%%I', t.name, a.attname), 'it is ' || format_type(a.atttypid, a.atttypmod),
-           format('ALTER TABLE %%s ALTER COLUMN %%I TYPE %%s', t.name, a.attname, u.instead)
-           || case when u.rule like 'timestamp%%' then format(' USING %%I AT TIME ZONE ''UTC''; -- if it holds UTC; rewrites', a.attname)
-                   else '; -- rewrites' end
+           case when u.instead is not null then format('ALTER TABLE %%s ALTER COLUMN %%I TYPE ', t.name, a.attname) || u.instead end
+           || case u.instead when 'timestamptz' then format(' USING %%I AT TIME ZONE ''UTC''; -- if it holds UTC; rewrites', a.attname)
+                             else '; -- rewrites' end
     from tables t
     join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
     join (values ('timestamp'::regtype, 'timestamp_without_time_zone', 'timestamptz'), ('money', 'money', 'numeric'),
