@@ -117,7 +117,7 @@ def kept(server_url: str) -> Iterator[Target]:
 def database(kept: Target) -> Target:
     """The same database, empty again."""
     by_hand(kept, "drop schema public cascade", "create schema public", "grant usage on schema public to public")
-    by_hand(kept, "drop schema if exists shut, migrations cascade")
+    by_hand(kept, "drop schema if exists shut, migrations, dbplatform cascade")
     return kept
 
 

@@ -18,7 +18,7 @@ attributes:
   connection: {url_env: SHOP_URL, environment: test}
   migrations: {}
 """
-NEW = SHOP.replace("shop", "new").replace("SHOP_URL", "NEW_URL")
+NEW = SHOP.replace("shop", "new").replace("SHOP_URL", "NEW_URL").replace("  migrations: {}\n", "")
 MIGRATION = "create table item (id int primary key, name text); create table note (id int primary key, item int);"
 
 
