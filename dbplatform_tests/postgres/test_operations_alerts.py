@@ -42,6 +42,7 @@ attributes:
         - range: {column: price, min: 0, severity: warn}
   thresholds:
     - {metric: idle_in_transaction_s, critical: "> 0s", for: 0s, keep_firing_for: 0s}
+    - {metric: health_score, warn: "< 0"}
   notify: [{url_env: ALERT_URL}]
 """
 _AWAY = """\
@@ -128,6 +129,20 @@ def test_a_breach_sends_one_message_its_end_another_and_a_restart_none(
     assert look(4)["shop"].alerts == ()
     look(5)
     assert receiver.titles[1:] == ["[resolved] shop: idle_in_transaction_s"]
+
+
+def test_a_score_below_its_limit_is_an_alert_whose_cause_names_the_deductions(
+    shop: Path, database: Target, look: Look, receiver: Receiver
+) -> None:
+    shop.write_text(
+        _SHOP.replace('health_score, warn: "< 0"', 'health_score, warn: "< 80", for: 0s, keep_firing_for: 0s')
+    )
+    with psycopg.connect(database.url) as idle:
+        idle.execute("select 1")
+        assert keys(look(0)["shop"]) == {"health_score", "idle_in_transaction_s"}
+    (told,) = receiver.taken
+    assert "grade C: idle_in_transaction_s -25" in told["message"], "one message tells both"
+    assert look(1)["shop"].alerts == ()
 
 
 def test_a_channel_that_is_down_is_tried_again_at_every_look_and_said_to_fail(
