@@ -242,7 +242,14 @@ def test_a_foreign_key_without_an_index_is_advised_where_no_statement_asks_for_o
     assert receipt["before"][0]["query"] == 'SELECT 1 FROM "public"."orders" WHERE "customer_id" = $1'
 
 
-def test_tables_sequences_and_the_server_are_advised_with_an_undo(type_: Type, database: Target) -> None:
+def test_tables_sequences_and_the_server_are_advised_with_an_undo(
+    type_: Type, tmp_path: Path, database: Target
+) -> None:
+    till = tmp_path / "defs" / "till" / "defs.yaml"
+    till.parent.mkdir()
+    till.write_text(
+        DECLARATION.replace("name: shop", "name: till").replace("{size: 1, max_overflow: 0}", "{size: 300}")
+    )
     by_hand(
         database,
         "update orders set note = 'z'",
@@ -261,6 +268,9 @@ def test_tables_sequences_and_the_server_are_advised_with_an_undo(type_: Type, d
     assert row is not None
     assert "autovacuum_vacuum_scale_factor=0.02" in row[0]
     assert type_("advise", "undo", vacuum["id"], "--yes").code == 0
+    pools = found["pools", "max_connections"]
+    assert (pools["severity"], pools["applicable"], pools["evidence"]["pools"]["shop"]) == ("info", False, 1)
+    assert pools["reason"] in type_("doctor", "shop").out, "the doctor says the same"
     assert found["setting", "effective_cache_size"]["undo_sql"] == 'ALTER SYSTEM RESET "effective_cache_size"'
 
 
