@@ -150,7 +150,6 @@ def test_every_default_threshold_is_one_that_a_person_could_write() -> None:
         "backup_age_s",
         "drill_age_s",
         "recovery_time_s",
-        "health_score",
     }
     assert all(policy.warn and policy.critical for policy in defaults.values())
 
