@@ -39,11 +39,11 @@ FAULTS = {
     ),
     "a foreign key without index": (
         "drop index purchase_customer",
-        ("foreign_key_without_index", "public.purchase purchase_customer_id_fkey", "public.customer", True),
+        ("small_foreign_key_without_index", "public.purchase purchase_customer_id_fkey", "public.customer", True),
     ),
     "a foreign key whose index leaves rows out": (
         "drop index purchase_customer; create index on purchase (customer_id) where at > '2026-01-01'",
-        ("foreign_key_without_index", "public.purchase purchase_customer_id_fkey", "customer_id", True),
+        ("small_foreign_key_without_index", "public.purchase purchase_customer_id_fkey", "customer_id", True),
     ),
     "another type than the column that is referred to": (
         "create table visit (id int primary key, customer_id int references customer);"
@@ -164,6 +164,21 @@ def test_a_fault_is_found_once_and_its_mend_ends_it(database: Target, fault: str
         assert finding.mend is not None
         by_hand(database, finding.mend)
         assert audited(database).findings == ()
+
+
+def test_a_foreign_key_without_index_matters_once_its_table_is_large(database: Target) -> None:
+    by_hand(
+        database,
+        "create table country (id int primary key)",
+        "insert into country values (1)",
+        "create table citizen (id int, country int references country, primary key (id)) partition by range (id)",
+        "create table citizen_1 partition of citizen for values from (0) to (20000)",
+        "insert into citizen select g, 1 from generate_series(1, 10000) g",
+        "analyze citizen_1",
+    )
+    (finding,) = audited(database).failing
+    assert (finding.rule.name, finding.severity) == ("foreign_key_without_index", "warning")
+    assert "reads all of its 10000 rows" in finding.evidence
 
 
 def test_a_notice_fails_nothing(database: Target) -> None:

@@ -109,7 +109,7 @@ def test_the_structure_is_compared_with_what_the_migrations_make(type_: Type, da
     rules = {finding["rule"] for finding in changed.json["findings"]}
     assert (changed.code, rules) == (
         1,
-        {"foreign_key_without_index", "constraint_not_validated", "not_as_migrated"},
+        {"small_foreign_key_without_index", "constraint_not_validated", "not_as_migrated"},
     )
     shown = type_("health", "shop", "--structure").out
     assert "2 tables, 2 indexes, 1 foreign keys" in shown

@@ -20,6 +20,8 @@ _FOREIGN_KEYS = manual("ddl-constraints.html#DDL-CONSTRAINTS-FK")
 
 #: A key that has used so much of its numbers is a matter for the next release, long before the alert.
 _NEAR_ITS_END = 0.5
+#: A smaller table is read in a moment.
+_LARGE_ROWS = 10_000
 
 NOT_AS_MIGRATED = Rule(
     name="not_as_migrated",
@@ -44,6 +46,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
                 severity="warning",
                 meaning="Each DELETE, and UPDATE of the key, in the table that is referred to reads all of the "
                 "referring table, and holds its locks for as long.",
+                document=_FOREIGN_KEYS,
+            ),
+            Rule(
+                name="small_foreign_key_without_index",
+                severity="notice",
+                meaning="The same, of a table that is small: it costs little until it grows.",
                 document=_FOREIGN_KEYS,
             ),
             Rule(
@@ -138,7 +146,7 @@ def audit(
     lists: dict[str, list[dict[str, Any]]] = {}
 
     def catalog() -> list[Row]:
-        values = {"history": str(history_table) if history_table else None, "leave_out": SCHEMA}
+        values = {"history": str(history_table) if history_table else None, "leave_out": SCHEMA, "large": _LARGE_ROWS}
         (row,) = auditing.rows("audit_structure", values)
         lists.update({name: row[name] for name in ("tables", "indexes", "foreign_keys")})
         findings: list[Row] = row["findings"]

@@ -1,13 +1,19 @@
 -- Purpose: the tables, indexes and foreign keys of a database, and what is wrong with them. One row of four lists:
 --          tables, indexes, foreign_keys; findings: rule, object, evidence, mend.
--- Parameters: %(history)s: the migrations' history table, or null; %(leave_out)s: the platform's own schema.
+-- Parameters: %(history)s: the migrations' history table, or null; %(leave_out)s: the platform's own schema;
+--             %(large)s: a table of so many rows is a large one.
 -- Lock: ACCESS SHARE on the catalog.
 -- First version: 14.
 -- Source: PostgreSQL manual, "System Catalogs"; https://wiki.postgresql.org/wiki/Don%%27t_Do_This.
 --         Members of extensions and the history table are left out. A partition counts with its table, as its indexes
 --         and foreign keys do.
 with tables as materialized (
-    select c.oid, c.relkind, greatest(c.reltuples, 0)::bigint as rows, c.relrowsecurity, n.nspname, c.relname,
+    select c.oid, c.relkind,
+           -- ANALYZE of a partition says nothing of its table.
+           case c.relkind when 'r' then greatest(c.reltuples, 0)::bigint
+                          else (select coalesce(sum(greatest(l.reltuples, 0)), 0)::bigint
+                                from pg_partition_tree(c.oid) p join pg_class l on l.oid = p.relid where p.isleaf) end as rows,
+           c.relrowsecurity, n.nspname, c.relname,
            format('%%I.%%I', n.nspname, c.relname) as name
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
@@ -72,7 +78,7 @@ with tables as materialized (
         order by i.indnkeyatts, c.relname limit 1) u on true
     where not exists (select from pg_index i where i.indrelid = t.oid and i.indisprimary)
     union all
-    select 'foreign_key_without_index', format('%%s %%I', f.table_name, f.conname),
+    select case when f.rows >= %(large)s then 'foreign_key_without_index' else 'small_foreign_key_without_index' end, format('%%s %%I', f.table_name, f.conname),
            format('%%s has no index on (%%s): a deleted or changed row of %%s reads all of its %%s rows',
                   f.table_name, f.column_names, f.refers_to, f.rows),
            case f.relkind when 'r' then format('CREATE INDEX CONCURRENTLY ON %%s (%%s);', f.table_name, f.column_names)
