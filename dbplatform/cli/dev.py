@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 
 import click
 
@@ -28,7 +29,7 @@ class DagsterEnded(WorkError):
 @click.pass_context
 def command(context: click.Context, port: int, service_port: int) -> None:
     """Everything for a working day, until it is stopped by Ctrl-C. Schedules run while it does."""
-    from dbplatform.operations import heartbeats
+    from dbplatform.operations import heartbeats, watching
     from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.orchestration import instance as instances
     from dbplatform.web.app import create_app
@@ -42,8 +43,13 @@ def command(context: click.Context, port: int, service_port: int) -> None:
     os.environ["DBPLATFORM_PROJECT"] = str(platform.project.root)
     os.environ.setdefault("DBPLATFORM_DAGSTER_UI", f"http://127.0.0.1:{port}")
     os.environ.setdefault("DBPLATFORM_SERVICE_URL", f"http://127.0.0.1:{service_port}")
-    dagster_url = os.environ["DBPLATFORM_DAGSTER_UI"]
-    app = create_app(platform.ledger, platform.home.reports, dagster_url=dagster_url, writing=Writing.declared())
+    app = create_app(
+        platform.ledger,
+        platform.home.reports,
+        dagster_url=os.environ["DBPLATFORM_DAGSTER_UI"],
+        writing=Writing.declared(),
+        limits=partial(watching.limits_of, platform),
+    )
     workspace = str(platform.home.dagster / instances.WORKSPACE)
     dagster = subprocess.Popen(
         [

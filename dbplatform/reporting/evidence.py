@@ -296,7 +296,7 @@ def notes(check: CheckEvidence) -> list[str]:
 def coverage(table: TableEvidence) -> str | None:
     """How much of a table was read, in words, where that was not all of it."""
     partitions = getattr(table, "partitions", None)
-    if partitions is None:
+    if partitions is None or partitions.read == partitions.all:
         return None
     return f"{partitions.read:,} of {partitions.all:,} partitions read, the others are unchanged"
 
