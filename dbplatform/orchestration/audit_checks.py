@@ -3,7 +3,7 @@
 Both run in one step. One that could not look at everything has not passed: it says at what, and why.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import dagster as dg
@@ -13,34 +13,21 @@ from dbplatform.monitoring.audits.finding import Audit
 from dbplatform.operations import audits
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
-from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import Found, check_result, step, table_metadata
+from dbplatform.orchestration.asked import Asked, asset_checks
+from dbplatform.orchestration.steps import Found, table_metadata
 
 
 def audit_checks(platform: Platform, declared: Declared) -> list[dg.AssetChecksDefinition]:
     """``structure`` and ``security`` of a database."""
     key = keys.health(declared.name)
-
-    @dg.multi_asset_check(
-        name=f"{declared.name}__audits",
-        specs=[dg.AssetCheckSpec(name, asset=key, description=words) for name, (words, _) in _CHECKS.items()],
-        can_subset=True,
-    )
-    def checks(
-        context: dg.AssetCheckExecutionContext, options: dg.ResourceParam[Options]
-    ) -> Iterator[dg.AssetCheckResult]:
-        if options.dry_run:
-            return
-        selected = {check.name for check in context.selected_asset_check_keys}
-        with step(context, f"{declared.name}/audits"):
-            for name, (_, audit) in _CHECKS.items():
-                if name in selected:
-                    yield check_result(key, name, partial(_found, audit, platform, declared))
-
-    return [checks]
+    asked = {
+        dg.AssetCheckKey(key, name): Asked(words=words, ask=partial(_found, audit, platform, declared))
+        for name, (words, audit) in _CHECKS.items()
+    }
+    return asset_checks(declared, "audits", asked)
 
 
-def _found(audit: Callable[[Platform, Declared], Audit], platform: Platform, declared: Declared) -> Found:
+def _found(audit: Callable[[Platform, Declared], Audit], platform: Platform, declared: Declared, run_id: str) -> Found:
     found = audit(platform, declared)
     critical = any(finding.severity == "critical" for finding in found.failing)
     missed = [rule for rule in found.not_examined if rule not in found.accepted]

@@ -3,7 +3,6 @@
 A warning when less than half of what ``premake`` promises is left, an error when new rows find no partition by now.
 """
 
-from collections.abc import Iterator
 from functools import partial
 
 import dagster as dg
@@ -13,8 +12,8 @@ from dbplatform.operations import partitions
 from dbplatform.operations.partitions import Reach
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
-from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import Found, check_result, step
+from dbplatform.orchestration.asked import Asked, asset_checks
+from dbplatform.orchestration.steps import Found
 from dbplatform.partitioning.policy import PartitionPolicy
 
 NAME = "runs_out"
@@ -22,38 +21,18 @@ NAME = "runs_out"
 
 def partition_checks(platform: Platform, declared: Declared) -> list[dg.AssetChecksDefinition]:
     """The checks of the partitioned tables of a database; none where it has none."""
-    by_key = {keys.partitions(declared.name, policy.table): policy for policy in declared.database.partitioned_tables}
-    if not by_key:
-        return []
-
-    @dg.multi_asset_check(
-        name=f"{declared.name}__partition_checks",
-        specs=[
-            dg.AssetCheckSpec(
-                NAME,
-                asset=key,
-                description=f"New rows of {policy.table} find a partition for at least half of the {policy.premake} "
-                "partitions that are kept ready.",
-            )
-            for key, policy in by_key.items()
-        ],
-        can_subset=True,
-    )
-    def checks(
-        context: dg.AssetCheckExecutionContext, options: dg.ResourceParam[Options]
-    ) -> Iterator[dg.AssetCheckResult]:
-        if options.dry_run:
-            return
-        selected = {check.asset_key for check in context.selected_asset_check_keys}
-        with step(context, f"{declared.name}/partition_checks"):
-            for key, policy in by_key.items():
-                if key in selected:
-                    yield check_result(key, NAME, partial(_found, platform, declared, policy))
-
-    return [checks]
+    asked = {
+        dg.AssetCheckKey(keys.partitions(declared.name, policy.table), NAME): Asked(
+            words=f"New rows of {policy.table} find a partition for at least half of the {policy.premake} partitions "
+            "that are kept ready.",
+            ask=partial(_found, platform, declared, policy),
+        )
+        for policy in declared.database.partitioned_tables
+    }
+    return asset_checks(declared, "partition_checks", asked)
 
 
-def _found(platform: Platform, declared: Declared, policy: PartitionPolicy) -> Found:
+def _found(platform: Platform, declared: Declared, policy: PartitionPolicy, run_id: str) -> Found:
     reach = partitions.reach(platform, declared, policy)
     return Found(
         passed=reach.verdict == "enough",

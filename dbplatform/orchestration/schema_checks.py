@@ -3,7 +3,7 @@
 All run in one step. A check that could not run has not passed: it says so, and why.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import dagster as dg
@@ -12,8 +12,8 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import schema_care, schema_drift, schema_lint
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
-from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import Found, check_result, step, table_metadata
+from dbplatform.orchestration.asked import Asked, asset_checks
+from dbplatform.orchestration.steps import Found, table_metadata
 
 Check = Callable[[Platform, Declared, str], Found]
 
@@ -23,24 +23,11 @@ def schema_checks(platform: Platform, declared: Declared) -> list[dg.AssetChecks
     if declared.database.migrations is None:
         return []
     key = keys.migrations(declared.name)
-
-    @dg.multi_asset_check(
-        name=f"{declared.name}__schema_checks",
-        specs=[dg.AssetCheckSpec(name, asset=key, description=words) for name, (words, _) in _CHECKS.items()],
-        can_subset=True,
-    )
-    def checks(
-        context: dg.AssetCheckExecutionContext, options: dg.ResourceParam[Options]
-    ) -> Iterator[dg.AssetCheckResult]:
-        if options.dry_run:
-            return
-        selected = {check.name for check in context.selected_asset_check_keys}
-        with step(context, f"{declared.name}/schema_checks"):
-            for name, (_, check) in _CHECKS.items():
-                if name in selected:
-                    yield check_result(key, name, partial(check, platform, declared, context.run.run_id))
-
-    return [checks]
+    asked = {
+        dg.AssetCheckKey(key, name): Asked(words=words, ask=partial(check, platform, declared))
+        for name, (words, check) in _CHECKS.items()
+    }
+    return asset_checks(declared, "schema_checks", asked)
 
 
 def _undo(platform: Platform, declared: Declared, run_id: str) -> Found:
