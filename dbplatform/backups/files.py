@@ -17,6 +17,7 @@ from dbplatform import progress
 from dbplatform.backups.catalogue import Backup, Described, damaged, unreadable
 from dbplatform.backups.destination import temporary_folder
 from dbplatform.backups.errors import KeyMissing, NoRoom, NotUnpacked, WrongKey
+from dbplatform.backups.growing import Reading, whole
 from dbplatform.backups.keys import IDENTITY, IDENTITY_FILE, Keys, given_keys
 from dbplatform.backups.manifest import DUMP, MANIFEST, PROOF, SEALED, FileEntry, Manifest, files_in, sum_file
 from dbplatform.backups.sealing import NoMatchingKey, NotKept, copy_out, opens
@@ -53,10 +54,10 @@ def describe_files(folder: Path, *, task: str) -> tuple[FileEntry, ...]:
     return tuple(entries)
 
 
-def describe_file(path: Path, folder: Path) -> FileEntry:
+def describe_file(path: Path, folder: Path, *, read: Reading = whole) -> FileEntry:
     """Size and SHA-256 of a file below ``folder``, which is on disk then."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as file:
+        sha256 = hashlib.file_digest(read(file), "sha256").hexdigest()
         os.fsync(file.fileno())
         return FileEntry(name=str(path.relative_to(folder)), bytes=file.tell(), sha256=sha256)
 

@@ -19,7 +19,7 @@ _LEVELS = {"none": (0, 0), "gzip": (1, 9), "lz4": (1, 12), "zstd": (1, 22)}
 def _compression(value: str) -> str:
     match = re.fullmatch(r"([a-z0-9]+)(?::(\d+))?", value)
     if match is None or match[1] not in _LEVELS:
-        raise ValueError(f"{value!r} is no compression; write zstd:3, gzip:6, lz4:1 or none")
+        raise ValueError(f"{value!r} is no compression; write zstd:1, gzip:6, lz4:1 or none")
     low, high = _LEVELS[match[1]]
     if match[2] is not None and not low <= int(match[2]) <= high:
         raise ValueError(f"{match[1]} has the levels {low} to {high}, not {match[2]}")
@@ -38,7 +38,7 @@ class LogicalPolicy(Policy):
         default=None, description="When a backup is taken besides the main job: five cron words, in UTC."
     )
     compression: Annotated[str, AfterValidator(_compression)] = Field(
-        default="zstd:3",
+        default="zstd:1",
         description="How pg_dump packs the data: zstd, gzip or lz4 with a level, or none. Where the program cannot do "
         "it, gzip:1; the manifest tells which it was.",
     )

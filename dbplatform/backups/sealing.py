@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dbplatform import progress
+from dbplatform.backups.growing import Reading, whole
 from dbplatform.backups.keys import Keys, recipients
 from dbplatform.backups.manifest import SEALED, FileEntry, files_in
 
@@ -50,15 +51,15 @@ def seal_files(folder: Path, to: Sequence[str], *, task: str) -> tuple[FileEntry
     return tuple(entries)
 
 
-def seal_file(path: Path, folder: Path, public: Sequence[Any]) -> FileEntry:
+def seal_file(path: Path, folder: Path, public: Sequence[Any], *, read: Reading = whole) -> FileEntry:
     """Put an encrypted file in the place of one below ``folder``; it is on disk before the readable one is removed."""
     import pyrage
 
     sealed = path.with_name(path.name + SEALED)
-    with path.open("rb") as source, sealed.open("xb") as file:
+    with path.open("rb", buffering=0) as source, sealed.open("xb") as file:
         summing = _Summing(file)
         try:
-            pyrage.encrypt_io(source, summing, list(public))
+            pyrage.encrypt_io(read(source), summing, list(public))
         except (pyrage.EncryptError, OSError) as error:
             raise summing.error or error from None
         file.flush()

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -34,9 +35,10 @@ from urllib3.exceptions import HTTPError
 from dbplatform.storage.place import S3_SCHEME, StorageFailed
 from dbplatform.storage.store import ServerSideEncryption, StoredFile, ignore
 
-#: Of a part, at least; a file of more than 10,000 of them, the most that S3 takes, has larger ones.
+#: Of each of the first 1,000 parts. After as many they are twice as large, and so on: what a part holds does not depend
+#: on the size of the file, and the 10,000 parts that S3 takes are enough for the 5 TB that an object may have.
 PART_BYTES = 16 * 1024 * 1024
-_MOST_PARTS = 10_000
+_PARTS_OF_A_SIZE = 1000
 _THREADS = 4
 #: Of one client: a few files at a time, each by so many threads.
 _CONNECTIONS = 4 * _THREADS
@@ -48,6 +50,38 @@ READ_TIMEOUT_S = 60
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
 _REMOVED_AT_ONCE = 1000
 _PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """Of a file that goes up in parts."""
+
+    number: int
+    start: int
+    bytes: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.bytes
+
+
+def _parts(size: int | None = None) -> Iterator[_Part]:
+    """The parts of a file of that size; of one that still grows, all that it may have."""
+    start = 0
+    for number in count(1):
+        full = PART_BYTES << ((number - 1) // _PARTS_OF_A_SIZE)
+        if size is not None and start + full >= size:
+            yield _Part(number=number, start=start, bytes=size - start)
+            return
+        yield _Part(number=number, start=start, bytes=full)
+        start += full
+
+
+def _size_so_far(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +118,17 @@ class S3Store:
                 return
         self.remove(name)
         raise _failed(self.location(name), "it gave back other bytes than it was sent")
+
+    def put_begun(self, name: str, source: Path, *, ended: Callable[[], bool]) -> None:
+        key, upload, parts = self._key(name), None, _parts()
+        part = next(parts)
+        with _talking(self.location(name)):
+            while not ended():
+                # One that may be the last is left to ``put``: a small file has no parts at all.
+                while part.end < _size_so_far(source):
+                    upload = upload or self._begin(key)
+                    self._put_part(key, upload, source, part)
+                    part = next(parts)
 
     @contextmanager
     def reading(self, name: str) -> Iterator[BinaryIO]:
@@ -129,38 +174,41 @@ class S3Store:
         return False
 
     def _put_parts(self, key: str, source: Path, size: int, heard: Callable[[int], None]) -> bool:
-        part = max(PART_BYTES, -(-size // _MOST_PARTS))
-        starts = {number + 1: start for number, start in enumerate(range(0, size, part))}
-        lengths = {number: min(part, size - start) for number, start in starts.items()}
-        upload, tags = self._begun(key, lengths)
+        parts = {part.number: part for part in _parts(size)}
+        upload, tags = self._begun(key, {part.number: part.bytes for part in parts.values()})
         resumed = bool(tags)
-        if upload is None:
-            answer = self._client.create_multipart_upload(Bucket=self.bucket, Key=key, **self._encrypted())
-            self._require_encrypted(key, answer)
-            upload = answer["UploadId"]
-        heard(sum(lengths[number] for number in tags))
-
-        def send(number: int) -> str:
-            with ReadFileChunk.from_filename(str(source), starts[number], lengths[number]) as body:
-                answer = self._client.upload_part(
-                    Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body
-                )
-            return str(answer["ETag"])
-
+        upload = upload or self._begin(key)
+        heard(sum(parts[number].bytes for number in tags))
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="s3-upload") as pool:
-            sent = {pool.submit(send, number): number for number in starts if number not in tags}
+            sent = {
+                pool.submit(self._put_part, key, upload, source, part): part
+                for part in parts.values()
+                if part.number not in tags
+            }
             try:
                 for future in as_completed(sent):
-                    tags[sent[future]] = future.result()
-                    heard(lengths[sent[future]])
+                    tags[sent[future].number] = future.result()
+                    heard(sent[future].bytes)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
+        listed = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
         self._client.complete_multipart_upload(
-            Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+            Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": listed}
         )
         return resumed
+
+    def _begin(self, key: str) -> str:
+        answer = self._client.create_multipart_upload(Bucket=self.bucket, Key=key, **self._encrypted())
+        self._require_encrypted(key, answer)
+        return str(answer["UploadId"])
+
+    def _put_part(self, key: str, upload: str, source: Path, part: _Part) -> str:
+        with ReadFileChunk.from_filename(str(source), part.start, part.bytes) as body:
+            answer = self._client.upload_part(
+                Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=part.number, Body=body
+            )
+        return str(answer["ETag"])
 
     def _begun(self, key: str, lengths: dict[int, int]) -> tuple[str | None, dict[int, str]]:
         """An upload of that key that did not end, and its parts of the right length; others are of no use."""

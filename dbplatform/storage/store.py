@@ -48,6 +48,13 @@ class Store(Protocol):
         ``sha256`` is that of the file, where it is known. ``heard`` is told of every piece that went, in bytes.
         """
 
+    def put_begun(self, name: str, source: Path, *, ended: Callable[[], bool]) -> None:
+        """Begin with a local file that still grows, by what is only added to its end; ``put`` goes on with it.
+
+        Asks ``ended``, which waits a little, between one look at the file and the next, and returns when that is true.
+        ``source`` need not exist yet. A store that takes only whole files does nothing.
+        """
+
     def reading(self, name: str) -> AbstractContextManager[BinaryIO]:
         """The file as a stream, for one pass. Raises ``FileNotFoundError``, and other ``OSError`` of a disk."""
 

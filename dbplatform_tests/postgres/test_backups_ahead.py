@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from dbplatform import progress
-from dbplatform.backups.ahead import is_finished
 from dbplatform.backups.catalogue import find_backup, load_manifest
 from dbplatform.backups.errors import BackupFailed
 from dbplatform.backups.files import check_files
+from dbplatform.backups.growing import is_finished
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
 from dbplatform.storage import s3
@@ -36,6 +36,7 @@ _HELD = """
 "$REAL/pg_dump" "$@" || exit $?
 for word in "$@"; do case $word in --file=*) folder=${word#--file=};; esac; done
 exec 3> "$folder/99999.dat"
+if [ -e GO.begins ]; then cat GO.begins >&3; fi
 echo begun >&3
 while [ ! -e GO ]; do sleep 0.02; done
 echo ended >&3
@@ -48,6 +49,10 @@ class Held:
     """Such a pg_dump is the one that is found."""
 
     go: Path
+
+    def begins_with(self, data: bytes) -> None:
+        """The file that is held open begins with it."""
+        self.go.with_name("go.begins").write_bytes(data)
 
     def let_go(self) -> None:
         self.go.touch()
@@ -142,6 +147,32 @@ def test_what_is_finished_is_at_the_destination_before_pg_dump_ends(
     assert "dump/99999.dat.age" in {entry.name for entry in manifest.files}
     assert check_files(backup, manifest) == ()
     assert not any(path.is_file() for path in where.destination.work.rglob("*"))
+
+
+@pytest.mark.parametrize("where", ["bucket", "sealed bucket"], indirect=True)
+def test_parts_of_a_file_that_still_grows_are_at_the_destination_before_pg_dump_ends(
+    database: Target, ledger: Ledger, where: There, held: Held, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = 5 << 20
+    monkeypatch.setattr(s3, "PART_BYTES", part)
+    held.begins_with(os.urandom(2 * part))
+    fill(database)
+    sent: list[tuple[str, bool]] = []
+
+    def fate(method: str, path: str) -> Fate:
+        if method == "PUT" and "partNumber=" in path:
+            sent.append((path.partition("partNumber=")[2][0], held.go.exists()))
+            if len(sent) == 2:
+                held.let_go()
+        return "answered"
+
+    with unreliable(endpoint, fate) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        backup = back_up(database, where.destination, ledger, **where.policy)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    assert sent[:2] == [("1", False), ("2", False)]
+    assert sorted(number for number, _ in sent) == ["1", "2", "3"], "each once"
+    assert check_files(backup, load_manifest(backup)) == ()
 
 
 def refuses(method: str, path: str) -> Fate:

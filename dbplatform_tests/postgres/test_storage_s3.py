@@ -124,6 +124,65 @@ def test_an_upload_that_failed_goes_on_behind_the_parts_that_went(
     assert uploads(bucket) == []
 
 
+def test_whole_parts_of_a_file_that_grows_go_ahead_and_the_rest_behind_them(
+    bucket: str, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(2 * PART + 5)
+    source = tmp_path / "grows"
+    steps = iter([data[:PART], data[PART : PART + 1], data[PART + 1 :]])
+    seen: list[list[int]] = []
+    sent: list[str] = []
+
+    def parts() -> list[int]:
+        for one in s3.client().list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+            listed = s3.client().list_parts(Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
+            return [part["PartNumber"] for part in listed.get("Parts", [])]
+        return []
+
+    def ended() -> bool:
+        seen.append(parts())
+        piece = next(steps, None)
+        if piece is not None:
+            with source.open("ab") as file:
+                file.write(piece)
+        return piece is None
+
+    def fate(method: str, path: str) -> Fate:
+        if "partNumber" in path:
+            sent.append(path.partition("partNumber=")[2][0])
+        return "answered"
+
+    with unreliable(endpoint, fate) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        store = S3Store.below(f"s3://{bucket}")
+        store.put_begun("x", source, ended=ended)
+        assert seen == [[], [], [1], [1, 2]], "a part that may be the last one waits"
+        assert names(store) == []
+        store.put("x", source, sha256=hashlib.sha256(data).hexdigest())
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    assert sorted(sent) == ["1", "2", "3"], "each once"
+    assert (content(store_at(f"s3://{bucket}"), "x"), uploads(bucket)) == (data, [])
+
+
+def test_a_file_that_stays_small_has_no_parts(bucket: str, tmp_path: Path) -> None:
+    source = local(tmp_path, os.urandom(PART))
+    looks = iter([False, True])
+    store = S3Store.below(f"s3://{bucket}")
+    store.put_begun("x", source, ended=lambda: next(looks))
+    assert uploads(bucket) == []
+    store.put("x", source)
+    assert (content(store, "x"), uploads(bucket)) == (source.read_bytes(), [])
+
+
+def test_ten_thousand_parts_are_enough_for_the_largest_object() -> None:
+    sizes = {part.number: part.bytes for part in s3._parts(5 * 2**40)}
+    assert sum(sizes.values()) == 5 * 2**40
+    assert max(sizes) <= 10_000
+    assert max(sizes.values()) <= 5 * 2**30, "the largest part that S3 takes"
+    begun = s3._parts()
+    assert all(next(begun).bytes == sizes[number] for number in range(1, max(sizes)))
+
+
 def test_parts_of_another_file_are_found_out_and_sent_again(bucket: str, tmp_path: Path) -> None:
     client = s3.client()
     upload = client.create_multipart_upload(Bucket=bucket, Key="x")["UploadId"]

@@ -16,7 +16,7 @@ RECIPIENT = "age1qh4czflf4v7d2vrzqclzqtfejtyzve6c099ujzsspkd3uyc5ruvqnywqjq"
 def test_the_defaults_are_those_of_the_contract() -> None:
     policy = BackupPolicy()
     assert policy.destination is None
-    assert (policy.logical.schedule, policy.logical.compression, policy.logical.jobs) == (None, "zstd:3", 2)
+    assert (policy.logical.schedule, policy.logical.compression, policy.logical.jobs) == (None, "zstd:1", 2)
     assert (policy.retain.daily, policy.retain.weekly, policy.retain.monthly) == (7, 4, 12)
     assert policy.drill.max_age == Interval(days=8)
 
@@ -57,7 +57,7 @@ def test_physical_backups_are_left_out_or_declared_as_none() -> None:
         ({"encrypt_to": ["age1xyz"]}, "'age1xyz' is no age recipient; write the line age1"),
         ({"encrypt_to": ["AGE-SECRET-KEY-1QQ"]}, "a secret key was written down; write the public one (age1...)"),
         ({"logical": {"schedule": "at two"}}, "'at two' is no cron schedule"),
-        ({"logical": {"compression": "zip"}}, "'zip' is no compression; write zstd:3"),
+        ({"logical": {"compression": "zip"}}, "'zip' is no compression; write zstd:1"),
         ({"logical": {"compression": "gzip:12"}}, "gzip has the levels 1 to 9, not 12"),
         ({"logical": {"jobs": 0}}, "greater than or equal to 1"),
         ({"logical": {"jobs": "2"}}, "valid integer"),
