@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from dbplatform.declaration.later import Later
+from dbplatform.maintenance.policy import MaintenancePolicy
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.postgres.pools import Environment, PoolPolicy
-from dbplatform.postgres.words import Cron, DurationWords, Interval, Policy
+from dbplatform.postgres.words import DurationWords, Interval, Policy
 from dbplatform.seeding.policy import SeedPolicy
 
 if TYPE_CHECKING:
@@ -109,12 +110,6 @@ class ConnectionPolicy(Policy):
     pool: PoolPolicy | None = Field(
         default=None, description="What differs from the pool's profile of the environment, for your own assets."
     )
-
-
-class MaintenancePolicy(Policy):
-    """When the database is cared for, in UTC."""
-
-    daily: Cron = Field(default="0 2 * * *", description="The main job: the whole graph.")
 
 
 class Database(Policy):

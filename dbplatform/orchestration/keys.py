@@ -96,6 +96,10 @@ def alerts(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "alerts"])
 
 
+def maintenance(database: str, what: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "maintenance", what])
+
+
 def pool(database: str) -> str:
     """The pool that lets one writing step of a database run at a time."""
     return f"{database}_writer"
