@@ -27,7 +27,7 @@ from dbplatform.archiving.children import any_of
 from dbplatform.archiving.content import be_durable, be_exact, find_by_key, same_key, same_row
 from dbplatform.archiving.errors import ArchiveTableChanged
 from dbplatform.archiving.kept import Reader, reading
-from dbplatform.archiving.pace import Pace, waiting_for_us
+from dbplatform.archiving.pace import Pace
 from dbplatform.archiving.points import reached
 from dbplatform.archiving.proof import ProvenSnapshot, covered
 from dbplatform.archiving.records import reason_to_stay
@@ -36,6 +36,7 @@ from dbplatform.archiving.staging import Loaded, Staging, staging
 from dbplatform.archiving.verify import require_same_columns
 from dbplatform.errors import LockNotAcquired
 from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.pressure import waiting_for_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,7 @@ from dbplatform.archiving.errors import ReplicaBehind
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.daily_window import Window
 from dbplatform.postgres.identifiers import Relation
-
-_BEHIND = """
-    select application_name, pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint
-    from pg_stat_replication where replay_lsn is not null order by 2 desc limit 1
-"""
-_WAITING = """
-    select count(distinct pid) from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))
-"""
+from dbplatform.postgres.pressure import farthest_behind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,16 +126,3 @@ def wal_written(connection: AnyConnection) -> int:
     row = connection.execute("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").fetchone()
     assert row is not None
     return int(row[0])
-
-
-def waiting_for_us(connection: AnyConnection) -> int:
-    """How many sessions wait for a lock that this one holds."""
-    row = connection.execute(_WAITING).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def farthest_behind(connection: AnyConnection) -> tuple[str, int] | None:
-    """The replica with the most WAL to replay, in bytes; None: there is none, or the user may not see it."""
-    row = connection.execute(_BEHIND).fetchone()
-    return None if row is None else (row[0], row[1])

@@ -12,8 +12,9 @@ from psycopg import sql
 
 from dbplatform.backups.errors import CloneFailed
 from dbplatform.backups.loading import listed
-from dbplatform.backups.programs import ProgramFailed, dump_program, login, restore_program, run
+from dbplatform.backups.programs import dump_program, restore_program
 from dbplatform.backups.scratch import Scratch
+from dbplatform.postgres.client_programs import ProgramFailed, login, run
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import Programs

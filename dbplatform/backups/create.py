@@ -30,12 +30,13 @@ from dbplatform.backups.holding import held
 from dbplatform.backups.leftovers import application, clear_leftovers, remove_attempt
 from dbplatform.backups.manifest import DUMP, GLOBALS, Manifest, Scope, TableContent, write_manifest
 from dbplatform.backups.policy import BackupPolicy
-from dbplatform.backups.programs import ProgramFailed, compression_for, dump_program, login, run
+from dbplatform.backups.programs import compression_for, dump_program
 from dbplatform.backups.publishing import publish
 from dbplatform.backups.roles import dump_globals
 from dbplatform.backups.scope import in_scope
 from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import ProgramFailed, login, run
 from dbplatform.postgres.connection import AutocommitConnection, SnapshotConnection, Target, connect, snapshot
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import Programs

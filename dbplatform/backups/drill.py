@@ -26,11 +26,11 @@ from dbplatform.backups.holding import held
 from dbplatform.backups.kept import drop_proof, keep_proof
 from dbplatform.backups.loading import check_server, load
 from dbplatform.backups.manifest import DUMP
-from dbplatform.backups.programs import ENDED_BY_SIGNAL, WORKER_DIED
 from dbplatform.backups.restore import finish as finish_database
 from dbplatform.backups.scratch import maintained, scratch_database
 from dbplatform.ledger.backups import DrillRecord
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import ENDED_BY_SIGNAL, WORKER_DIED
 from dbplatform.postgres.connection import ServerRefused, Target
 from dbplatform.postgres.programs import Programs
 

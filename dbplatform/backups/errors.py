@@ -14,8 +14,7 @@ UsageError
 +-- TableNotInBackup
 +-- TableExists             a restored table would go over one
 +-- NoRoles
-+-- OutputExists
-`-- SecretOnCommandLine     a secret of the URL that PostgreSQL's programs take in no safe way
+`-- OutputExists
 WorkError
 +-- NoFittingProgram
 +-- NoSameProgram
@@ -87,10 +86,6 @@ class NoRoles(UsageError):
 
 class OutputExists(UsageError):
     """The file {file} exists."""
-
-
-class SecretOnCommandLine(UsageError):
-    """The URL of {target} holds {keyword}, which {program} can be given on its command line only."""
 
 
 class NoFittingProgram(WorkError):

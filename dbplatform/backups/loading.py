@@ -15,17 +15,9 @@ from dbplatform.backups.catalogue import Backup
 from dbplatform.backups.errors import RestoreFailed, ServerLacks, ServerTooOld
 from dbplatform.backups.files import require_room
 from dbplatform.backups.manifest import Manifest
-from dbplatform.backups.programs import (
-    ProgramFailed,
-    login,
-    own_environment,
-    restore_program,
-    run,
-    silent_end,
-    stops_at_once,
-    unknown_timeout,
-)
+from dbplatform.backups.programs import restore_program, stops_at_once, unknown_timeout
 from dbplatform.backups.scratch import Scratch
+from dbplatform.postgres.client_programs import ProgramFailed, login, own_environment, run, silent_end
 from dbplatform.postgres.connection import AnyConnection, Target
 from dbplatform.postgres.programs import Programs
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dbplatform.backups.programs import ProgramFailed, login, run
+from dbplatform.postgres.client_programs import ProgramFailed, login, run
 from dbplatform.postgres.connection import AnyConnection, Target
 from dbplatform.postgres.programs import Programs
 

@@ -24,18 +24,12 @@ from dbplatform.backups.errors import RestoreFailed, TableExists, TableNotInBack
 from dbplatform.backups.files import require_key, unpacked
 from dbplatform.backups.loading import check_server, listed, load
 from dbplatform.backups.manifest import DUMP, Manifest, TableContent
-from dbplatform.backups.programs import (
-    ProgramFailed,
-    dump_program,
-    login,
-    restore_program,
-    run,
-    unknown_timeout,
-)
+from dbplatform.backups.programs import dump_program, restore_program, unknown_timeout
 from dbplatform.backups.restore import marking, may_become, rename
 from dbplatform.backups.scope import pattern, with_partitions
 from dbplatform.backups.scratch import Scratch, maintained, scratch_database
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import ProgramFailed, login, run
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import Programs

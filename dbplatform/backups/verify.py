@@ -22,8 +22,9 @@ from dbplatform.backups.files import Problem, check_files, unpacked
 from dbplatform.backups.kept import drop_proof
 from dbplatform.backups.keys import given_keys
 from dbplatform.backups.manifest import DUMP, MANIFEST, SEALED, Manifest
-from dbplatform.backups.programs import ProgramFailed, restore_program, run
+from dbplatform.backups.programs import restore_program
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import ProgramFailed, run
 from dbplatform.postgres.programs import Programs
 
 _END_OF_TABLE = b"\n\\.\n"

@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 from dbplatform.alerting import tidying
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import WorkError
-from dbplatform.monitoring import collect, exact, health, record, thresholds, windows
-from dbplatform.monitoring.exact import Bloat
+from dbplatform.monitoring import collect, health, record, thresholds, windows
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.probes.collecting import FIRST_COLLECTION, NONE_OF_THEM
 from dbplatform.monitoring.probes.replication import LAGS
 from dbplatform.monitoring.sessions import SessionState, sessions
 from dbplatform.operations import heartbeats, pooling, recoverability, slow_statements
 from dbplatform.operations.platform import Platform
+from dbplatform.postgres import exact
 from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.exact import Bloat
 from dbplatform.postgres.identifiers import Relation
 
 #: What was measured so long ago still says how the database is.

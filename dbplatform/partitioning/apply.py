@@ -28,7 +28,6 @@ from dbplatform.partitioning.existing import ExistingPartition, ExistingPartitio
 from dbplatform.partitioning.held import occupied_cells
 from dbplatform.partitioning.locks import LockOrder, locks_of
 from dbplatform.partitioning.move import move_rows
-from dbplatform.partitioning.patience import Patience
 from dbplatform.partitioning.plan import (
     NewPartition,
     TablePlan,
@@ -42,6 +41,7 @@ from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
+from dbplatform.postgres.patience import Patience
 
 LOCK = "partitions"
 

@@ -38,12 +38,12 @@ from dbplatform.partitioning.fates import (
     exact_rows,
 )
 from dbplatform.partitioning.locks import LockOrder, locks_of
-from dbplatform.partitioning.patience import Patience
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.partitioning.retired import RetiredPartition, forget_attached, mark_dropped, read_retired, remember
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
+from dbplatform.postgres.patience import Patience
 
 _OID = """
     select c.oid::bigint, c.relkind::text from pg_class c join pg_namespace n on n.oid = c.relnamespace

@@ -11,10 +11,11 @@ import pytest
 
 from dbplatform.archiving import pace
 from dbplatform.archiving.catalogue import list_archives
-from dbplatform.archiving.pace import Pace, Throttle, waiting_for_us
+from dbplatform.archiving.pace import Pace, Throttle
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.daily_window import Window
+from dbplatform.postgres.pressure import waiting_for_us
 from dbplatform_tests.postgres.archiving_support import DATABASE, ORDERS, archive, ask, fill, only, policy, restore
 from dbplatform_tests.postgres.test_archiving_children import FAMILY
 

@@ -13,10 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from dbplatform.monitoring import exact
 from dbplatform.monitoring.collect import collect, session
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.probes.collecting import FIRST_COLLECTION
+from dbplatform.postgres import exact
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform_tests.postgres.embedded_support import wait_until

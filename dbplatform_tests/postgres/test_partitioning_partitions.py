@@ -24,11 +24,11 @@ from dbplatform.partitioning.errors import (
     WrongKind,
     WrongPartitionKey,
 )
-from dbplatform.partitioning.patience import TRIES
 from dbplatform.partitioning.plan import PartitionPlan, plan_partitions
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import TableMissing
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.patience import TRIES
 from dbplatform.progress import Progress, listening
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)

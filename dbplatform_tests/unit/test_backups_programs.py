@@ -7,17 +7,9 @@ from pathlib import Path
 import pytest
 
 from dbplatform.backups import programs as module
-from dbplatform.backups.errors import NoFittingProgram, SecretOnCommandLine
-from dbplatform.backups.programs import (
-    ProgramFailed,
-    compression_for,
-    dump_program,
-    login,
-    restore_program,
-    run,
-    stops_at_once,
-    unknown_timeout,
-)
+from dbplatform.backups.errors import NoFittingProgram
+from dbplatform.backups.programs import compression_for, dump_program, restore_program, stops_at_once, unknown_timeout
+from dbplatform.postgres.client_programs import ProgramFailed, SecretOnCommandLine, login, run
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.programs import Programs
 

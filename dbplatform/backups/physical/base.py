@@ -48,12 +48,13 @@ from dbplatform.backups.physical.server import Server, read_server
 from dbplatform.backups.physical.tablespaces import bring_in, created_in, mappings
 from dbplatform.backups.physical.wal import parse_lsn
 from dbplatform.backups.physical.witness import testify
-from dbplatform.backups.programs import Login, ProgramFailed, login, run, same_major
+from dbplatform.backups.programs import same_major
 from dbplatform.backups.publishing import publish
 from dbplatform.backups.sealing import seal_files
 from dbplatform.backups.verify import Verification
 from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import Login, ProgramFailed, login, run
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.programs import Programs
 from dbplatform.storage.place import StorageFailed

@@ -33,9 +33,10 @@ from dbplatform.backups.physical.tablespaces import IN_PLACE, are_in_place
 from dbplatform.backups.physical.targets import Moment, RecoveryPlan
 from dbplatform.backups.physical.unpacking import broken, require_chain, room_for, unpack_chain
 from dbplatform.backups.physical.wal import Segments, lsn_words
-from dbplatform.backups.programs import same_major, silent_end
+from dbplatform.backups.programs import same_major
 from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import silent_end
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.embedded.account import (
     SHARED_ROOT,

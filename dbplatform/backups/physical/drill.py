@@ -32,9 +32,9 @@ from dbplatform.backups.physical.errors import NotLookedAt, RecoveryFailed, WalD
 from dbplatform.backups.physical.targets import Moment, RecoveryPlan, time_words
 from dbplatform.backups.physical.wal import parse_lsn
 from dbplatform.backups.physical.witness import TableState, Witness, is_there, witnesses
-from dbplatform.backups.programs import ENDED_BY_SIGNAL
 from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import ENDED_BY_SIGNAL
 from dbplatform.postgres.connection import AnyConnection, connect
 from dbplatform.postgres.programs import Programs
 

@@ -21,9 +21,10 @@ from dbplatform.backups.physical.errors import NotPrimary, ReceiveFailed
 from dbplatform.backups.physical.server import Server, read_server
 from dbplatform.backups.physical.slot import read_slot, slot_name
 from dbplatform.backups.physical.spool import ship
-from dbplatform.backups.programs import login, same_major
+from dbplatform.backups.programs import same_major
 from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import login
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.programs import Programs
 

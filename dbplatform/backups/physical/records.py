@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dbplatform.backups.physical.archive import WalArchive, WalFile
 from dbplatform.backups.physical.wal import lsn_words
-from dbplatform.backups.programs import ProgramFailed, run, same_major
+from dbplatform.backups.programs import same_major
+from dbplatform.postgres.client_programs import ProgramFailed, run
 from dbplatform.postgres.programs import Programs
 
 #: How many segments are looked through for a commit: more would take longer than a person waits for an answer.

@@ -29,10 +29,11 @@ from dbplatform.backups.physical.cluster import Cluster, recovering
 from dbplatform.backups.physical.errors import RecoveryFailed
 from dbplatform.backups.physical.targets import RecoveryPlan
 from dbplatform.backups.physical.unpacking import required_keys
-from dbplatform.backups.programs import dump_program, login, restore_program, silent_end
+from dbplatform.backups.programs import dump_program, restore_program
 from dbplatform.backups.restore import finish, may_become, rename
 from dbplatform.backups.scratch import Scratch, drop, maintained, scratch_database
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import login, silent_end
 from dbplatform.postgres.connection import Target, connect, snapshot
 from dbplatform.postgres.programs import Programs
 

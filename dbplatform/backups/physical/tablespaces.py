@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dbplatform.backups.physical.errors import WalNotLookedThrough
 from dbplatform.backups.physical.wal import lsn_words
-from dbplatform.backups.programs import ProgramFailed, run
+from dbplatform.postgres.client_programs import ProgramFailed, run
 
 #: Below the data directory: a link, or in place a folder, for each, by its OID.
 LINKS = "pg_tblspc"

@@ -16,9 +16,9 @@ from dbplatform.backups.physical.feed import AHEAD
 from dbplatform.backups.physical.manifest import PACKED, PhysicalManifest
 from dbplatform.backups.physical.packing import Unpackable, unpack
 from dbplatform.backups.physical.targets import RecoveryPlan
-from dbplatform.backups.programs import silent_end
 from dbplatform.backups.sealing import copy_out, opens
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.client_programs import silent_end
 from dbplatform.postgres.embedded.account import Account
 from dbplatform.postgres.programs import Programs
 

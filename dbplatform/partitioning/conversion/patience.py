@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from dbplatform import progress
 from dbplatform.partitioning.conversion.steps import Step
-from dbplatform.partitioning.patience import Pauses, tried
 from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.patience import Pauses, tried
 
 SOFT_LOCK_MS = 2000
 #: No statement behind a hard lock touches rows, so none takes long.
