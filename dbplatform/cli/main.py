@@ -45,12 +45,13 @@ VERBS = {
     "explain": "explain",
     "advise": "advise",
     "alerts": "alerts",
+    "optimize": "optimize",
     "runs": "runs",
     "doctor": "doctor",
 }
 
 #: Verbs of the contract that this version does not build.
-NOT_BUILT_YET = ("adopt", "optimize", "roles", "bench")
+NOT_BUILT_YET = ("adopt", "roles", "bench")
 
 
 _REPORT = "This is a mistake of dbplatform itself: run it again with --debug and report what it prints."

@@ -5,7 +5,7 @@ Source of the defaults: PostgreSQL manual, "Routine Vacuuming" and "Routine Rein
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -116,6 +116,11 @@ class MaintenancePolicy(Policy):
     budget: BudgetPolicy = Field(default_factory=BudgetPolicy)
     limits: LimitsPolicy = Field(default_factory=LimitsPolicy)
     due: DuePolicy = Field(default_factory=DuePolicy)
+    settings: Literal["propose", "apply"] = Field(
+        default="propose",
+        description="Autovacuum settings and statistics targets of large tables: proposed with SQL and undo, to be "
+        "written as a migration, because drift tells what none has made; or applied by optimize full.",
+    )
     exclude: list[RelationName] = Field(
         default=[], description="Tables that maintenance leaves alone, with their partitions and indexes."
     )

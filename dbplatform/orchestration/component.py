@@ -30,6 +30,7 @@ from dbplatform.orchestration.retirement import retirement_assets
 from dbplatform.orchestration.reviews import review_jobs
 from dbplatform.orchestration.safety import backup_assets
 from dbplatform.orchestration.schema_checks import schema_checks
+from dbplatform.orchestration.upkeep import upkeep_assets
 from dbplatform.orchestration.watch import watching_assets
 
 
@@ -71,6 +72,7 @@ class ManagedDatabase(dg.Component):
         assets += retirement_assets(self.platform, self.declared)
         assets += watching_assets(self.platform, self.declared)
         assets += advice_assets(self.platform, self.declared)
+        assets += upkeep_assets(self.platform, self.declared)
         assets += rehearsal_assets(self.platform, self.declared)
         assets += period_assets(self.platform, self.declared)
         jobs = jobs_of(self.declared, assets)

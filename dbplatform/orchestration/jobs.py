@@ -16,10 +16,11 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
     """The main job, named as the database, and one per capability."""
     database = declared.name
     every = [key for asset in assets for key in asset.keys]
-    # A run of the whole graph has no period, rehearses nothing, and leaves the server's copies to their own schedule.
+    # A run of the whole graph has no period, rehearses nothing, and leaves the server's copies and maintenance to their
+    # own schedules.
     physical = [keys.physical_backup(database), keys.recovery_drill(database), keys.physical_retention(database)]
     apart = {keys.rehearsal(database), *physical}
-    graph = [key for key in every if key not in apart and key.path[1] != "periods"]
+    graph = [key for key in every if key not in apart and key.path[1] not in ("periods", "maintenance")]
     jobs = [_job(database, database, graph, "The whole graph: migrate, partition, seed, check, report.")]
     if keys.migrations(database) in every:
         jobs.append(_job(database, f"{database}_migrate", [keys.migrations(database)], "Apply pending migrations."))

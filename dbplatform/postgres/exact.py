@@ -26,7 +26,8 @@ class ExtensionMissing(UsageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bloat:
-    """What of a relation is unused: free room and dead rows of a table, room in the leaves of an index."""
+    """What of a relation is unused: free room and dead rows of a table, room in the leaves of an index, and
+    pages that were deleted from it."""
 
     relation: str
     kind: str
@@ -71,7 +72,8 @@ def measure(connection: AutocommitConnection, relation: Relation) -> Bloat:
         raise ExtensionMissing(extension="pgstattuple", hint="CREATE EXTENSION pgstattuple;")
     function = "pgstatindex" if kind == "i" else "pgstattuple_approx"
     columns = (
-        "index_size, (index_size * (1 - coalesce(nullif(avg_leaf_density, 'NaN'), 100) / 100))::bigint, null"
+        "index_size, greatest(index_size - current_setting('block_size')::int * (1 + internal_pages + leaf_pages "
+        "* coalesce(nullif(avg_leaf_density, 'NaN'), 0) / 100), 0)::bigint, null"
         if kind == "i"
         else "table_len, approx_free_space::bigint + dead_tuple_len, dead_tuple_count"
     )

@@ -1,0 +1,315 @@
+"""Doing what is due, one item after the other: looked at again right before its turn, bounded in its waits, measured
+before and after.
+
+No transaction is held between items or while it pauses. A run that was killed leaves at most an invalid index of a
+REINDEX CONCURRENTLY, or the trigger and tables of a pg_repack: the next run finds and removes them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from psycopg.errors import Diagnostic
+
+from dbplatform import progress
+from dbplatform.errors import LockNotAcquired
+from dbplatform.maintenance import queries
+from dbplatform.maintenance.analyze import analyze_facts
+from dbplatform.maintenance.catalog import Catalog, Table, oids_of, read_catalog
+from dbplatform.maintenance.errors import QueryRefused
+from dbplatform.maintenance.guard import Guard, guarded, waits_beyond
+from dbplatform.maintenance.model import Item, Kind, NotPossible, Outcome, Plan, QueryTime, Report
+from dbplatform.maintenance.pace import Pace
+from dbplatform.maintenance.plan import plan_maintenance
+from dbplatform.maintenance.policy import MaintenancePolicy
+from dbplatform.maintenance.reindex import index_facts
+from dbplatform.maintenance.repack import APPLICATION, clean, find_repacker, repack, table_facts
+from dbplatform.maintenance.settings import autovacuum_facts, statistics_facts
+from dbplatform.maintenance.vacuum import LEAST_DEAD, held_back, vacuum_facts
+from dbplatform.postgres.catalog import TableMissing
+from dbplatform.postgres.client_programs import ProgramFailed
+from dbplatform.postgres.connection import AutocommitConnection, Target
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.patience import Pauses, tried
+
+#: How often a lock that readers and writers do not feel is asked for.
+_PAUSES = Pauses(tries=5, first_s=0.5)
+#: What is concurrent waits for open transactions, and hinders nobody meanwhile; it begins anew when it has failed.
+_CONCURRENT_WAIT_MS = 600_000
+_CONCURRENT_PAUSES = Pauses(tries=2, first_s=2.0)
+#: What the first round has analyzed may show bloat that could not be estimated before.
+_ROUNDS = 2
+_LOCKED = "55P03"
+_REPACKING = """
+    select coalesce(array_agg(pid), '{}') from pg_stat_activity
+    where application_name = %s and datname = current_database()
+"""
+
+
+class _GaveWay(Exception):
+    """Others had waited for it, or held a lock that it does not wait for."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run of maintenance. ``watcher`` is a second session, which looks at the server while the first one works."""
+
+    connection: AutocommitConnection
+    watcher: AutocommitConnection
+    target: Target
+    policy: MaintenancePolicy
+    database: str
+    kinds: Collection[Kind]
+    pace: Pace
+    keep: Callable[[Outcome], None]
+    """Told of each outcome as soon as it is known."""
+    table: Relation | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def _lock_timeout_ms(self) -> int:
+        return self.policy.limits.lock_timeout.milliseconds
+
+    def to_the_end(self) -> Report:
+        """Do all that is due, or what window, budget and limits allow. Can be run twice, and killed anywhere.
+
+        Raises ``OnStandby``, ``TableMissing`` and ``QueryRefused``; what is refused for one item is told of that item.
+        """
+        started_at, started, clock = self.pace.now(), self.pace.clock(), self.pace.clock
+        self._set(statement_timeout="0", vacuum_cost_delay=str(self.policy.limits.vacuum_cost_delay_ms))
+        plan = self._plan()
+        before = queries.times(self.connection, self.policy.queries)
+        not_possible: dict[tuple[str, str], NotPossible] = {}
+        known: set[tuple[str, str, str]] = set()
+        for _ in range(_ROUNDS):
+            not_possible = {(one.kind, one.subject): one for one in plan.not_possible}
+            new = [item for item in plan.items if item.key not in known]
+            known |= {item.key for item in new}
+            self._all(new)
+            if not new or self.pace.stopped is not None:
+                break
+            plan = self._plan()
+        return Report(
+            database=self.database,
+            started_at=started_at,
+            seconds=clock() - started,
+            outcomes=tuple(self.outcomes),
+            not_possible=tuple(not_possible.values()),
+            queries=self._compared(before),
+            stopped=self.pace.stopped,
+            paused_s=self.pace.paused_s,
+        )
+
+    def _plan(self) -> Plan:
+        return plan_maintenance(
+            self.connection, self.target, self.policy, database=self.database, kinds=self.kinds, table=self.table
+        )
+
+    def _all(self, items: Collection[Item]) -> None:
+        for number, item in enumerate(items):
+            progress.report("maintenance", done=number, total=len(items), unit="items")
+            self._note(self._one(item))
+        progress.report("maintenance", done=len(items), total=len(items), unit="items")
+
+    def _note(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.keep(outcome)
+
+    def _one(self, item: Item) -> Outcome:
+        if item.verb == "set" and self.policy.settings == "propose":
+            return Outcome(
+                item=item, state="proposed", words="maintenance.settings is propose: write it as a migration"
+            )
+        if self.pace.stopped is not None or not self.pace.begins(self.watcher):
+            return Outcome(item=item, state="left", words=self.pace.stopped or "")
+        fresh = self._again(item)
+        if fresh is None:
+            return Outcome(item=item, state="not needed", words="it is no longer due")
+        self.pace.spent_bytes += fresh.bytes
+        started = self.pace.clock()
+        try:
+            words = tried(
+                lambda: self._once(fresh),
+                relations=str(fresh.subject),
+                waited_ms=self._lock_timeout_ms,
+                sleep=self.pace.sleep,
+                pauses=_CONCURRENT_PAUSES if fresh.kind in ("reindex", "repack") else _PAUSES,
+                again_on=(_GaveWay,),
+            )
+        except LockNotAcquired as error:
+            cause = error.__cause__
+            words = str(cause) if isinstance(cause, _GaveWay) else error.message
+            return Outcome(item=fresh, state="left", words=words, seconds=self.pace.clock() - started)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject):
+            return Outcome(item=fresh, state="not needed", words="it is no longer there")
+        except psycopg.Error as error:
+            if error.sqlstate is None or self.connection.closed:
+                raise
+            words = (error.diag.message_primary or str(error)).rstrip(".")
+            return Outcome(item=fresh, state="failed", words=words, seconds=self.pace.clock() - started)
+        except ProgramFailed as error:
+            self._remove_remains(fresh)
+            return Outcome(item=fresh, state="failed", words=str(error), seconds=self.pace.clock() - started)
+        seconds = self.pace.clock() - started
+        after = self._after(fresh)
+        return Outcome(item=fresh, state="done", words=words or self._held(fresh, after), after=after, seconds=seconds)
+
+    def _again(self, item: Item) -> Item | None:
+        """The same work, found again now."""
+        try:
+            found = plan_maintenance(
+                self.connection, self.target, self.policy, database=self.database, kinds={item.kind}, table=item.table
+            )
+        except TableMissing:
+            return None
+        return next((one for one in found.items if one.key == item.key), None)
+
+    def _once(self, item: Item) -> str:
+        """Do it once; what PostgreSQL said of it in words. Raises ``_GaveWay`` where others come first."""
+        if item.verb == "repack":
+            return self._repack(item)
+        concurrent = item.kind == "reindex"
+        waits = min(_CONCURRENT_WAIT_MS, max(round(self.pace.remaining_s * 1000), self._lock_timeout_ms))
+        self._set(lock_timeout=str(waits if concurrent else self._lock_timeout_ms))
+        said: list[Diagnostic] = []
+        self.connection.add_notice_handler(said.append)
+        guard = Guard()
+        try:
+            with guarded(self.watcher, self.connection.info.backend_pid, limit_ms=self._lock_timeout_ms) as guard:
+                if item.verb == "clean":
+                    clean(self.connection, self._table(item))
+                else:
+                    for statement in item.statements:
+                        self.connection.execute(statement.encode())
+        except psycopg.errors.QueryCanceled as error:
+            self._remove_remains(item)
+            if guard.gave_way:
+                raise _GaveWay("others waited for it, and it gave way each time") from error
+            raise
+        except psycopg.Error:
+            self._remove_remains(item)
+            raise
+        finally:
+            self.connection.remove_notice_handler(said.append)
+        if any(one.sqlstate == _LOCKED for one in said):
+            raise _GaveWay("another session holds a lock on it")
+        return "; ".join((one.message_primary or "") for one in said if one.severity_nonlocalized == "WARNING")
+
+    def _repack(self, item: Item) -> str:
+        def poll() -> None:
+            if waits_beyond(self.watcher, self._repacking, limit_ms=2 * self._lock_timeout_ms):
+                raise _GaveWay("others waited for pg_repack, and it gave way each time")
+
+        table = self._table(item)
+        repacker = find_repacker(self._catalog(item), self.target, self.policy)
+        try:
+            swapped = repack(self.connection, repacker, table, poll)
+        except BaseException:
+            if not self.connection.closed:
+                self._remove_remains(item)
+            raise
+        if not swapped:
+            raise _GaveWay("pg_repack did not get its lock")
+        return ""
+
+    def _repacking(self) -> list[int]:
+        row = self.watcher.execute(_REPACKING, (APPLICATION,)).fetchone()
+        assert row is not None
+        return list(row[0])
+
+    def _remove_remains(self, item: Item) -> None:
+        """What a failed try of it has left; where that is in the way of others, the next run removes it."""
+        if self.connection.closed or item.verb not in ("reindex", "repack"):
+            return
+        self._set(lock_timeout=str(self._lock_timeout_ms))
+        found = plan_maintenance(
+            self.connection, self.target, self.policy, database=self.database, kinds={item.kind}, table=item.table
+        )
+        for remains in (one for one in found.items if one.verb in ("drop", "clean")):
+            try:
+                if remains.verb == "clean":
+                    clean(self.connection, self._table(remains))
+                else:
+                    self.connection.execute(remains.statements[0].encode())
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedObject):
+                continue
+
+    def _catalog(self, item: Item) -> Catalog:
+        return read_catalog(
+            self.connection,
+            database=self.database,
+            min_bytes=self.policy.due.min_size,
+            only=oids_of(self.connection, item.table),
+        )
+
+    def _table(self, item: Item) -> Table:
+        return self._catalog(item).tables[item.table_oid]
+
+    def _after(self, item: Item) -> dict[str, Any]:
+        """The facts of its evidence, read again."""
+        catalog = self._catalog(item)
+        if item.kind == "reindex":
+            index = catalog.indexes.get(item.subject_oid) or next(
+                (one for one in catalog.indexes.values() if one.relation == item.subject), None
+            )
+            return index_facts(self.connection, catalog, index) if index is not None else {"there": False}
+        table = catalog.tables.get(item.table_oid)
+        if table is None:
+            return {"there": False}
+        if item.kind == "analyze":
+            return analyze_facts(catalog, table)
+        if item.kind == "vacuum":
+            return vacuum_facts(table)
+        if item.kind == "repack":
+            return table_facts(self.connection, catalog, table)
+        return autovacuum_facts(table) if item.kind == "autovacuum" else statistics_facts(self.connection, table)
+
+    def _held(self, item: Item, after: dict[str, Any]) -> str:
+        """Why a vacuum removed little."""
+        dead = after.get("dead_rows", 0)
+        if item.kind != "vacuum" or dead <= LEAST_DEAD or dead < item.evidence["dead_rows"] / 2:
+            return ""
+        holder = held_back(self.connection)
+        return f"its dead rows are kept for {holder}" if holder is not None else ""
+
+    def _compared(self, before: dict[str, float | str]) -> tuple[QueryTime, ...]:
+        changed = any(one.state == "done" for one in self.outcomes)
+        try:
+            after = queries.times(self.connection, self.policy.queries) if changed else {}
+        except QueryRefused as error:
+            after = {error.fields["name"]: error.fields["reason"]}
+        found = []
+        for name, was in before.items():
+            now = after.get(name)
+            found.append(
+                QueryTime(
+                    name=name,
+                    before_ms=was if isinstance(was, float) else None,
+                    after_ms=now if isinstance(now, float) else None,
+                    why=next((one for one in (was, now) if isinstance(one, str)), ""),
+                )
+            )
+        return tuple(found)
+
+    def _set(self, **settings: str) -> None:
+        for name, value in settings.items():
+            self.connection.execute("select set_config(%s, %s, false)", (name, value))
+
+
+def new_pace(policy: MaintenancePolicy, *, in_window: bool = True, spent: tuple[float, int] = (0.0, 0)) -> Pace:
+    """The pace of a run that begins now; seconds and bytes of its budget may be ``spent`` already."""
+    seconds, size = spent
+    return Pace(
+        policy=policy,
+        sleep=time.sleep,
+        clock=time.monotonic,
+        now=lambda: datetime.now(UTC),
+        started=time.monotonic() - seconds,
+        in_window=in_window,
+        spent_bytes=size,
+    )

@@ -1,0 +1,44 @@
+"""How long declared queries take, before and after."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+
+from dbplatform.maintenance.errors import QueryRefused
+from dbplatform.maintenance.policy import NamedQuery
+from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.prepared import prepared, readable
+
+_RUNS = 3
+_STATEMENT_TIMEOUT_MS = 10_000
+
+
+def times(connection: AutocommitConnection, queries: Iterable[NamedQuery]) -> dict[str, float | str]:
+    """The median of three runs of each, in milliseconds as the server counts them; or why there is none.
+
+    In a transaction that is read only and rolled back. Raises ``QueryRefused``.
+    """
+    return {query.name: _time(connection, query) for query in queries}
+
+
+def _time(connection: AutocommitConnection, query: NamedQuery) -> float | str:
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute("set transaction read only")
+            connection.execute("select set_config('statement_timeout', %s, true)", (str(_STATEMENT_TIMEOUT_MS),))
+            with prepared(connection, readable(query.sql)) as one:
+                found: list[Any] = [one.explain("analyze, timing off, format json")[0][0] for _ in range(_RUNS)]
+    except psycopg.errors.QueryCanceled:
+        return f"it takes longer than {_STATEMENT_TIMEOUT_MS // 1000} s"
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise
+        reason = (error.diag.message_primary or str(error)).rstrip(".")
+        raise QueryRefused(
+            name=query.name, reason=reason, hint="Correct it in maintenance.queries of the declaration."
+        ) from error
+    return round(statistics.median(float(document["Execution Time"]) for document in found), 3)
