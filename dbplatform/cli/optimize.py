@@ -113,9 +113,8 @@ def _show_report(report: Report) -> None:
         elif one.state == "proposed":
             say(f"     {'; '.join(one.item.statements)};  undo: {one.item.undo};")
     for query in report.queries:
-        say(
-            f"query {query.name}: {_ms(query.before_ms)} -> {_ms(query.after_ms)}{f' ({query.why})' if query.why else ''}"
-        )
+        why = f" ({query.why})" if query.why else ""
+        say(f"query {query.name}: {_ms(query.before_ms)} -> {_ms(query.after_ms)}{why}")
     _show_not_possible(report.not_possible)
     done, left = len(report.of("done")), len(report.of("left"))
     stopped = f"; it stopped: {report.stopped}" if report.stopped else ""

@@ -33,7 +33,7 @@ from dbplatform.maintenance.settings import autovacuum_facts, statistics_facts
 from dbplatform.maintenance.vacuum import LEAST_DEAD, held_back, vacuum_facts
 from dbplatform.postgres.catalog import TableMissing
 from dbplatform.postgres.client_programs import ProgramFailed
-from dbplatform.postgres.connection import AutocommitConnection, Target
+from dbplatform.postgres.connection import AutocommitConnection, Target, watched
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.patience import Pauses, tried
 
@@ -80,8 +80,23 @@ class Run:
 
         Raises ``OnStandby``, ``TableMissing`` and ``QueryRefused``; what is refused for one item is told of that item.
         """
-        started_at, started, clock = self.pace.now(), self.pace.clock(), self.pace.clock
+        started_at, started = self.pace.now(), self.pace.clock()
         self._set(statement_timeout="0", vacuum_cost_delay=str(self.policy.limits.vacuum_cost_delay_ms))
+        with watched(self.connection):
+            before, not_possible = self._rounds()
+            return Report(
+                database=self.database,
+                started_at=started_at,
+                seconds=self.pace.clock() - started,
+                outcomes=tuple(self.outcomes),
+                not_possible=not_possible,
+                queries=self._compared(before),
+                stopped=self.pace.stopped,
+                paused_s=self.pace.paused_s,
+            )
+
+    def _rounds(self) -> tuple[dict[str, float | str], tuple[NotPossible, ...]]:
+        """All items; the times of the queries before them, and what cannot be done."""
         plan = self._plan()
         before = queries.times(self.connection, self.policy.queries)
         not_possible: dict[tuple[str, str], NotPossible] = {}
@@ -94,16 +109,7 @@ class Run:
             if not new or self.pace.stopped is not None:
                 break
             plan = self._plan()
-        return Report(
-            database=self.database,
-            started_at=started_at,
-            seconds=clock() - started,
-            outcomes=tuple(self.outcomes),
-            not_possible=tuple(not_possible.values()),
-            queries=self._compared(before),
-            stopped=self.pace.stopped,
-            paused_s=self.pace.paused_s,
-        )
+        return before, tuple(not_possible.values())
 
     def _plan(self) -> Plan:
         return plan_maintenance(

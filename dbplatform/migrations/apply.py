@@ -15,8 +15,7 @@ from dbplatform.migrations.observe import observing
 from dbplatform.migrations.plan import plan_migrations
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.run import AppliedMigration
-from dbplatform.migrations.session import watched
-from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.connection import AutocommitConnection, watched
 from dbplatform.postgres.locks import advisory_lock
 
 LOCK = "migrations"

@@ -6,11 +6,9 @@ BEGIN and the lock timeout with the first statement; the history row, COMMIT and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 
-from psycopg import errors, sql
+from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
@@ -89,27 +87,3 @@ def waiting(lock_timeout_ms: int) -> sql.Composed:
     No query, so that a file may still say SET TRANSACTION.
     """
     return sql.SQL("set local lock_timeout = {}; ").format(sql.Literal(lock_timeout_ms))
-
-
-@contextmanager
-def watched(connection: AutocommitConnection) -> Iterator[None]:
-    """Let the server notice within seconds that this client was killed, so that its statement and its locks end.
-
-    It can from PostgreSQL 14 on, on Linux and some other systems.
-    """
-    setting = "client_connection_check_interval"
-    before = connection.execute("select current_setting(%s, true)", (setting,)).fetchone()
-    if before is None or before[0] is None:
-        yield
-        return
-    try:
-        connection.execute("select set_config(%s, '2s', false)", (setting,))
-    except errors.InvalidParameterValue:
-        # The server's platform cannot do it.
-        yield
-        return
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute("select set_config(%s, %s, false)", (setting, before[0]))

@@ -147,6 +147,30 @@ def snapshot(connection: AutocommitConnection, *, of: str | None = None) -> Iter
         yield SnapshotConnection(connection)
 
 
+@contextmanager
+def watched(connection: AutocommitConnection) -> Iterator[None]:
+    """Let the server notice within seconds that this client was killed, so that its statement and its locks end.
+
+    It can from PostgreSQL 14 on, on Linux and some other systems.
+    """
+    setting = "client_connection_check_interval"
+    before = connection.execute("select current_setting(%s, true)", (setting,)).fetchone()
+    if before is None or before[0] is None:
+        yield
+        return
+    try:
+        connection.execute("select set_config(%s, '2s', false)", (setting,))
+    except psycopg.errors.InvalidParameterValue:
+        # The server's platform cannot do it.
+        yield
+        return
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("select set_config(%s, %s, false)", (setting, before[0]))
+
+
 def _interruption(error: BaseException | None) -> BaseException | None:
     """What stopped the work from outside (Ctrl-C, a run that is ended), where an error only followed from it."""
     while error is not None and isinstance(error, Exception):
