@@ -53,7 +53,7 @@ def command(context: click.Context, port: int, service_port: int) -> None:
     workspace = str(platform.home.dagster / instances.WORKSPACE)
     dagster = subprocess.Popen(
         [
-            *(sys.executable, "-m", "dbplatform.cli.supervised", sys.executable, "-m", "dagster", "dev"),
+            *(sys.executable, "-m", "dbplatform.supervised", sys.executable, "-m", "dagster", "dev"),
             *("--workspace", workspace, "--host", "127.0.0.1", "--port", str(port)),
         ],
         cwd=platform.home.dagster,

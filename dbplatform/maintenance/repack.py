@@ -130,6 +130,7 @@ def repack(connection: AutocommitConnection, repacker: Repacker, table: Table, p
         [*repacker.command(table), *([f"--dbname={access.dbname}"] if access.dbname else [])],
         login=replace(access, environment={**access.environment, "PGAPPNAME": APPLICATION}),
         poll=poll,
+        together=True,
     )
     return _file_of(connection, table) != file
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
+from dbplatform import supervised
 from dbplatform.errors import UsageError
 from dbplatform.postgres.connection import AnyConnection, Target
 
@@ -89,19 +91,21 @@ def run(
     poll: Callable[[], None] = lambda: None,
     output: Callable[[bytes], None] | None = None,
     tolerated: Callable[[str], bool] = lambda line: False,
+    together: bool = False,
 ) -> tuple[str, ...]:
     """Run a program to its end, calling ``poll`` a few times a second; the warnings it gave.
 
     What it writes goes to ``output`` in pieces, or nowhere. Raises ``ProgramFailed`` when it ends with another code
     than 0 or speaks of an error that is not ``tolerated``; with every error tolerated, only a signal counts.
-    Whatever ``poll`` or ``output`` raises ends the program first.
+    Whatever ``poll`` or ``output`` raises ends the program first. With ``together`` it gets SIGINT then, so that it can
+    clean up, and also when this process is killed.
     """
     environment = dict(login.environment) if login else own_environment()
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(
-            command,
+            [sys.executable, "-P", supervised.__file__, *command] if together else command,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if together else subprocess.DEVNULL,
             stdout=subprocess.PIPE if output else subprocess.DEVNULL,
             stderr=said,
         ) as process:
@@ -116,7 +120,10 @@ def run(
                         code = process.wait(POLL_S)
                         break
             except BaseException:
-                process.terminate()
+                if process.stdin is not None:
+                    process.stdin.close()
+                else:
+                    process.terminate()
                 raise
         said.seek(0)
         text = said.read().decode(errors="replace")

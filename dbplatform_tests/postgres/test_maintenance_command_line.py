@@ -27,18 +27,17 @@ attributes:
 
 
 @pytest.fixture
-def type_(
-    tmp_path: Path,
-    database: Target,
-    ledger: Ledger,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Type:
+def project(tmp_path: Path, database: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "defs" / "shop" / "defs.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(SHOP)
     monkeypatch.setenv("SHOP_URL", database.url)
     monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+    return tmp_path
+
+
+@pytest.fixture
+def type_(project: Path, database: Target, capsys: pytest.CaptureFixture[str]) -> Type:
     with psycopg.connect(database.url, autocommit=True) as session:
         session.execute("create table item (a int primary key, b text) with (autovacuum_enabled = off)")
         session.execute("insert into item select i, md5(i::text) from generate_series(1, 50000) i")

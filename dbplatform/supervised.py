@@ -1,6 +1,7 @@
 """Runs one command and ends it, with all that it started, as soon as standard input closes.
 
-``dbplatform dev`` holds the other end of that pipe: so Dagster ends with it even when it is killed.
+``dbplatform dev`` holds the other end of that pipe, or who runs pg_repack: so Dagster and pg_repack end with them even
+when they are killed.
 """
 
 from __future__ import annotations
