@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -19,7 +18,7 @@ from dbplatform.cli.common import (
     say,
     show_json,
 )
-from dbplatform.maintenance.model import NotPossible, Outcome, Plan, Report
+from dbplatform.maintenance.model import NotPossible, Plan, Report
 from dbplatform.operations import upkeep
 from dbplatform.postgres.identifiers import Relation
 
@@ -109,7 +108,7 @@ def _show_report(report: Report) -> None:
         words = f": {one.words}" if one.words else ""
         say(f"{one.state}  {one.item.kind}  {one.item.subject}, {one.seconds:.1f} s{words}")
         if one.state == "done":
-            say(f"     {_changed(one)}")
+            say(f"     {one.changes or 'nothing of what is measured has changed'}")
         elif one.state == "proposed":
             say(f"     {'; '.join(one.item.statements)};  undo: {one.item.undo};")
     for query in report.queries:
@@ -124,25 +123,6 @@ def _show_report(report: Report) -> None:
 def _show_not_possible(found: Sequence[NotPossible]) -> None:
     for one in found:
         say(f"not possible: {one.kind} {one.subject}: {one.reason}. {one.hint}".rstrip())
-
-
-def _changed(one: Outcome) -> str:
-    """The facts that are not what they were."""
-    before: Mapping[str, Any] = one.item.evidence
-    pairs = [
-        f"{name.replace('_', ' ')} {_word(before.get(name))} -> {_word(value)}"
-        for name, value in one.after.items()
-        if before.get(name) != value
-    ]
-    return ", ".join(pairs) or "nothing of what is measured has changed"
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _ms(value: float | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -27,7 +28,7 @@ from dbplatform.maintenance.model import Item, Kind, NotPossible, Outcome, Plan,
 from dbplatform.maintenance.pace import Pace
 from dbplatform.maintenance.plan import plan_maintenance
 from dbplatform.maintenance.policy import MaintenancePolicy
-from dbplatform.maintenance.reindex import index_facts
+from dbplatform.maintenance.reindex import index_facts, remains
 from dbplatform.maintenance.repack import APPLICATION, clean, find_repacker, repack, table_facts
 from dbplatform.maintenance.settings import autovacuum_facts, statistics_facts
 from dbplatform.maintenance.vacuum import LEAST_DEAD, held_back, vacuum_facts
@@ -81,6 +82,7 @@ class Run:
         Raises ``OnStandby``, ``TableMissing`` and ``QueryRefused``; what is refused for one item is told of that item.
         """
         started_at, started = self.pace.now(), self.pace.clock()
+        self._patient()
         self._set(statement_timeout="0", vacuum_cost_delay=str(self.policy.limits.vacuum_cost_delay_ms))
         with watched(self.connection):
             before, not_possible = self._rounds()
@@ -128,48 +130,54 @@ class Run:
 
     def _one(self, item: Item) -> Outcome:
         if item.verb == "set" and self.policy.settings == "propose":
-            return Outcome(
-                item=item, state="proposed", words="maintenance.settings is propose: write it as a migration"
-            )
+            return Outcome(item=item, state="proposed", words="write it as a migration, or declare settings: apply")
         if self.pace.stopped is not None or not self.pace.begins(self.watcher):
             return Outcome(item=item, state="left", words=self.pace.stopped or "")
-        fresh = self._again(item)
-        if fresh is None:
-            return Outcome(item=item, state="not needed", words="it is no longer due")
-        self.pace.spent_bytes += fresh.bytes
         started = self.pace.clock()
         try:
+            fresh = self._again(item)
+            if fresh is None:
+                return Outcome(item=item, state="not needed", words="it is no longer due")
+            self.pace.spent_bytes += fresh.bytes
+            item = fresh
             words = tried(
-                lambda: self._once(fresh),
-                relations=str(fresh.subject),
+                lambda: self._once(item),
+                relations=str(item.subject),
                 waited_ms=self._lock_timeout_ms,
                 sleep=self.pace.sleep,
-                pauses=_CONCURRENT_PAUSES if fresh.kind in ("reindex", "repack") else _PAUSES,
+                pauses=_CONCURRENT_PAUSES if item.kind in ("reindex", "repack") else _PAUSES,
                 again_on=(_GaveWay,),
             )
-        except LockNotAcquired as error:
-            cause = error.__cause__
-            words = str(cause) if isinstance(cause, _GaveWay) else error.message
-            return Outcome(item=fresh, state="left", words=words, seconds=self.pace.clock() - started)
+            self._remove_remains(item)  # of a try before, which could not be removed then
+            after = self._after(item)
+        except (LockNotAcquired, psycopg.errors.LockNotAvailable) as error:
+            way = isinstance(error.__cause__, _GaveWay)
+            words = str(error.__cause__) if way else f"a lock on {item.subject} was not to be had"
+            return Outcome(item=item, state="left", words=words, seconds=self.pace.clock() - started)
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject):
-            return Outcome(item=fresh, state="not needed", words="it is no longer there")
+            return Outcome(item=item, state="not needed", words="it is no longer there")
         except psycopg.Error as error:
             if error.sqlstate is None or self.connection.closed:
                 raise
             words = (error.diag.message_primary or str(error)).rstrip(".")
-            return Outcome(item=fresh, state="failed", words=words, seconds=self.pace.clock() - started)
+            return Outcome(item=item, state="failed", words=words, seconds=self.pace.clock() - started)
         except ProgramFailed as error:
-            self._remove_remains(fresh)
-            return Outcome(item=fresh, state="failed", words=str(error), seconds=self.pace.clock() - started)
+            return Outcome(item=item, state="failed", words=str(error), seconds=self.pace.clock() - started)
         seconds = self.pace.clock() - started
-        after = self._after(fresh)
-        return Outcome(item=fresh, state="done", words=words or self._held(fresh, after), after=after, seconds=seconds)
+        words = words or self._held(item, after)
+        return Outcome(item=item, state="done", words=words, after=after, seconds=seconds)
 
     def _again(self, item: Item) -> Item | None:
         """The same work, found again now."""
         try:
             found = plan_maintenance(
-                self.connection, self.target, self.policy, database=self.database, kinds={item.kind}, table=item.table
+                self.connection,
+                self.target,
+                self.policy,
+                database=self.database,
+                kinds={item.kind},
+                table=item.table,
+                index=item.subject if item.kind == "reindex" else None,
             )
         except TableMissing:
             return None
@@ -202,6 +210,7 @@ class Run:
             raise
         finally:
             self.connection.remove_notice_handler(said.append)
+            self._patient()
         if any(one.sqlstate == _LOCKED for one in said):
             raise _GaveWay("another session holds a lock on it")
         return "; ".join((one.message_primary or "") for one in said if one.severity_nonlocalized == "WARNING")
@@ -232,18 +241,19 @@ class Run:
         """What a failed try of it has left; where that is in the way of others, the next run removes it."""
         if self.connection.closed or item.verb not in ("reindex", "repack"):
             return
-        self._set(lock_timeout=str(self._lock_timeout_ms))
-        found = plan_maintenance(
-            self.connection, self.target, self.policy, database=self.database, kinds={item.kind}, table=item.table
-        )
-        for remains in (one for one in found.items if one.verb in ("drop", "clean")):
-            try:
-                if remains.verb == "clean":
-                    clean(self.connection, self._table(remains))
-                else:
-                    self.connection.execute(remains.statements[0].encode())
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedObject):
-                continue
+        self._patient()
+        catalog = self._catalog(item)
+        with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedObject):
+            if item.verb == "repack" and catalog.tables[item.table_oid].repack_remains:
+                clean(self.connection, catalog.tables[item.table_oid])
+            elif item.verb == "reindex":
+                for one in remains(catalog):
+                    self.connection.execute(one.statements[0].encode())
+
+    def _patient(self) -> None:
+        """Wait for locks as long as is declared, from here on."""
+        if not self.connection.closed:
+            self._set(lock_timeout=str(self._lock_timeout_ms))
 
     def _catalog(self, item: Item) -> Catalog:
         return read_catalog(

@@ -8,14 +8,15 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.exact import ExtensionMissing, NoSuchRelation, measure
 from dbplatform.postgres.identifiers import Relation
 
-#: Larger ones are not read for their bloat where an estimate does not say that they may be bloated.
-EXACT_BYTES = 1 << 30
+#: Larger ones are not read for their bloat where no estimate says that they may be bloated.
+EXACT_BYTES = 256 << 20
 
 _FACTS = """
     select pg_is_in_recovery(), current_setting('server_version_num')::int,
@@ -100,6 +101,7 @@ class Index:
     of_toast: bool
     system: bool
     exclusion: bool
+    is_unique: bool
     valid: bool
     method: str
     bytes: int
@@ -180,20 +182,20 @@ def oids_of(connection: AutocommitConnection, relation: Relation) -> set[int]:
 def unused_of(connection: AutocommitConnection, catalog: Catalog, one: Table | Index, *, least: float) -> Unused | None:
     """The share of a table or B-tree that holds nothing; none where it can be neither counted nor estimated.
 
-    Counted where pgstattuple allows it and the estimate is at least ``least``, or tells nothing, or may be too low, as
-    that of an index that deduplicates is. Reads the relation then; lock: ACCESS SHARE.
+    Counted where pgstattuple allows it and the estimate is at least ``least``; of what is not large also where there is
+    no estimate, or one that may be too low, as that of an index that deduplicates. Reads the relation then; lock:
+    ACCESS SHARE.
     """
     estimate = None
     if one.needed_bytes is not None and one.bytes:
         estimate = Unused(share=max(0.0, 1 - one.needed_bytes / one.bytes), exact=False)
-    suspect = estimate is None or estimate.share >= least
-    if not catalog.counts_exactly or not (suspect or (isinstance(one, Index) and one.bytes <= EXACT_BYTES)):
+    suspect = estimate is not None and estimate.share >= least
+    unsure = estimate is None or (isinstance(one, Index) and not one.is_unique)
+    if not catalog.counts_exactly or not (suspect or (unsure and one.bytes <= EXACT_BYTES)):
         return estimate
-    if estimate is None and one.bytes > EXACT_BYTES:
-        return None
     try:
         counted = measure(connection, one.relation)
-    except (ExtensionMissing, NoSuchRelation):
+    except (ExtensionMissing, NoSuchRelation, LockNotAvailable):
         return estimate
     # What the fillfactor leaves free is meant; of the rest that is needed, the whole.
     needed = counted.bytes - counted.unused_bytes

@@ -109,16 +109,35 @@ class Outcome:
     after: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def changes(self) -> str:
+        """The facts that are not what they were: ``bytes 9,060,352 -> 1,835,008, bloat 0.81 -> 0.0``."""
+        before = self.item.evidence
+        return ", ".join(
+            f"{name.replace('_', ' ')} {_word(before.get(name))} -> {_word(value)}"
+            for name, value in self.after.items()
+            if before.get(name) != value
+        )
+
     def as_json(self) -> dict[str, Any]:
         """One entry of ``items`` of a report."""
         return {
             **self.item.as_json(),
             "state": self.state,
             "words": self.words,
+            "changes": self.changes,
             "before": dict(self.item.evidence),
             "after": dict(self.after),
             "seconds": round(self.seconds, 3),
         }
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

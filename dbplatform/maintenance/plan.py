@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from dbplatform.maintenance.analyze import analyze_items
 from dbplatform.maintenance.catalog import Catalog, oids_of, read_catalog
@@ -26,8 +27,10 @@ def plan_maintenance(
     database: str,
     kinds: Collection[Kind],
     table: Relation | None = None,
+    index: Relation | None = None,
 ) -> Plan:
-    """What is due of these kinds, in the whole database or for one table with its partitions. Only reads.
+    """What is due of these kinds, in the whole database or for one table with its partitions, or one index of it. Only
+    reads.
 
     Indexes and tables whose bloat is counted by pgstattuple are read for that; lock: ACCESS SHARE. ``target`` is where
     pg_repack would run. Raises ``OnStandby`` and ``TableMissing``.
@@ -40,6 +43,8 @@ def plan_maintenance(
     )
     if catalog.in_recovery:
         raise OnStandby(database=database, hint="Declare the URL of the primary in connection.url_env.")
+    if index is not None:
+        catalog = replace(catalog, indexes={oid: one for oid, one in catalog.indexes.items() if one.relation == index})
     found = list(_found(connection, catalog, target, policy, kinds))
     items = [one for one in found if isinstance(one, Item)]
     # A table that is written anew has new indexes.

@@ -24,12 +24,9 @@ _REMAINS = re.compile(r"_cc(new|old)\d*$")
 
 def reindex_items(connection: AutocommitConnection, catalog: Catalog, due: DuePolicy) -> Iterator[Item | NotPossible]:
     """What killed rebuilds left, and the indexes that are bloated. Only reads."""
+    yield from remains(catalog)
     for index in catalog.indexes.values():
-        if not index.valid:
-            if _REMAINS.search(index.relation.name) and not index.being_built and index.owned:
-                yield _drop(index)
-            continue
-        if index.bytes < due.min_size or index.method != "btree":
+        if not index.valid or index.bytes < due.min_size or index.method != "btree":
             continue
         unused = unused_of(connection, catalog, index, least=due.index_bloat)
         if unused is None:
@@ -41,6 +38,13 @@ def reindex_items(connection: AutocommitConnection, catalog: Catalog, due: DuePo
             )
         elif unused.share >= due.index_bloat:
             yield _judged(index, unused)
+
+
+def remains(catalog: Catalog) -> Iterator[Item]:
+    """What rebuilds that were ended have left. Pure."""
+    for index in catalog.indexes.values():
+        if not index.valid and _REMAINS.search(index.relation.name) and not index.being_built and index.owned:
+            yield _drop(index)
 
 
 def index_facts(connection: AutocommitConnection, catalog: Catalog, index: Index) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _KINDS: tuple[tuple[Kind, tuple[Kind, ...], str], ...] = (
     ("reindex", ("repack", "analyze"), "REINDEX CONCURRENTLY of bloated indexes; ends what a killed one left."),
 )
 _ITEM = ("priority", "subject", "reason", "sql", "lock", "undo")
-_OUTCOME = ("state", "subject", "words", "before", "after", "seconds", "sql", "undo")
+_OUTCOME = ("state", "subject", "reason", "changes", "words", "seconds", "sql", "undo")
 #: Facts whose sums before and after are charted.
 _CHARTED = ("bytes", "index_bytes", "dead_rows", "changed_rows")
 

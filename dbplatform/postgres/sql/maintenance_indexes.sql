@@ -11,7 +11,7 @@ with locked as materialized (
 ), settings as materialized (
     select current_setting('block_size')::float8 as block, current_setting('server_version_num')::int as version
 ), indexes as materialized (
-    select i.indexrelid, i.indrelid, i.indkey, i.indisexclusion, i.indisvalid and i.indisready and i.indislive as valid,
+    select i.indexrelid, i.indrelid, i.indkey, i.indisexclusion, i.indisunique, i.indisvalid and i.indisready and i.indislive as valid,
            n.nspname, c.relname, c.relam, c.reltuples, m.oid as of_table, mn.nspname as table_schema, m.relname as table_name,
            t.relkind = 't' as of_toast, mn.nspname in ('pg_catalog', 'information_schema') as system, m.relowner,
            case when c.oid in (select relation from locked) then c.relpages * s.block
@@ -30,7 +30,7 @@ with locked as materialized (
       and (%(only)s::oid[] is null or m.oid = any (%(only)s::oid[]))
 )
 select x.indexrelid::bigint as oid, x.nspname as schema, x.relname as name, x.of_table::bigint as of_table,
-       x.table_schema, x.table_name, x.of_toast, x.system, x.indisexclusion as exclusion, x.valid, a.amname::text as method,
+       x.table_schema, x.table_name, x.of_toast, x.system, x.indisexclusion as exclusion, x.indisunique as is_unique, x.valid, a.amname::text as method,
        x.bytes::bigint as bytes, x.fillfactor,
        pg_has_role(x.relowner, 'usage')
            or case when s.version >= 170000 then has_table_privilege(x.of_table, 'maintain') else false end as may_reindex,
