@@ -13,6 +13,7 @@ from psycopg import sql
 from dbplatform.maintenance.catalog import Catalog, Table
 from dbplatform.maintenance.model import Item, NotPossible
 from dbplatform.maintenance.policy import DuePolicy
+from dbplatform.postgres.identifiers import Relation
 
 #: Fewer changed rows than this tell the planner nothing new.
 LEAST_CHANGED = 500
@@ -20,12 +21,16 @@ LEAST_CHANGED = 500
 _ONLY = 180000
 #: An ANALYZE of the parent analyzes the partitions too, some before and some after it.
 _SAME_RUN_S = 3600.0
+#: PostgreSQL passes it over.
+_NEVER = Relation("pg_catalog", "pg_statistic")
 LOCK = "SHARE UPDATE EXCLUSIVE on the table: reads and writes go on"
 
 
 def analyze_items(catalog: Catalog, due: DuePolicy) -> Iterator[Item | NotPossible]:
     """The tables whose statistics are missing or stale. Pure."""
     for table in catalog.tables.values():
+        if table.relation == _NEVER:
+            continue
         rows, changed = (
             _of_partitions(catalog, table) if table.kind == "p" else (max(table.rows, table.live), table.changed)
         )

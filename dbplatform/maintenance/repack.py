@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from dbplatform.maintenance.catalog import Catalog, Table, Unused, unused_of
 from dbplatform.maintenance.model import Item, NotPossible
@@ -125,10 +126,11 @@ def repack(connection: AutocommitConnection, repacker: Repacker, table: Table, p
     the file that it had.
     """
     access = login(repacker.target, work="repack")
+    database = str(conninfo_to_dict(access.dbname)["dbname"])
     file = _file_of(connection, table)
     run(
-        [*repacker.command(table), *([f"--dbname={access.dbname}"] if access.dbname else [])],
-        login=replace(access, environment={**access.environment, "PGAPPNAME": APPLICATION}),
+        repacker.command(table),
+        login=replace(access, environment={**access.environment, "PGDATABASE": database, "PGAPPNAME": APPLICATION}),
         poll=poll,
         together=True,
     )

@@ -147,7 +147,7 @@ def test_indexes_of_partitions_and_toast_tables_are_rebuilt_too(database: Target
     by_hand.execute("create table event (a int primary key, body text) partition by range (a)")
     by_hand.execute(f"create table event_0 partition of event for values from (0) to (100000) {OFF}".encode())
     by_hand.execute("alter table event_0 alter body set storage external, set (toast.autovacuum_enabled = off)")
-    by_hand.execute("insert into event select i, repeat('x', 2100) from generate_series(1, 20000) i")
+    by_hand.execute("insert into event select i, repeat('x', 2100) from generate_series(1, 8000) i")
     by_hand.execute("delete from event where a % 10 <> 0")
     by_hand.execute("vacuum analyze event_0")
     toast = by_hand.execute(

@@ -14,7 +14,7 @@ import pytest
 
 from dbplatform.postgres.connection import Target
 from dbplatform_tests.postgres.embedded_support import wait_until
-from dbplatform_tests.postgres.maintenance_support import item, maintain, outcome, planned, policy
+from dbplatform_tests.postgres.maintenance_support import item, maintain, outcome, pace, planned, policy
 
 if TYPE_CHECKING:
     from dbplatform_tests.second_server import SecondServer
@@ -71,7 +71,7 @@ def test_who_holds_a_lock_on_the_table_keeps_pg_repack_away_and_is_not_cancelled
     monkeypatch.setattr("dbplatform.maintenance.repack.WAIT_S", 1)
     with psycopg.connect(shop.url) as client:
         client.execute("insert into item values (-1, 'mine')")
-        report = maintain(shop, kinds=["repack"])
+        report = maintain(shop, kinds=["repack"], with_pace=pace(policy(), sleep=lambda _: None))
         found = outcome(report, "repack", "public.item")
         assert (found.state, found.words) == ("left", "pg_repack did not get its lock")
         client.commit()
