@@ -21,7 +21,9 @@ def supervise(command: list[str]) -> int:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not by the buffered reader, whose lock the interpreter wants when the command has ended first.
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
         end(child)
 
     threading.Thread(target=watch, daemon=True).start()

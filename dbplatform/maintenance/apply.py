@@ -190,8 +190,12 @@ class Run:
         concurrent = item.kind == "reindex"
         waits = min(_CONCURRENT_WAIT_MS, max(round(self.pace.remaining_s * 1000), self._lock_timeout_ms))
         self._set(lock_timeout=str(waits if concurrent else self._lock_timeout_ms))
-        said: list[Diagnostic] = []
-        self.connection.add_notice_handler(said.append)
+        said: list[tuple[str | None, str | None, str]] = []
+
+        def hear(one: Diagnostic) -> None:
+            said.append((one.severity_nonlocalized, one.sqlstate, one.message_primary or ""))
+
+        self.connection.add_notice_handler(hear)
         guard = Guard()
         try:
             with guarded(self.watcher, self.connection.info.backend_pid, limit_ms=self._lock_timeout_ms) as guard:
@@ -209,11 +213,11 @@ class Run:
             self._remove_remains(item)
             raise
         finally:
-            self.connection.remove_notice_handler(said.append)
+            self.connection.remove_notice_handler(hear)
             self._patient()
-        if any(one.sqlstate == _LOCKED for one in said):
+        if any(state == _LOCKED for _, state, _ in said):
             raise _GaveWay("another session holds a lock on it")
-        return "; ".join((one.message_primary or "") for one in said if one.severity_nonlocalized == "WARNING")
+        return "; ".join(words for severity, _, words in said if severity == "WARNING")
 
     def _repack(self, item: Item) -> str:
         def poll() -> None:
@@ -259,7 +263,7 @@ class Run:
         return read_catalog(
             self.connection,
             database=self.database,
-            min_bytes=self.policy.due.min_size,
+            min_bytes=0,
             only=oids_of(self.connection, item.table),
         )
 

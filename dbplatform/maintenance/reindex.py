@@ -29,6 +29,8 @@ def reindex_items(connection: AutocommitConnection, catalog: Catalog, due: DuePo
         if not index.valid or index.bytes < due.min_size or index.method != "btree":
             continue
         unused = unused_of(connection, catalog, index, least=due.index_bloat)
+        if unused is None and index.system:
+            continue
         if unused is None:
             yield NotPossible(
                 kind="reindex",

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from dbplatform.maintenance.catalog import Catalog, Table, Unused, unused_of
 from dbplatform.maintenance.model import Item, NotPossible
@@ -126,7 +125,7 @@ def repack(connection: AutocommitConnection, repacker: Repacker, table: Table, p
     the file that it had.
     """
     access = login(repacker.target, work="repack")
-    database = str(conninfo_to_dict(access.dbname)["dbname"])
+    database = connection.info.dbname
     file = _file_of(connection, table)
     run(
         repacker.command(table),

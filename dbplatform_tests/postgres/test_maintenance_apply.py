@@ -39,6 +39,7 @@ def items(database: Target) -> Target:
         session.execute(f"create table item (a int primary key, b text) {OFF}".encode())
         session.execute("insert into item select i, md5(i::text) from generate_series(1, 50000) i")
         session.execute("delete from item where a % 5 <> 0")
+        session.execute("select pg_stat_force_next_flush()")
         session.execute("vacuum analyze item")
     return database
 

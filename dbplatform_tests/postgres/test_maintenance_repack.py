@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import uuid
@@ -38,6 +39,7 @@ def shop(second_server: SecondServer) -> Iterator[Target]:
         "create table item (a int primary key, b text) with (autovacuum_enabled = off)",
         "insert into item select i, md5(i::text) from generate_series(1, 50000) i",
         "delete from item where a % 5 <> 0",
+        "select pg_stat_force_next_flush()",
         "vacuum analyze item",
         database=name,
     )
@@ -88,7 +90,7 @@ def test_what_a_killed_pg_repack_left_is_removed_by_the_next_run(shop: Target) -
         old.execute("select pg_current_xact_id()")
         program = "/usr/lib/postgresql/15/bin/pg_repack"
         process = subprocess.Popen(
-            [program, *found.statements[0].split()[1:]], env=environment, stderr=subprocess.DEVNULL
+            [program, *shlex.split(found.statements[0])[1:]], env=environment, stderr=subprocess.DEVNULL
         )
         wait_until(lambda: watcher.execute(_REMAINS.encode()).fetchone() != (0, 0))
         assert planned(shop, kinds=["repack"]).items == (), "one that is at work is left alone"

@@ -39,11 +39,11 @@ select x.indexrelid::bigint as oid, x.nspname as schema, x.relname as name, x.of
            as being_built,
        case when x.of_toast or w.columns >= cardinality(x.indkey::int2[]) then
            -- 4: line pointer, 8: header of an entry, 8 more where it can have nulls; 40: header and special space of a
-           -- page. An entry of a TOAST table's index holds an oid and a number.
-           greatest(x.reltuples, 0)
-               * (4 + 8 + case when w.nulls then 8 else 0 end
-                  + case when x.of_toast then 8 else ceil(w.width / 8.0) * 8 end)
-               / ((s.block - 40) * x.fillfactor) * s.block end as needed_bytes
+           -- page. An entry of a TOAST table's index holds an oid and a number. 2: the first page and the root.
+           (2 + ceil(greatest(x.reltuples, 0)
+                     * (4 + 8 + case when w.nulls then 8 else 0 end
+                        + case when x.of_toast then 8 else ceil(w.width / 8.0) * 8 end)
+                     / ((s.block - 40) * x.fillfactor))) * s.block end as needed_bytes
 from indexes x
 join pg_am a on a.oid = x.relam
 cross join settings s
