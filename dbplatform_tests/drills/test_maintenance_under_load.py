@@ -38,17 +38,18 @@ attributes:
     limits: {lock_timeout: 2s}
     due: {index_bloat: 0.1, table_bloat: 0.1, min_size: 256kB}
 """
-#: 200,000 rows of which every one is written anew five times, which moves its entry in two of three indexes.
+#: 60,000 rows, each written anew four times, which makes a new entry for it in every index; vacuum comes in between.
 BLOAT = (
     "create extension pgstattuple",
     SETUP,
     "alter table account set (autovacuum_enabled = off)",
     "alter table account add column note text not null default ''",
-    "insert into account (id, note) select i, md5(i::text) from generate_series(1001, 200000) i",
+    "insert into account (id, note) select i, md5(i::text) from generate_series(1001, 60000) i",
     "create index account_balance on account (balance)",
     "create index account_note on account (note)",
-    *("update account set balance = balance + 1",) * 3,
-    *("update account set note = md5(note || id)",) * 2,
+    *("update account set balance = balance + 1, note = md5(note || id)",) * 3,
+    "vacuum account",
+    "update account set balance = balance + 1, note = md5(note || id) where id % 4 = 0",
 )
 INDEXES = ("account_pkey", "account_balance", "account_note")
 _REMAINS = """
@@ -95,8 +96,9 @@ def test_indexes_are_rebuilt_beside_eight_clients_and_the_table_is_told(
     shop: Path, database: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = maintained_under_load(shop, database, monkeypatch, capsys)
-    [told] = [one for one in document["not_possible"] if one["kind"] == "repack"]
-    assert told["subject"] == "public.account"
+    told = next(
+        one for one in document["not_possible"] if one["subject"] == "public.account" and one["kind"] == "repack"
+    )
     assert "the extension pg_repack is not in this database" in told["reason"]
 
 
@@ -105,7 +107,7 @@ def test_the_table_is_written_anew_beside_eight_clients_where_pg_repack_is_insta
     shop: Path, with_repack: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = maintained_under_load(shop, with_repack, monkeypatch, capsys)
-    assert document["not_possible"] == []
+    assert [one for one in document["not_possible"] if one["kind"] == "repack"] == []
     assert share(with_repack, "account", fillfactor=1.0) < 0.1
 
 
@@ -116,7 +118,7 @@ def maintained_under_load(
     bloat(target)
     monkeypatch.setenv("SHOP_URL", target.url)
     before = {name: round(share(target, name, fillfactor=0.9), 2) for name in INDEXES}
-    assert min(before.values()) > 0.3, before
+    assert min(before.values()) > 0.2, before
     with Writers(target.url).writing() as writers:
         typed = typist(shop, capsys)("optimize", "full", "shop", "--json")
     assert typed.code == 0, typed.out
