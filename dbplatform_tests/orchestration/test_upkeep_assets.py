@@ -68,7 +68,7 @@ def test_every_kind_is_an_asset_and_metadata_hold_what_was_gained(project: Path)
     assert found["reindex"]["bytes before"] > 3 * found["reindex"]["bytes after"] > 0
     [row] = found["reindex"]["items"].records
     assert row.data["state"] == "done"
-    assert "bloat 0.8" in row.data["changes"]
+    assert "bloat 0.78" in row.data["changes"]
     assert materialized(project, "vacuum")["vacuum"]["done"] == 0
 
 
