@@ -59,6 +59,17 @@ def clear_leftovers(connection: AutocommitConnection, ledger: Ledger, database: 
     _sweep(ledger, database, destination)
 
 
+def find_leftovers(ledger: Ledger, database: str) -> tuple[Backup, ...]:
+    """The attempts that ``clear_leftovers`` would bring in order; only reads, and what is at work is none."""
+    found = []
+    for backup in list_backups(ledger, database, pruned=True, left=True):
+        if backup.kind == "logical":
+            with held(ledger, backup.lock) as mine:
+                if mine:
+                    found.append(backup)
+    return tuple(found)
+
+
 def remove_attempt(backup: Backup, destination: Destination) -> None:
     """Delete whatever there is of a backup, at its destination and where it was made."""
     remove_backup(backup)

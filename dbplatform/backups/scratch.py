@@ -21,7 +21,7 @@ from dbplatform.backups.manifest import Locale
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 
 _LEFT_BEHIND = """
-    select d.datname from pg_database d
+    select d.datname, pg_database_size(d.oid) from pg_database d
     where d.datname ~ '^dbplatform_(restore|drill|replaced|trial)_[0-9a-f]{12}$' and pg_has_role(d.datdba, 'usage')
       and not exists (select from pg_stat_activity a
                       where a.application_name = 'dbplatform restore ' || right(d.datname, 12))
@@ -48,7 +48,7 @@ def maintained(server: Target) -> Iterator[tuple[AutocommitConnection, str]]:
     token = secrets.token_hex(6)
     with connect(server, work=f"restore {token}") as connection:
         unhurried(connection)
-        for (name,) in connection.execute(_LEFT_BEHIND).fetchall():
+        for name in left_behind(connection):
             drop(connection, name)
         yield connection, token
 
@@ -77,6 +77,11 @@ def scratch_database(
     finally:
         if not connection.closed:
             drop(connection, name)
+
+
+def left_behind(connection: AutocommitConnection) -> dict[str, int]:
+    """The databases of ours on the server that killed processes have left, and their sizes in bytes; only reads."""
+    return dict(connection.execute(_LEFT_BEHIND).fetchall())
 
 
 def drop(connection: AutocommitConnection, name: str) -> None:

@@ -15,9 +15,6 @@ import click
 from dbplatform.cli.common import note, platform_of, port_option
 from dbplatform.errors import WorkError
 
-#: How often runs of dead processes are looked for.
-_SECONDS = 30.0
-
 
 class DagsterEnded(WorkError):
     """Dagster ended with exit code {code}."""
@@ -69,13 +66,7 @@ def command(context: click.Context, port: int, service_port: int) -> None:
         if not ended.is_set():
             os.kill(os.getpid(), signal.SIGINT)
 
-    def tidy() -> None:
-        while not ended.wait(_SECONDS):
-            for run_id in instances.end_runs_of_dead_processes():
-                note(f"the process of run {run_id} was gone: its run is ended, its place in the pool freed")
-
-    for work in (watch, tidy):
-        threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
     switch = DeadMansSwitch(platform, platform.declarations.databases)
     looking = watch_the_watch(switch, ended)
     note(f"Dagster UI: http://127.0.0.1:{port}   reports: http://127.0.0.1:{service_port}   (Ctrl-C stops both)")

@@ -46,6 +46,7 @@ VERBS = {
     "advise": "advise",
     "alerts": "alerts",
     "optimize": "optimize",
+    "cleanup": "cleanup",
     "runs": "runs",
     "doctor": "doctor",
 }

@@ -149,7 +149,7 @@ def _launch(
             above(f"{job_name}: {len(job.nodes)} steps")
         with progress.listening(_Steps(job_name, len(job.nodes), above)):
             look = f"{platform.project.dev_command}, then {dagster_address()}"
-            return launch.launch(declared, job, config, partition=partition, tell=above, look=look)
+            return launch.launch(platform, declared, job, config, partition=partition, tell=above, look=look)
 
 
 class _Steps:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dbplatform.cli.common import dry_run_option, json_option, platform_of, say, show_json, show_table
+from dbplatform.operations.platform import Platform
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -25,19 +26,23 @@ def command() -> None:
 @click.pass_context
 def list_(context: click.Context, limit: int, as_json: bool) -> None:
     """The newest runs, and the pools in which they hold a place."""
-    from dbplatform.orchestration import instance
+    from dbplatform.orchestration import runs
 
-    with _instance(context) as opened:
-        found = instance.list_runs(opened, limit=limit)
+    with _instance(context) as (_, opened):
+        found = runs.list_runs(opened, limit=limit)
     if as_json:
         show_json({"runs": [run.as_json() for run in found]})
         return
     show_table(
         None,
-        ("run", "job", "status", "started", "holds"),
+        ("run", "job", "database", "status", "process", "started", "holds"),
         [
-            (r.run_id, r.job, r.status, r.started_at and f"{r.started_at:%Y-%m-%d %H:%M} UTC", ", ".join(r.holds))
-            for r in found
+            (
+                *(run.run_id, run.job, run.database, run.status, run.process),
+                run.started_at and f"{run.started_at:%Y-%m-%d %H:%M} UTC",
+                ", ".join(run.holds),
+            )
+            for run in found
         ],
     )
 
@@ -49,12 +54,12 @@ def list_(context: click.Context, limit: int, as_json: bool) -> None:
 @click.pass_context
 def cancel(context: click.Context, run_id: str, dry_run: bool, as_json: bool) -> None:
     """Stop a run: its process here is told; one without a process here is ended in the instance."""
-    from dbplatform.orchestration import instance
+    from dbplatform.orchestration import runs
 
-    with _instance(context) as opened:
-        told = False if dry_run else instance.cancel_run(opened, run_id)
-    document = {"run_id": run_id, "cancelled": told}
-    words = "would be stopped" if dry_run else "is told to stop" if told else "has ended already"
+    with _instance(context) as (platform, opened):
+        told = runs.cancel_run(opened, platform.ledger, run_id, dry_run=dry_run)
+    document = {"run_id": run_id, "cancelled": told and not dry_run}
+    words = ("would be stopped" if dry_run else "is told to stop") if told else "has ended already"
     show_json(document) if as_json else say(f"run {run_id} {words}")
 
 
@@ -64,22 +69,27 @@ def cancel(context: click.Context, run_id: str, dry_run: bool, as_json: bool) ->
 @json_option
 @click.pass_context
 def free(context: click.Context, run_id: str, dry_run: bool, as_json: bool) -> None:
-    """Give back the places in pools that an ended run still holds."""
-    from dbplatform.orchestration import instance
+    """Give back the places in pools of a run that has ended; one whose process is gone is ended first, as failed."""
+    from dbplatform.orchestration import runs
 
-    with _instance(context) as opened:
-        if not dry_run:
-            instance.free_run(opened, run_id)
-    words = f"the places of run {run_id} {'would be' if dry_run else 'are'} free"
-    show_json({"run_id": run_id, "freed": not dry_run}) if as_json else say(words)
+    with _instance(context) as (platform, opened):
+        found = runs.free_run(opened, platform.ledger, run_id, dry_run=dry_run)
+    if as_json:
+        show_json({**found.as_json(), "freed": not dry_run})
+        return
+    if found.ended:
+        say(f"run {run_id} {'would be' if dry_run else 'is'} ended as failed: its process is gone")
+    places = ", ".join(found.pools) or "none"
+    say(f"its places in pools ({places}) {'would be' if dry_run else 'are'} free")
 
 
 @contextmanager
-def _instance(context: click.Context) -> Iterator[DagsterInstance]:
+def _instance(context: click.Context) -> Iterator[tuple[Platform, DagsterInstance]]:
     from dagster import DagsterInstance
 
     from dbplatform.orchestration.instance import prepare_instance
 
-    prepare_instance(platform_of(context))
+    platform = platform_of(context)
+    prepare_instance(platform)
     with DagsterInstance.get() as opened:
-        yield opened
+        yield platform, opened

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from dbplatform.cli.common import dry_run_option, json_option, platform_of, say, show_json
+from dbplatform.cli.common import confirmed, dry_run_option, json_option, platform_of, say, show_json, yes_option
 from dbplatform.errors import UsageError
+from dbplatform.postgres.embedded.place import forgotten_servers, remove_forgotten
 
 
 @click.group()
@@ -65,6 +68,31 @@ def status(context: click.Context, as_json: bool) -> int:
     else:
         say("PostgreSQL does not run; start it by: dbplatform server start")
     return 0 if found.running else 1
+
+
+@command.command()
+@click.option("--forgotten", is_flag=True, help="Those of homes that are gone, in /var/lib/dbplatform; not this one's.")
+@dry_run_option
+@yes_option
+@json_option
+@click.pass_context
+def remove(context: click.Context, forgotten: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Stop it and delete its data, for good: databases, ledger and all. Backups and archives stay."""
+    server = platform_of(context).server
+    folders = [str(folder) for folder in (forgotten_servers() if forgotten else server.folders)]
+    if dry_run or not folders:
+        words = "\n".join(f"would remove {folder}" for folder in folders) or "there is nothing to remove"
+        show_json({"folders": folders, "removed": False}) if as_json else say(words)
+        return
+    if not as_json:
+        say("\n".join(folders))
+    confirmed("Delete what is in there for good, with every database?", yes=yes)
+    if forgotten:
+        for folder in folders:
+            remove_forgotten(Path(folder))
+    else:
+        server.remove()
+    show_json({"folders": folders, "removed": True}) if as_json else say("removed")
 
 
 @command.command()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dbplatform.archiving.policy import ArchivePolicy
     from dbplatform.backups.policy import BackupPolicy
     from dbplatform.declaration.reports import ReportPolicy
+    from dbplatform.declaration.runs import RunPolicy
     from dbplatform.monitoring.audits.policy import HealthPolicy
     from dbplatform.monitoring.thresholds import ThresholdPolicy
     from dbplatform.partitioning.policy import PartitionPolicy
@@ -38,6 +39,7 @@ else:
     PartitionPolicy = Annotated[Any, Later("dbplatform.partitioning.policy", "PartitionPolicy")]
     FailedRowsPolicy = Annotated[Any, Later("dbplatform.quality.policy", "FailedRowsPolicy")]
     ReportPolicy = Annotated[Any, Later("dbplatform.declaration.reports", "ReportPolicy")]
+    RunPolicy = Annotated[Any, Later("dbplatform.declaration.runs", "RunPolicy")]
     TablePolicy = Annotated[Any, Later("dbplatform.quality.policy", "TablePolicy")]
 
 #: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
@@ -145,6 +147,9 @@ class Database(Policy):
     notify: list[NotifyPolicy] = Field(default=[], description="Who is told of alerts.")
     advice: AdvicePolicy | None = Field(
         default=None, description="How much evidence advice needs, and what is known of the server's machine."
+    )
+    runs: RunPolicy | None = Field(
+        default=None, description="How long a run may last, and what becomes of one whose process is gone."
     )
     maintenance: MaintenancePolicy = Field(default_factory=MaintenancePolicy)
 

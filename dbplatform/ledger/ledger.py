@@ -26,6 +26,10 @@ _BEGUN = """
     insert into ledger.operation (id, database, kind, run_id, actor, status) values (%s, %s, %s, %s, %s, 'running')
 """
 _ENDED = "update ledger.operation set status = %s, summary = %s, finished_at = now() where id = %s"
+_ENDED_OF_RUN = """
+    update ledger.operation set status = 'failed', summary = summary || %s, finished_at = now()
+    where run_id = %s and status = 'running'
+"""
 
 #: A ledger whose machine is gone is noticed within half a minute, not after the kernel's quarter of an hour.
 _NETWORK = {
@@ -78,6 +82,11 @@ class Ledger:
             self._end(id_, "failed", {**summary, "error": str(error)})
             raise
         self._end(id_, "succeeded", summary)
+
+    def end_operations(self, run_id: str, reason: str) -> None:
+        """What a run that is no more has begun and not ended has failed, and why; one statement."""
+        with connect(self.target, work="ledger") as connection:
+            connection.execute(_ENDED_OF_RUN, (Jsonb({"error": reason}), run_id))
 
     def _end(self, id_: UUID, status: str, summary: dict[str, Any]) -> None:
         with connect(self.target, work="ledger") as connection:

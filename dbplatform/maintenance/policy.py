@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from dbplatform.maintenance.cleanup.policy import CleanupPolicy
 from dbplatform.postgres.daily_window import WindowWords
 from dbplatform.postgres.words import Cron, DurationWords, Interval, Policy, RelationName, SizeWords
 
@@ -124,6 +125,7 @@ class MaintenancePolicy(Policy):
     exclude: list[RelationName] = Field(
         default=[], description="Tables that maintenance leaves alone, with their partitions and indexes."
     )
+    cleanup: CleanupPolicy = Field(default_factory=CleanupPolicy, description="What the clean-up removes and tells.")
     queries: list[NamedQuery] = Field(
         default=[], description="Queries whose time is taken before and after what was changed."
     )

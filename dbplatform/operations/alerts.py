@@ -92,6 +92,7 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
     there = look.was_there or not isinstance(problem, watching.NothingToMeasure)
     policies = watching.limits(declared)
     judgements = judge(metrics, policies) if metrics is not None else None
+    already = record.list_alerts(ledger, name)
     observed = [
         *([observations.reachable(declared, problem)] if there else ()),
         *([_wal_archive(platform, declared)] if wal.archives_wal(declared) else ()),
@@ -100,9 +101,10 @@ def watch(platform: Platform, declared: Declared, *, now: datetime, runs: Runs |
         *observations.checks(declared, results_since(ledger, name, since=look.checks_since)),
         *_unreviewed(platform, declared, now),
         *observations.runs(runs),
+        *observations.stuck(runs, already),
         *observations.asset_checks(runs),
         *observations.schedules(runs),
-        *observations.withdrawn(declared, record.list_alerts(ledger, name), runs),
+        *observations.withdrawn(declared, already, runs),
     ]
     owners = tuple(declared.database.owners)
     evaluate.evaluate(

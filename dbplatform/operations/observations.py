@@ -2,7 +2,8 @@
 
 Metrics against their limits (``<metric>``), limits that can no longer be measured (``unmeasured``), the database that
 cannot be measured (``reachable``), WAL that does not reach the archive (``wal_archive``), data-quality checks that
-failed or could not run (``check:<table>.<name>``), runs that failed (``run:<job>``), failing reports that nobody has
+failed or could not run (``check:<table>.<name>``), runs that failed (``run:<job>``; of chosen assets ``run:materialize
+<asset>``), runs that do not end (``stuck:<job>``), failing reports that nobody has
 reviewed in time (``unreviewed``), other asset checks such as drift or partitions that run out
 (``asset_check:<asset>:<name>``), and schedules and sensors that fail (``schedule:<name>``). Of the platform itself: a
 look that failed or did not end (``watch:<database>``).
@@ -25,6 +26,7 @@ from dbplatform.postgres.words import Interval
 from dbplatform.quality.results import CheckResult
 
 REACHABLE, WAL_ARCHIVE, UNREVIEWED, CHECK, RUN = "reachable", "wal_archive", "unreviewed", "check:", "run:"
+STUCK = "stuck:"
 UNMEASURED = "unmeasured"
 ASSET_CHECK, SCHEDULE = "asset_check:", "schedule:"
 #: Of the platform itself, one for each database.
@@ -39,6 +41,17 @@ class RunEnd:
     succeeded: bool
     reason: str = ""
     advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckRun:
+    """A run that has not ended, and will not, or goes on for longer than it should."""
+
+    job: str
+    run_id: str
+    dead: bool
+    """Whether its process is gone; otherwise it only takes long."""
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +76,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """The jobs that a database has and their runs that ended, oldest first; its asset checks and its schedules."""
+    """The jobs that a database has and their runs that ended, oldest first; its asset checks and its schedules.
+
+    ``stuck`` are all that are so now: who is not among them any more is well again.
+    """
 
     jobs: Collection[str] = ()
     ended: Sequence[RunEnd] = ()
+    stuck: Sequence[StuckRun] = ()
     checks: Sequence[AssetCheckEnd] = ()
     ticks: Sequence[Tick] = ()
 
@@ -236,6 +253,30 @@ def runs(runs: Runs | None) -> list[Observation]:
     ]
 
 
+def stuck(runs: Runs | None, alerts: Sequence[AlertRecord]) -> list[Observation]:
+    """The runs that do not end, by their job; and an end for each open alert on one that has."""
+    if runs is None:
+        return []
+    now = {one.job: one for one in sorted(runs.stuck, key=lambda one: one.dead)}
+    over = [alert.key.removeprefix(STUCK) for alert in alerts if alert.key.startswith(STUCK)]
+    return [_stuck(job, now.get(job)) for job in {**now, **dict.fromkeys(over)}]
+
+
+def _stuck(job: str, run: StuckRun | None) -> Observation:
+    verb = "free" if run is not None and run.dead else "cancel"
+    return Observation(
+        key=f"{STUCK}{job}",
+        metric=f"end of {job}",
+        severity=None if run is None else "critical" if run.dead else "warning",
+        cause=f"the job {job}: {run.words}" if run is not None else f"no run of the job {job} is stuck",
+        advice=f"Runs of this database may wait for it. dbplatform runs list shows it; dbplatform runs {verb} "
+        f"{run.run_id} ends it."
+        if run is not None
+        else "",
+        labels={"job": job},
+    )
+
+
 def asset_checks(runs: Runs | None) -> list[Observation]:
     """The last evaluation of each: a green run with a failed check is trouble all the same."""
     return [
@@ -282,6 +323,8 @@ def withdrawn(declared: Declared, alerts: Sequence[AlertRecord], runs: Runs | No
     for alert in alerts:
         if alert.key.startswith(CHECK):
             there = alert.key in keys
+        elif alert.key.startswith(STUCK):
+            there = True  # ``stuck`` ends it
         elif alert.key.startswith(RUN):
             there = runs is None or alert.key.removeprefix(RUN) in runs.jobs
         elif alert.key.startswith(ASSET_CHECK):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dbplatform.declaration.loading import Declarations, Declared, load_project
 from dbplatform.declaration.project import Project
 from dbplatform.home import Home
-from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.connection import AutocommitConnection, Target, connect, watched
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import WRITER, advisory_lock
 
@@ -107,8 +107,15 @@ class Platform:
 
     @contextmanager
     def writer(self, declared: Declared, work: str) -> Iterator[AutocommitConnection]:
-        """The one writing session of a database, under its advisory lock. Raises ``LockNotAcquired``."""
-        with connect(self.target(declared), work=work) as connection, advisory_lock(connection, WRITER):
+        """The one writing session of a database, under its advisory lock, which goes with this process (PostgreSQL 14).
+
+        Raises ``LockNotAcquired``.
+        """
+        with (
+            connect(self.target(declared), work=work) as connection,
+            watched(connection),
+            advisory_lock(connection, WRITER),
+        ):
             yield connection
 
 

@@ -21,6 +21,7 @@ from dbplatform.operations.observations import (
     REACHABLE,
     RUN,
     SCHEDULE,
+    STUCK,
     UNMEASURED,
     UNREVIEWED,
     WAL_ARCHIVE,
@@ -97,6 +98,14 @@ _OTHERS: Final = (
         " be run again: dbplatform run DATABASE --job JOB, or Re-execute in the Dagster UI.",
     ),
     Runbook(
+        name="stuck",
+        meaning="A run does not end. Critical: its process is gone, and runs.free_dead is false, so that it keeps its "
+        "place in the pool and the next runs wait. Warning: it goes on for longer than runs.tell_after.",
+        advice="dbplatform runs list shows whether its process lives and which pools it holds. One that is dead: "
+        "dbplatform runs free ID. One that lives is left alone unless you end it: dbplatform connections DATABASE shows"
+        " what it waits for, dbplatform runs cancel ID ends it; runs.end_after does so by itself.",
+    ),
+    Runbook(
         name="asset_check",
         meaning="An asset check failed when it was evaluated last, though the run may be green: drift, lint, undo, "
         "partitions that run out, structure, security.",
@@ -143,7 +152,9 @@ _OTHERS: Final = (
     ),
 )
 #: The page of the alerts whose key begins so.
-_BY_PREFIX: Final = {CHECK: "check", RUN: "run", ASSET_CHECK: "asset_check", SCHEDULE: "schedule", WATCH_OF: "look"}
+_BY_PREFIX: Final = {
+    CHECK: "check", RUN: "run", STUCK: "stuck", ASSET_CHECK: "asset_check", SCHEDULE: "schedule", WATCH_OF: "look",
+}  # fmt: skip
 
 
 def runbooks() -> Mapping[str, Runbook]:

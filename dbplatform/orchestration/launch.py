@@ -22,7 +22,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError, WorkError
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import instance as instances
-from dbplatform.orchestration import keys
+from dbplatform.orchestration import keys, runs
 from dbplatform.orchestration.location import definitions_of
 from dbplatform.orchestration.steps import STEP, FailedStep, failed_step, step_words
 
@@ -46,6 +46,10 @@ class NoSuchPartition(UsageError):
 
 class RunStopped(WorkError):
     """The run of {job} was stopped."""
+
+
+class RunTooLong(WorkError):
+    """The run of {job} lasted longer than {limit}, and was ended."""
 
 
 class RunFailed(WorkError):
@@ -93,6 +97,7 @@ def find_job(platform: Platform, declared: Declared, name: str) -> dg.JobDefinit
 
 
 def launch(
+    platform: Platform,
     declared: Declared,
     job: dg.JobDefinition,
     config: Mapping[str, Any],
@@ -105,16 +110,24 @@ def launch(
     ``look`` says where a failed run can be seen.
 
     ``partition`` is the key that a job of periods needs. Raises ``BadRunConfig`` and ``NoSuchPartition`` before
-    anything runs, ``RunFailed`` and ``RunStopped``.
+    anything runs, ``RunFailed``, ``RunStopped`` and ``RunTooLong``.
     """
     run_id = str(uuid.uuid4())
     # Dagster's console logger would print every event between the bars; the instance keeps them all.
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, **config}
     with dg.DagsterInstance.get() as instance:
         _require_partition(job, partition, instance)
-        for dead in instances.end_runs_of_dead_processes(instance):
+        for dead in runs.end_dead_runs(instance, platform):
             tell(f"the process of run {dead} was gone: its run is ended, its place in the pool freed")
-        watch = _Watch(instance, run_id, pool=keys.pool(declared.name), tell=tell)
+        ends = runs.policy_of(declared).end_after
+        watch = _Watch(
+            instance,
+            run_id,
+            platform,
+            pool=keys.pool(declared.name),
+            limit_s=ends.timedelta.total_seconds() if ends is not None and runs.MAX_RUNTIME in job.tags else None,
+            tell=tell,
+        )
         with watch.watching(), progress.listening(watch.hear):
             try:
                 result = job.execute_in_process(
@@ -128,6 +141,12 @@ def launch(
             except dg.DagsterInvalidConfigError as error:
                 reason = "; ".join(e.message for e in error.errors)
                 raise BadRunConfig(job=job.name, reason=reason, hint="Copy it from the Launchpad.") from error
+        if watch.too_long:
+            run = instance.get_run_by_id(run_id)
+            if run is not None and run.status != dg.DagsterRunStatus.FAILURE:
+                instance.report_run_failed(run, f"The run lasted longer than {ends} (runs.end_after), and was ended.")
+            hint = "See where it stood, and why; runs.end_after says how long it may take. The next run goes on there."
+            raise RunTooLong(job=job.name, limit=str(ends), hint=hint)
         if watch.told_to_stop:
             raise RunStopped(job=job.name, hint="Start it again: it goes on where it stood.")
         if not result.success:
@@ -197,9 +216,19 @@ def _plain(value: dg.MetadataValue[Any]) -> Any:
 class _Watch:
     """A thread beside the executor: hears signals that Dagster keeps to itself, and knows when no step runs."""
 
-    def __init__(self, instance: dg.DagsterInstance, run_id: str, *, pool: str, tell: Callable[[str], None]) -> None:
-        self.instance, self.run_id, self.pool, self.tell = instance, run_id, pool, tell
-        self.told_to_stop = False
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        run_id: str,
+        platform: Platform,
+        *,
+        pool: str,
+        limit_s: float | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.instance, self.run_id, self.platform, self.pool, self.tell = instance, run_id, platform, pool, tell
+        self.end_by = time.monotonic() + limit_s if limit_s is not None else None
+        self.told_to_stop = self.too_long = False
         self._idle_since: float | None = time.monotonic()
         self._ended = threading.Event()
 
@@ -237,14 +266,19 @@ class _Watch:
             except TimeoutError:
                 heard = b""
             now = time.monotonic()
+            if self.end_by is not None and now > self.end_by and not self.too_long:
+                # As by Ctrl-C: the step is interrupted, and its statement with it.
+                self.too_long = True
+                os.kill(os.getpid(), signal.SIGINT)
             if {signal.SIGINT, signal.SIGTERM} & set(heard):
                 self.told_to_stop = True
                 stop_by = stop_by or now + _STOP_SECONDS
             if stop_by is not None and (now > stop_by or self._idle_since is not None):
-                self._give_up("it was stopped while it waited", canceled=True)
+                why = "it lasted longer than runs.end_after" if self.too_long else "it was stopped while it waited"
+                self._give_up(why, canceled=not self.too_long)
             idle = now - self._idle_since if self._idle_since is not None else 0.0
             if idle > _TELL_SECONDS and now - told_at > _TELL_SECONDS:
-                instances.end_runs_of_dead_processes(self.instance)
+                runs.end_dead_runs(self.instance, self.platform)
                 holders = self.instance.event_log_storage.get_concurrency_info(self.pool).active_run_ids
                 if holders - {self.run_id} and told_at == 0.0:
                     self.tell(f"waiting for run {', '.join(sorted(holders))}, which has the pool {self.pool}")

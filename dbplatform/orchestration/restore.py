@@ -16,8 +16,7 @@ from dbplatform.errors import WorkError
 from dbplatform.operations import restores
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.restores import RestorePlan
-from dbplatform.orchestration import instance as instances
-from dbplatform.orchestration import keys
+from dbplatform.orchestration import keys, runs
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step, table_metadata
 
@@ -85,7 +84,9 @@ def restore_job(platform: Platform, declared: Declared) -> list[dg.JobDefinition
             if options.dry_run:
                 context.add_output_metadata({"dry run": True, "plan": f"would restore {plan.words}"})
                 return
-            alone = partial(_refuse_beside_others, context, database) if plan.replace is not None else _nothing
+            alone = (
+                partial(_refuse_beside_others, context, platform, database) if plan.replace is not None else _nothing
+            )
             alone()
             context.log.info(f"restoring {plan.words}")
             report = restores.apply(platform, declared, plan, run_id=context.run_id, before_renamed=alone)
@@ -103,10 +104,10 @@ def restore_job(platform: Platform, declared: Declared) -> list[dg.JobDefinition
     return [job]
 
 
-def _refuse_beside_others(context: dg.OpExecutionContext, database: str) -> None:
+def _refuse_beside_others(context: dg.OpExecutionContext, platform: Platform, database: str) -> None:
     """Raise ``OtherRuns``: their sessions would be ended. Steps that write wait for the pool, which is ours; those that
     only read do not, so this is asked when the restore begins and once more right before the database gets its name."""
-    instances.end_runs_of_dead_processes(context.instance)
+    runs.end_dead_runs(context.instance, platform)
     going_on = context.instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
     others = [run for run in going_on if run.run_id != context.run_id and _works_on(run, database)]
     if others:

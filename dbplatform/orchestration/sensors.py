@@ -12,7 +12,6 @@ import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus
 from sqlalchemy.exc import SQLAlchemyError
 
-from dbplatform.addresses import dagster_address
 from dbplatform.alerting.states import Severity
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
@@ -21,10 +20,10 @@ from dbplatform.operations import alerts as alerting
 from dbplatform.operations import heartbeats, watching
 from dbplatform.operations import looks as marks
 from dbplatform.operations.alerts import Watched
-from dbplatform.operations.observations import AssetCheckEnd, RunEnd, Runs, Tick
+from dbplatform.operations.observations import AssetCheckEnd, Runs, Tick
 from dbplatform.operations.platform import Platform
-from dbplatform.orchestration import keys
-from dbplatform.orchestration.steps import failed_step
+from dbplatform.orchestration import keys, run_ends
+from dbplatform.orchestration.runs import end_dead_runs
 from dbplatform.orchestration.watch import check_states, health_metadata
 
 NAME = "dbplatform_watch"
@@ -48,10 +47,13 @@ def watch_sensor(platform: Platform, databases: Sequence[Declared]) -> dg.Sensor
         minimum_interval_seconds=SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Measures every database, holds the metrics against their limits, looks at failed runs and checks, "
-        "and tells whoever is declared. What changed is shown as checks of the asset alerts.",
+        "ends runs whose process is gone, and tells whoever is declared. What changed is shown as checks of the asset "
+        "alerts.",
     )
     def dbplatform_watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = datetime.now(UTC)
+        for run_id in end_dead_runs(context.instance, platform):
+            context.log.warning(f"the process of run {run_id} was gone: it is ended as failed, its pools are free")
         runs = runs_of(context, platform, databases, now)
         looks, failed = alerting.watch_all(platform, databases, now=now, runs=runs)
         before = _shown(context.cursor)
@@ -78,29 +80,19 @@ def watch_sensor(platform: Platform, databases: Sequence[Declared]) -> dg.Sensor
 def runs_of(
     context: dg.SensorEvaluationContext, platform: Platform, databases: Sequence[Declared], now: datetime
 ) -> dict[str, Runs]:
-    """The jobs of each database, their runs that ended since the sensor looked last, its checks and schedules.
-
-    But for restores and reviews: a refused one is the answer to whoever asked, and no alarm.
-    """
+    """The jobs of each database, their runs that ended since the sensor looked last or are stuck, checks, schedules."""
     repository = context.repository_def
     assert repository is not None
-    jobs: dict[str, set[str]] = {declared.name: set() for declared in databases}
-    for job in repository.get_all_jobs():
-        database = job.tags.get("dbplatform/database")
-        if database in jobs and job.name not in (keys.restore_name(database), keys.review_name(database)):
-            jobs[database].add(job.name)
-    since = marks.runs_since(platform.ledger, list(jobs), now)
-    records = context.instance.get_run_records(
-        filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], updated_after=since),
-        limit=_MOST_RUNS,
-    )
-    ended: dict[str, list[RunEnd]] = {name: [] for name in jobs}
-    for record in sorted(records, key=lambda one: one.end_time or 0.0):
-        run = record.dagster_run
-        if (database := run.tags.get("dbplatform/database")) in ended and run.job_name in jobs[database]:
-            ended[database].append(_end(context.instance, run))
+    names = [declared.name for declared in databases]
+    jobs = run_ends.watched_jobs(repository, names)
+    since = marks.runs_since(platform.ledger, names, now)
+    ended = run_ends.ended_runs(context.instance, repository, jobs, since=since)
+    stuck = run_ends.stuck_runs(context.instance, databases, now=now)
     checks, ticks = _checks_of(context.instance, repository, list(jobs)), _ticks_of(context.instance, repository, jobs)
-    return {name: Runs(jobs=jobs[name], ended=ended[name], checks=checks[name], ticks=ticks[name]) for name in jobs}
+    return {
+        name: Runs(jobs=jobs[name], ended=ended[name], stuck=stuck[name], checks=checks[name], ticks=ticks[name])
+        for name in names
+    }
 
 
 def _checks_of(
@@ -165,21 +157,6 @@ def _queue_stands_still(instance: dg.DagsterInstance, now: datetime) -> bool:
     going_on = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=_MOST_RUNS)
     busy = {run.tags.get("dbplatform/database") for run in going_on}
     return any(one.dagster_run.tags.get("dbplatform/database") not in busy for one in late)
-
-
-def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunEnd:
-    if run.is_success:
-        return RunEnd(job=run.job_name, succeeded=True)
-    failures = [
-        entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    ]
-    found = failed_step(event for event in failures if event is not None)
-    return RunEnd(
-        job=run.job_name,
-        succeeded=False,
-        reason=f"in {found.step}: {found.reason}" if found is not None else "see its log",
-        advice=f"Its log: {dagster_address()}/runs/{run.run_id}",
-    )
 
 
 def _shown(cursor: str | None) -> _Shown:

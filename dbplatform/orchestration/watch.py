@@ -22,7 +22,16 @@ from dbplatform.monitoring.words import value_words
 from dbplatform.operations import alerts as alerting
 from dbplatform.operations import wal, watching
 from dbplatform.operations.alerts import Watched
-from dbplatform.operations.observations import CHECK, REACHABLE, RUN, UNMEASURED, UNREVIEWED, WAL_ARCHIVE, review_within
+from dbplatform.operations.observations import (
+    CHECK,
+    REACHABLE,
+    RUN,
+    STUCK,
+    UNMEASURED,
+    UNREVIEWED,
+    WAL_ARCHIVE,
+    review_within,
+)
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
@@ -182,7 +191,7 @@ def _check_words(declared: Declared) -> dict[str, str]:
     words[UNMEASURED] = "No limit is left unmeasured that is declared, or was measured before."
     if wal.archives_wal(declared):
         words[WAL_ARCHIVE] = "The WAL that the server puts down reaches its archive."
-    words[RUNS] = "No job failed when it ran last."
+    words[RUNS] = "No job, and no asset that was run by itself, failed when it ran last; no run is stuck."
     words[OTHERS] = "No other asset check (drift, lint, undo, partitions) failed, and no schedule or sensor fails."
     if declared.database.quality:
         words[QUALITY] = "No data-quality check failed, or could not run, when it was asked last."
@@ -244,7 +253,7 @@ def check_states(platform: Platform, declared: Declared, looked: Watched) -> dic
 def _check_of(alert: AlertRecord) -> str:
     if alert.key.startswith(CHECK):
         return QUALITY
-    return RUNS if alert.key.startswith(RUN) else alert.key
+    return RUNS if alert.key.startswith((RUN, STUCK)) else alert.key
 
 
 def _firing(here: list[AlertRecord]) -> CheckState:

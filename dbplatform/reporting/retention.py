@@ -7,7 +7,7 @@ stopped, and nothing names a file that is not there. Results, their history and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, update
@@ -15,10 +15,14 @@ from sqlalchemy.orm import aliased
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.ledger.models import QualityRun, Report
+from dbplatform.maintenance.cleanup.leftovers import Leftover, Part
 from dbplatform.operations import reviews
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.reporting.store import remove_files, store_at_destination
+
+#: What old reports are called in a clean-up.
+REPORTS = "reports"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,3 +117,20 @@ def _due(database: str, before: datetime) -> ColumnElement[bool]:
         .scalar_subquery()
     )
     return (QualityRun.started_at < before) & (QualityRun.run_id != newest) & ~reviews.unreviewed()
+
+
+def cleanup_part(platform: Platform, declared: Declared) -> list[Part]:
+    """Old reports as a part of the clean-up; none where nothing says how long they are kept."""
+    policy, now = declared.database.reports, datetime.now(UTC)
+    if policy is None or policy.retain is None:
+        return []
+
+    def find() -> list[Leftover]:
+        due = plan_prune(platform, declared, now=now)
+        reason = f"{len(due)} older than {policy.retain}; the newest stays, and failing ones that nobody has reviewed"
+        return [Leftover(kind=REPORTS, name=declared.name, reason=reason)] if due else []
+
+    def remove(_: Leftover) -> bool:
+        return bool(apply_prune(platform, declared, plan_prune(platform, declared, now=now), now=now))
+
+    return [Part(kind=REPORTS, find=find, remove=remove)]

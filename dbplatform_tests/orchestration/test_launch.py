@@ -16,7 +16,8 @@ import psycopg
 import pytest
 from dagster import DagsterRun
 
-from dbplatform.orchestration.instance import _is_dead, process_tags
+from dbplatform.orchestration.instance import process_tags
+from dbplatform.orchestration.runs import is_dead
 from dbplatform_tests.installation import Installation, free_port, small_project
 
 _DECLARATION = """\
@@ -169,9 +170,9 @@ def wait_for(connection: psycopg.Connection[tuple[int]], query: str, count: int)
 def test_a_re_executed_run_with_its_parents_tags_is_not_taken_for_dead() -> None:
     mine = process_tags("parent")
     gone = {key: value.replace(f"/{os.getpid()}/", "/999999999/") for key, value in mine.items()}
-    assert not _is_dead(DagsterRun(job_name="shop", run_id="parent", tags=mine))
-    assert _is_dead(DagsterRun(job_name="shop", run_id="parent", tags=gone))
-    assert not _is_dead(DagsterRun(job_name="shop", run_id="child", tags=gone))
+    assert not is_dead(DagsterRun(job_name="shop", run_id="parent", tags=mine))
+    assert is_dead(DagsterRun(job_name="shop", run_id="parent", tags=gone))
+    assert not is_dead(DagsterRun(job_name="shop", run_id="child", tags=gone))
 
 
 def test_dagster_ends_with_a_dev_that_is_killed(

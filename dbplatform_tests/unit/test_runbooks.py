@@ -18,6 +18,8 @@ from dbplatform.operations.runbooks import NoRunbook, address, runbook, runbooks
         "unmeasured",
         "check:public.item.not_null_name",
         "run:shop_migrate",
+        "run:materialize tables/item",
+        "stuck:shop_migrate",
         "asset_check:migrations:drift",
         "schedule:shop_daily",
         "watch:shop",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 import signal
@@ -49,6 +50,8 @@ from dbplatform.postgres.embedded.processes import cluster_name, end_processes_i
 from dbplatform.postgres.programs import Programs
 
 _PREFIX = "recovery-"
+#: In ``SHARED_ROOT``, in the place of a folder that the server's user cannot enter.
+_INSTEAD = "recoveries-"
 _POLL_S = 0.02
 _PORT = "5432"
 _CONTROL = re.compile(r"^(\w+) setting:\s+(\S+)$", re.MULTILINE)
@@ -256,6 +259,52 @@ def recovering(plan: RecoveryPlan, place: Path, ledger: Ledger, *, programs: Pro
             cluster.remove()
 
 
+def find_killed(home: Path) -> tuple[Path, ...]:
+    """What killed recoveries have left below ``home`` or in its stead, and empty places of whatever home; only reads.
+
+    What this user may not change is left out.
+    """
+    places = [place for place in (home, _instead_of(home)) if os.access(place, os.W_OK)]
+    killed = [folder for place in places for folder in sorted(place.glob(f"{_PREFIX}*")) if _has_nobody(folder)]
+    if not os.access(SHARED_ROOT, os.W_OK):
+        return tuple(killed)
+    return (*killed, *(place for place in sorted(SHARED_ROOT.glob(f"{_INSTEAD}*")) if not any(place.iterdir())))
+
+
+def remove_killed(found: Path) -> bool:
+    """End and remove one that was found; whether it was still there, with nobody in it."""
+    if found.parent == SHARED_ROOT:
+        return _removed_if_empty(found)
+    gone = found.name in clear_killed(found.parent)
+    if found.parent.parent == SHARED_ROOT:
+        _removed_if_empty(found.parent)
+    return gone
+
+
+def _instead_of(place: Path) -> Path:
+    """What is taken where the server's user cannot enter the place."""
+    return SHARED_ROOT / f"{_INSTEAD}{hashlib.sha256(bytes(place)).hexdigest()[:8]}"
+
+
+def _has_nobody(folder: Path) -> bool:
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:  # somebody is in it, or it is just being removed
+        return False
+
+
+def _removed_if_empty(place: Path) -> bool:
+    """Another recovery in it, or what a killed one left, keeps it."""
+    with shared_root_locked():
+        try:
+            place.rmdir()
+        except OSError:
+            return False
+    return True
+
+
 def clear_killed(place: Path) -> tuple[str, ...]:
     """End and remove the recoveries below ``place`` that have lost their process; their folders' names."""
     cleared = []
@@ -278,12 +327,11 @@ def _enterable(place: Path, account: Account) -> Iterator[Path]:
     if account.can_enter(place):
         yield place
         return
-    other = SHARED_ROOT / f"recoveries-{hashlib.sha256(bytes(place)).hexdigest()[:8]}"
+    other = _instead_of(place)
     try:
         yield other
     finally:
-        with shared_root_locked(), suppress(OSError):
-            other.rmdir()  # another recovery in it, or what a killed one left, keeps it
+        _removed_if_empty(other)
 
 
 @contextmanager

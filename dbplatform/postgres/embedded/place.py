@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from dbplatform.home import Home
 from dbplatform.postgres.embedded.account import SHARED_ROOT, Account, shared_root_locked
 from dbplatform.postgres.embedded.files import read_word, working_in, write_private
 from dbplatform.postgres.embedded.log import LogFolder
-from dbplatform.postgres.embedded.processes import postmaster_of
+from dbplatform.postgres.embedded.processes import end_processes_in, postmaster_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,30 @@ def choose_place(place: Place, account: Account) -> Place:
             hint="Give that user the right to enter the folder and its parents: chmod a+x.",
         )
     return _new_place(place)
+
+
+def forgotten_servers() -> list[Path]:
+    """The folders of ``/var/lib/dbplatform`` whose home is gone, or has begun anew elsewhere; only reads."""
+    return [folder for folder in sorted(SHARED_ROOT.glob("*-*")) if _is_forgotten(folder)]
+
+
+def _is_forgotten(folder: Path) -> bool:
+    home = read_word(folder / "home")
+    if home is None:
+        return False
+    # One without a record is just being made.
+    recorded = read_word(Path(home) / "place")
+    return not Path(home).exists() or recorded not in (None, str(folder))
+
+
+def remove_forgotten(folder: Path) -> bool:
+    """Stop the server of such a folder and delete it; whether it still was one. Raises ``OSError``."""
+    with shared_root_locked(), working_in(SHARED_ROOT):
+        if not _is_forgotten(folder):
+            return False
+        end_processes_in(folder, signals=(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL))
+        shutil.rmtree(folder)
+    return True
 
 
 def _new_place(place: Place) -> Place:

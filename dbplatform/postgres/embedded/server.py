@@ -112,6 +112,11 @@ class EmbeddedServer:
             with locked(self._home.server, timeout_s=self._timeout_s):
                 self._stop_locked()
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its data and its files lie, as far as they are there: what ``remove`` deletes or empties."""
+        return tuple(dict.fromkeys(path for path in (self._home.server, self._place.folder) if path.is_dir()))
+
     def remove(self) -> None:
         """Stop the server and delete its data, log, password and port, wherever they lie. Cannot be undone."""
         if not self._home.server.is_dir():

@@ -1,0 +1,207 @@
+"""The clean-up of a declared database: what killed work, time and others have left, on its server and on this host.
+
+What each kind is, and how one of it goes, is said by the capability that made it; here stands which there are. Reports
+belong to a room above: whoever calls passes them as a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from dbplatform.backups import leftovers as attempts
+from dbplatform.backups import scratch
+from dbplatform.backups.physical import cluster
+from dbplatform.declaration.loading import Declared
+from dbplatform.maintenance.cleanup import history, indexes, slots
+from dbplatform.maintenance.cleanup.leftovers import (
+    CleanupPlan,
+    CleanupReport,
+    Leftover,
+    Part,
+    apply_cleanup,
+    plan_cleanup,
+)
+from dbplatform.maintenance.cleanup.policy import CleanupPolicy
+from dbplatform.operations import backups, erasures
+from dbplatform.operations.platform import Platform
+from dbplatform.operations.unfinished import index_work
+from dbplatform.postgres.connection import Target, connect
+
+ARCHIVE, ATTEMPT, SCRATCH, RECOVERY = "archive", "backup attempt", "scratch database", "recovery folder"
+
+
+def plan(platform: Platform, declared: Declared, *, more: Sequence[Part] = ()) -> CleanupPlan:
+    """What is left over; only reads, but every file of archives that say ``keep``. Starts no server."""
+    return plan_cleanup(declared.name, [*_parts(platform, declared), *more])
+
+
+def apply(
+    platform: Platform,
+    declared: Declared,
+    planned: CleanupPlan,
+    *,
+    more: Sequence[Part] = (),
+    run_id: str | None = None,
+) -> CleanupReport:
+    """Remove what was planned and is still left; recorded when there was something to remove. May be run again.
+
+    Lock: SHARE UPDATE EXCLUSIVE on the table of an invalid index; the writer lock while one is dropped.
+    """
+    parts = [*_parts(platform, declared), *more]
+    if not planned.due:
+        return apply_cleanup(planned, parts)
+    with platform.ledger.operation(declared.name, "cleanup", run_id=run_id) as summary:
+        report = apply_cleanup(planned, parts)
+        summary.update(report.as_json())
+        return report
+
+
+def _parts(platform: Platform, declared: Declared) -> Iterator[Part]:
+    policy, now = declared.database.maintenance.cleanup, datetime.now(UTC)
+    target = platform.existing_target(declared)
+    if target is not None:
+        yield from _of_the_server(platform, declared, target, policy, now)
+    yield Part(
+        kind=SCRATCH,
+        find=lambda: [one for server in _servers(platform, declared) for one in _scratch(server)],
+        remove=partial(_drop_scratch, platform, declared),
+    )
+    home = platform.home.recoveries
+    yield Part(
+        kind=RECOVERY,
+        find=lambda: [_recovery(folder) for folder in cluster.find_killed(home)],
+        remove=lambda one: cluster.remove_killed(Path(one.name)),
+    )
+    if declared.database.backups is not None and target is not None:
+        yield Part(
+            kind=ATTEMPT,
+            find=lambda: _attempts(platform, declared),
+            remove=partial(_clear_attempts, platform, declared, target),
+        )
+    if target is not None and any(policy.keep is not None for policy in declared.database.archives):
+        yield Part(kind=ARCHIVE, find=lambda: _expired(platform, declared), remove=partial(_expire, platform, declared))
+    kept = policy.history
+    yield Part(
+        kind=history.KIND,
+        find=lambda: history.find_old(platform.ledger, declared.name, kept, now=now),
+        remove=lambda one: history.forget(platform.ledger, declared.name, kept, one, now=now),
+    )
+
+
+def _of_the_server(
+    platform: Platform, declared: Declared, target: Target, policy: CleanupPolicy, now: datetime
+) -> Iterator[Part]:
+    """What lies in the database itself, or is held for others by its server."""
+    ledger, name = platform.ledger, declared.name
+
+    def invalid() -> list[Leftover]:
+        with connect(target, work="cleanup plan") as connection:
+            return indexes.find_invalid(connection, needed=index_work(platform, declared, connection))
+
+    def drop_index(one: Leftover) -> bool:
+        with platform.writer(declared, "cleanup") as connection:
+            return indexes.drop_invalid(connection, one, needed=index_work(platform, declared, connection))
+
+    def stale() -> list[Leftover]:
+        with connect(target, work="cleanup plan") as connection:
+            return slots.find_stale_slots(connection, ledger, name, policy.slots, now=now)
+
+    def remember() -> None:
+        with connect(target, work="cleanup") as connection:
+            slots.remember_slots(connection, ledger, name, policy.slots, now=now)
+
+    def drop_slot(one: Leftover) -> bool:
+        with connect(target, work="cleanup") as connection:
+            return slots.drop_slot(connection, ledger, name, policy.slots, one, now=now)
+
+    def prepared() -> list[Leftover]:
+        with connect(target, work="cleanup plan") as connection:
+            return slots.find_prepared(connection, policy.prepared_transactions, now=now)
+
+    def files() -> list[Leftover]:
+        with connect(target, work="cleanup plan") as connection:
+            return slots.find_files(connection, now=now)
+
+    yield Part(kind=indexes.KIND, find=invalid, remove=drop_index)
+    yield Part(kind=slots.SLOT, find=stale, remove=drop_slot, remember=remember)
+    yield Part(kind=slots.PREPARED, find=prepared)
+    yield Part(kind=slots.FILE, find=files)
+
+
+def _servers(platform: Platform, declared: Declared) -> list[Target]:
+    """Where scratch databases of this one are made, as far as a server runs there."""
+    servers = [platform.existing_target(declared)]
+    url = declared.scratch_url_from_environment()
+    if url is not None:
+        servers.append(Target("the scratch server", url))
+    elif platform.server.status().running:
+        servers.append(Target("the embedded server", platform.server.url("postgres")))
+    return [one for one in servers if one is not None]
+
+
+def _scratch(server: Target) -> list[Leftover]:
+    with connect(server, work="cleanup plan") as connection:
+        left = scratch.left_behind(connection)
+    return [
+        Leftover(kind=SCRATCH, name=name, reason=f"its session is gone, on {server.name}", bytes=size)
+        for name, size in left.items()
+    ]
+
+
+def _drop_scratch(platform: Platform, declared: Declared, one: Leftover) -> bool:
+    """On each server that has it: two may be the same one."""
+    dropped = False
+    for server in _servers(platform, declared):
+        with connect(server, work="cleanup") as connection:
+            if one.name in scratch.left_behind(connection):
+                scratch.drop(connection, one.name)
+                dropped = True
+    return dropped
+
+
+def _recovery(folder: Path) -> Leftover:
+    return Leftover(kind=RECOVERY, name=str(folder), reason="the process that recovered a server in it is gone")
+
+
+def _attempts(platform: Platform, declared: Declared) -> list[Leftover]:
+    found = attempts.find_leftovers(platform.ledger, declared.name)
+    if not found:
+        return []
+    shown = ", ".join(backup.id for backup in found[:3]) + (" and more" if len(found) > 3 else "")
+    reason = f"{len(found)} that were killed, failed, or not removed to their end: {shown}"
+    return [Leftover(kind=ATTEMPT, name=declared.name, reason=reason)]
+
+
+def _clear_attempts(platform: Platform, declared: Declared, target: Target, _: Leftover) -> bool:
+    with connect(target, work="cleanup") as connection:
+        attempts.clear_leftovers(connection, platform.ledger, declared.name, backups.destination_of(platform, declared))
+    return True
+
+
+def _expired(platform: Platform, declared: Declared) -> list[Leftover]:
+    """Files whose every row is older than ``keep``, by archive; one that cannot be read is for a person."""
+    found = []
+    for policy in erasures.policies_that_expire(declared):
+        report = erasures.plan_expiry(platform, declared, policy)
+        if report.due:
+            rows, files = sum(one.entry.rows for one in report.due), sum(1 + len(one.along) for one in report.due)
+            reason = (
+                f"{files} files with {rows:,} rows, each one from before {report.before:%Y-%m-%d} (keep {policy.keep})"
+            )
+            size = sum(one.entry.bytes for one in report.due)
+            found.append(Leftover(kind=ARCHIVE, name=policy.name, reason=reason, bytes=size))
+        advice = f"Bring a good copy back; dbplatform archive verify {declared.name} reads them all."
+        found += [
+            Leftover(kind=ARCHIVE, name=one.entry.location, reason=one.problem, fate="tell", advice=advice)
+            for one in report.archives
+            if one.problem is not None
+        ]
+    return found
+
+
+def _expire(platform: Platform, declared: Declared, one: Leftover) -> bool:
+    [policy] = erasures.policies_that_expire(declared, one.name)
+    return bool(erasures.apply_expiry(platform, declared, policy).due)

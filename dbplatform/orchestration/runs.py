@@ -1,0 +1,233 @@
+"""The runs of an instance: which hold a place in a pool, which have lost their process, and the end of those.
+
+A killed process leaves its run as started and its place in a pool taken: the next run would wait for ever. A run is
+dead when the process in its tag (``instance.process_tags``) is gone from this machine. One that is slow, or runs on
+another machine, is alive as far as anybody here can tell, and is never freed.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, IN_PROGRESS_RUN_STATUSES, DagsterRun
+
+from dbplatform.backups.holding import held
+from dbplatform.declaration.loading import Declared
+from dbplatform.declaration.runs import RunPolicy
+from dbplatform.errors import UsageError
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration.instance import process_of
+
+#: What has not ended: the daemon ends only those that it launched itself.
+GOING_ON = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.CANCELING]
+_DATABASE = "dbplatform/database"
+#: Dagster ends a run that lasts longer than its tag says.
+MAX_RUNTIME = "dagster/max_runtime"
+
+
+class UnknownRun(UsageError):
+    """There is no run {run_id}."""
+
+
+class RunGoesOn(UsageError):
+    """The run {run_id} has not ended."""
+
+
+class StillAtWork(UsageError):
+    """The process {pid} still works on the run {run_id}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """One run as the instance has it; ``holds`` are the pools in which it has a place."""
+
+    run_id: str
+    job: str
+    database: str | None
+    status: str
+    process: str
+    """``alive``, ``gone``, or ``unknown``: it is not of this machine, or no step has begun."""
+    started_at: datetime | None
+    finished_at: datetime | None
+    holds: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "database": self.database,
+            "status": self.status,
+            "process": self.process,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "holds": list(self.holds),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """A run that was ended, or would be, and the pools in which it held a place."""
+
+    run_id: str
+    ended: bool
+    """Whether it had not ended before."""
+    pools: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"run_id": self.run_id, "ended": self.ended, "pools": list(self.pools)}
+
+
+def policy_of(declared: Declared) -> RunPolicy:
+    """What is declared of the runs of a database, or holds by default."""
+    return declared.database.runs or RunPolicy()
+
+
+def database_of(run: DagsterRun) -> str | None:
+    """The database that a run works on: by its job's tag, or by its assets and checks, whose keys begin with it."""
+    named = run.tags.get(_DATABASE)
+    if named is not None:
+        return named
+    chosen = [*(run.asset_selection or ()), *(check.asset_key for check in run.asset_check_selection or ())]
+    first = {key.path[0] for key in chosen}
+    return first.pop() if len(first) == 1 else None
+
+
+def end_dead_runs(instance: dg.DagsterInstance, platform: Platform) -> list[str]:
+    """End the runs whose process is gone, and free the places in pools that dead runs hold; the ids of those ended.
+
+    Those of a database that declares ``free_dead: false`` are left. Two who notice at once end a run once: it is done
+    under its lock in the ledger. Can be run again, and killed anywhere.
+    """
+    left = {declared.name for declared in platform.declarations.databases if not policy_of(declared).free_dead}
+    ended = [
+        run.run_id
+        for run in instance.get_runs(dg.RunsFilter(statuses=GOING_ON))
+        if is_dead(run) and database_of(run) not in left and _end(instance, platform.ledger, run.run_id)
+    ]
+    holding = instance.event_log_storage.get_concurrency_run_ids()
+    if holding:
+        for run in instance.get_runs(dg.RunsFilter(run_ids=list(holding), statuses=FINISHED_STATUSES)):
+            if is_dead(run) and database_of(run) not in left:
+                instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return ended
+
+
+def is_dead(run: DagsterRun) -> bool:
+    """Whether the process of the run is known, and gone."""
+    process = process_of(run)
+    return process is not None and not process.alive
+
+
+def _end(instance: dg.DagsterInstance, ledger: Ledger, run_id: str) -> bool:
+    """Whether it was ended here: not by somebody else meanwhile."""
+    with held(ledger, f"end of run {run_id}") as mine:
+        run = instance.get_run_by_id(run_id) if mine else None
+        if run is None or run.is_finished:
+            return False
+        process = process_of(run)
+        assert process is not None
+        words = (
+            f"The process {process.pid} of this run is gone: it was killed, or its machine was restarted. "
+            "Its places in pools are free again; the next run goes on where it stood."
+        )
+        # First what it leaves behind: whoever is killed here finds the run again, as it has not ended yet.
+        ledger.end_operations(run_id, "its process was killed")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, words)
+        else:
+            instance.report_run_failed(run, words)
+        return True
+
+
+def list_runs(instance: dg.DagsterInstance, *, limit: int) -> list[RunState]:
+    """The newest runs, with the pools that they hold."""
+    held_by = _held(instance)
+    return [
+        RunState(
+            run_id=record.dagster_run.run_id,
+            job=record.dagster_run.job_name,
+            database=database_of(record.dagster_run),
+            status=record.dagster_run.status.value.lower(),
+            process=_process_words(record.dagster_run),
+            started_at=_moment(record.start_time),
+            finished_at=_moment(record.end_time),
+            holds=held_by.get(record.dagster_run.run_id, ()),
+        )
+        for record in instance.get_run_records(limit=limit)
+    ]
+
+
+def cancel_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry_run: bool = False) -> bool:
+    """Tell the process of a run to stop; a run whose process cannot be told is ended here. False when it had ended."""
+    run = _run(instance, run_id)
+    if run.is_finished:
+        return False
+    if dry_run:
+        return True
+    process = process_of(run)
+    if process is not None and process.alive:
+        os.kill(process.pid, signal.SIGINT)
+    else:
+        ledger.end_operations(run_id, "it was cancelled by hand")
+        instance.report_run_canceled(run, "Cancelled by hand.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+    return True
+
+
+def free_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry_run: bool = False) -> Freed:
+    """Give back the places in pools that a run holds which has ended, or whose process is gone: then it is ended, too.
+
+    Raises ``UnknownRun``, ``RunGoesOn``, and ``StillAtWork`` where its process works on although the run has ended.
+    """
+    pools = _held(instance).get(run_id, ())
+    run = instance.get_run_by_id(run_id)
+    if run is None and not pools:
+        raise UnknownRun(run_id=run_id, hint="See which there are: dbplatform runs list")
+    process = process_of(run) if run is not None else None
+    if run is not None and process is not None and process.alive:
+        hint = f"Cancel it first: dbplatform runs cancel {run_id}"
+        if not run.is_finished:
+            raise RunGoesOn(run_id=run_id, hint=hint)
+        raise StillAtWork(run_id=run_id, pid=process.pid, hint=f"Wait for it, or end it: kill -INT {process.pid}")
+    ends = run is not None and not run.is_finished
+    if ends and process is None:
+        hint = f"Nobody here can tell whether it works. If it does not: dbplatform runs cancel {run_id}"
+        raise RunGoesOn(run_id=run_id, hint=hint)
+    if not dry_run:
+        if ends:
+            _end(instance, ledger, run_id)
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+    return Freed(run_id=run_id, ended=ends, pools=pools)
+
+
+def _held(instance: dg.DagsterInstance) -> dict[str, tuple[str, ...]]:
+    """The pools in which each run has a place."""
+    storage = instance.event_log_storage
+    found: dict[str, tuple[str, ...]] = {}
+    for key in sorted(storage.get_concurrency_keys()):
+        for run_id in storage.get_concurrency_info(key).active_run_ids:
+            found[run_id] = (*found.get(run_id, ()), key)
+    return found
+
+
+def _process_words(run: DagsterRun) -> str:
+    process = process_of(run)
+    if process is None:
+        return "unknown"
+    return "alive" if process.alive else "gone"
+
+
+def _run(instance: dg.DagsterInstance, run_id: str) -> DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise UnknownRun(run_id=run_id, hint="See which there are: dbplatform runs list")
+    return run
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None

@@ -1,0 +1,269 @@
+"""Runs that nobody executes any more: ended once, with all that they hold; what is alive is left alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+from dagster import DagsterRun, DagsterRunStatus
+
+from dbplatform.backups.holding import held
+from dbplatform.declaration.project import Project
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations import alerts
+from dbplatform.operations.observations import Runs, StuckRun
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import run_ends, runs
+from dbplatform.orchestration.instance import _started
+from dbplatform.postgres.connection import Target
+
+_SHOP = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL}
+"""
+_POOL = "shop_writer"
+
+#: Record a run as started, executed by a process of this or another machine, with a place in the pool.
+Start = Callable[..., DagsterRun]
+
+
+@pytest.fixture
+def platform(database: Target, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    file = tmp_path / "defs" / "shop" / "defs.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(_SHOP)
+    monkeypatch.setenv("SHOP_URL", database.url)
+    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+    monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
+    return Platform(Project.at(tmp_path))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.event_log_storage.set_concurrency_slots(_POOL, 1)
+        yield instance
+
+
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that executes a run, as far as anybody can tell."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def start(instance: dg.DagsterInstance, worker: subprocess.Popen[bytes]) -> Start:
+    def start(
+        run_id: str = "run-1", *, host: str = socket.gethostname(), status: DagsterRunStatus = DagsterRunStatus.STARTED
+    ) -> DagsterRun:
+        tags = {
+            "dbplatform/database": "shop",
+            "dbplatform/process": f"{run_id}/{host}/{worker.pid}/{_started(worker.pid)}",
+        }
+        run = DagsterRun(job_name="shop_migrate", run_id=run_id, status=status, tags=tags)
+        instance.add_run(run)
+        claimed = instance.event_log_storage.claim_concurrency_slot(_POOL, run_id, "shop__migrations")
+        assert claimed.is_claimed
+        return run
+
+    return start
+
+
+def kill(worker: subprocess.Popen[bytes]) -> None:
+    """It is dead, but stays in the table of processes: nobody asks for its end."""
+    worker.kill()
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+
+
+def holders(instance: dg.DagsterInstance) -> set[str]:
+    return set(instance.event_log_storage.get_concurrency_info(_POOL).active_run_ids)
+
+
+def failures(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    return [entry.dagster_event.message or "" for entry in entries if entry.dagster_event is not None]
+
+
+def declare(platform: Platform, more: str) -> Platform:
+    """The project again, its declaration with more in it."""
+    (platform.project.root / "defs" / "shop" / "defs.yaml").write_text(_SHOP + more)
+    return Platform(platform.project)
+
+
+def test_a_run_whose_process_was_killed_has_failed_in_one_sentence_and_holds_nothing(
+    platform: Platform, instance: dg.DagsterInstance, start: Start, worker: subprocess.Popen[bytes]
+) -> None:
+    start()
+    with psycopg.connect(platform.ledger.target.url, autocommit=True) as ledger:
+        ledger.execute(
+            "insert into ledger.operation (id, database, kind, run_id, actor, status) "
+            "select gen_random_uuid(), 'shop', 'migrate', id, 'dagster', 'running' "
+            "from unnest('{run-1,run-2}'::text[]) id"
+        )
+        kill(worker)
+
+        assert runs.end_dead_runs(instance, platform) == ["run-1"]
+        operations = ledger.execute(
+            "select run_id, status, summary ->> 'error' from ledger.operation order by run_id"
+        ).fetchall()
+
+    ended = instance.get_run_by_id("run-1")
+    assert ended is not None
+    assert ended.status == DagsterRunStatus.FAILURE
+    assert holders(instance) == set()
+    assert failures(instance, "run-1") == [
+        f"The process {worker.pid} of this run is gone: it was killed, or its machine was restarted. "
+        "Its places in pools are free again; the next run goes on where it stood."
+    ]
+    assert operations == [("run-1", "failed", "its process was killed"), ("run-2", "running", None)]
+    assert runs.end_dead_runs(instance, platform) == [], "once"
+    assert len(failures(instance, "run-1")) == 1
+
+
+def test_a_run_that_is_slow_or_of_another_machine_is_left_alone(
+    platform: Platform, instance: dg.DagsterInstance, start: Start, worker: subprocess.Popen[bytes]
+) -> None:
+    start()
+    assert runs.end_dead_runs(instance, platform) == []
+    assert holders(instance) == {"run-1"}
+    with pytest.raises(runs.RunGoesOn, match="run-1 has not ended"):
+        runs.free_run(instance, platform.ledger, "run-1")
+
+    instance.event_log_storage.free_concurrency_slots_for_run("run-1")
+    start("run-2", host="another-machine")
+    kill(worker)
+    assert runs.end_dead_runs(instance, platform) == ["run-1"]
+    assert holders(instance) == {"run-2"}
+    with pytest.raises(runs.RunGoesOn) as refused:
+        runs.free_run(instance, platform.ledger, "run-2")
+    assert "dbplatform runs cancel run-2" in (refused.value.hint or "")
+
+
+def test_a_run_that_another_process_is_ending_is_left_to_it(
+    platform: Platform, instance: dg.DagsterInstance, start: Start, worker: subprocess.Popen[bytes]
+) -> None:
+    start()
+    kill(worker)
+    with held(platform.ledger, "end of run run-1") as mine:
+        assert mine
+        assert runs.end_dead_runs(instance, platform) == []
+        assert failures(instance, "run-1") == []
+    assert runs.end_dead_runs(instance, platform) == ["run-1"]
+
+
+def test_a_place_that_an_ended_run_holds_is_freed_but_not_while_its_process_works_on(
+    platform: Platform, instance: dg.DagsterInstance, start: Start, worker: subprocess.Popen[bytes]
+) -> None:
+    start(status=DagsterRunStatus.CANCELED)  # somebody has said in the UI that it is cancelled
+    assert runs.end_dead_runs(instance, platform) == []
+    assert holders(instance) == {"run-1"}
+    with pytest.raises(runs.StillAtWork, match=f"{worker.pid} still works"):
+        runs.free_run(instance, platform.ledger, "run-1")
+
+    kill(worker)
+    assert runs.end_dead_runs(instance, platform) == []
+    assert holders(instance) == set()
+    assert failures(instance, "run-1") == []
+
+
+def test_where_that_is_declared_a_dead_run_is_told_and_freed_by_a_person(
+    platform: Platform, instance: dg.DagsterInstance, start: Start, worker: subprocess.Popen[bytes]
+) -> None:
+    platform = declare(platform, "  runs: {free_dead: false}\n")
+    databases = platform.declarations.databases
+    start()
+    now = datetime.now(UTC)
+    assert run_ends.stuck_runs(instance, databases, now=now) == {"shop": []}
+
+    kill(worker)
+    assert runs.end_dead_runs(instance, platform) == []
+    assert holders(instance) == {"run-1"}
+    [[stuck]] = run_ends.stuck_runs(instance, databases, now=now).values()
+    assert (stuck.job, stuck.run_id, stuck.dead) == ("shop_migrate", "run-1", True)
+    assert runs.list_runs(instance, limit=1)[0].process == "gone"
+
+    planned = runs.free_run(instance, platform.ledger, "run-1", dry_run=True)
+    assert (planned.ended, planned.pools, holders(instance)) == (True, (_POOL,), {"run-1"})
+    assert runs.free_run(instance, platform.ledger, "run-1").ended
+    assert holders(instance) == set()
+    assert len(failures(instance, "run-1")) == 1
+    assert not runs.free_run(instance, platform.ledger, "run-1").ended
+    with pytest.raises(runs.UnknownRun):
+        runs.free_run(instance, platform.ledger, "no-such-run")
+
+
+def test_a_stuck_run_is_an_alert_until_it_has_ended(platform: Platform) -> None:
+    [shop] = platform.declarations.databases
+    now = datetime.now(UTC)
+
+    def firing(minute: int, *stuck: StuckRun) -> list[tuple[str, str]]:
+        runs = Runs(jobs={"shop_migrate"}, stuck=stuck)
+        looked = alerts.watch(platform, shop, now=now + timedelta(minutes=minute), runs=runs)
+        return [(alert.key, alert.severity) for alert in looked.firing if alert.key.startswith("stuck")]
+
+    slow = StuckRun(job="shop_migrate", run_id="run-1", dead=False, words="the run run-1 goes on since yesterday")
+    dead = StuckRun(job="shop_migrate", run_id="run-1", dead=True, words="the process of the run run-1 is gone")
+    assert firing(0) == []
+    assert firing(1, slow) == [("stuck:shop_migrate", "warning")]
+    assert firing(2, slow, dead) == [("stuck:shop_migrate", "critical")]
+    assert firing(3) == []
+
+
+def test_runs_of_chosen_assets_are_known_by_the_assets_that_failed_until_some_run_has_made_them(
+    instance: dg.DagsterInstance,
+) -> None:
+    broken = {"seed"}
+
+    @dg.asset(key=["shop", "migrations"])
+    def migrations() -> None: ...
+
+    @dg.asset(key=["shop", "seed"], deps=[migrations])
+    def seed() -> None:
+        if broken:
+            raise dg.Failure("the file is gone")
+
+    job = dg.define_asset_job("shop", selection=[migrations, seed], tags={"dbplatform/database": "shop"})
+    repository = dg.Definitions(assets=[migrations, seed], jobs=[job]).get_repository_def()
+    jobs = run_ends.watched_jobs(repository, ["shop"])
+    assert jobs == {"shop": {"shop", "materialize migrations", "materialize seed"}}
+    began = datetime.now(UTC) - timedelta(minutes=1)
+
+    def ends(job: dg.JobDefinition) -> list[tuple[str, bool, str]]:
+        seen = {end.job for end in run_ends.ended_runs(instance, repository, jobs, since=began)["shop"]}
+        job.execute_in_process(instance=instance, raise_on_error=False)
+        found = run_ends.ended_runs(instance, repository, jobs, since=began)["shop"]
+        assert seen <= {end.job for end in found}
+        last = {end.job: end for end in found}
+        return sorted((end.job, end.succeeded, end.reason) for end in last.values())
+
+    by_hand = repository.get_implicit_asset_job_names()[0]
+    chosen = repository.get_job(by_hand).get_subset(asset_selection={seed.key, migrations.key})
+    assert ends(chosen) == [("materialize seed", False, "in shop/seed: the file is gone")]
+    broken.clear()
+    assert ends(repository.get_job("shop")) == [
+        ("materialize migrations", True, ""),
+        ("materialize seed", True, ""),
+        ("shop", True, ""),
+    ]
+
+
+def test_the_process_of_this_test_is_alive(instance: dg.DagsterInstance) -> None:
+    run = DagsterRun(job_name="shop", run_id="mine", tags=runs_tags("mine"))
+    assert not runs.is_dead(run)
+    assert not runs.is_dead(DagsterRun(job_name="shop", run_id="unknown"))
+
+
+def runs_tags(run_id: str) -> dict[str, str]:
+    return {"dbplatform/process": f"{run_id}/{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"}
