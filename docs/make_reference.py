@@ -19,8 +19,11 @@ from dbplatform.cli.main import VERBS, dbplatform
 from dbplatform.declaration.database import NOT_BUILT_YET as UNBUILT_KEYS
 from dbplatform.declaration.database import Database
 from dbplatform.declaration.later import Later
+from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.runbooks import runbooks
+from dbplatform.postgres.connection import Target
 from dbplatform.quality.policy import CHECK_TYPES
+from dbplatform.web.app import create_app
 
 FOLDER = Path(__file__).parent / "reference"
 _HEAD = "<!-- Written by `make docs` from the code: change the code, not this page. -->\n\n"
@@ -32,6 +35,7 @@ def pages() -> dict[str, str]:
         "commands.md": _HEAD + commands(),
         "declaration.md": _HEAD + declaration(),
         "alerts.md": _HEAD + alerts(),
+        "api.md": _HEAD + api(),
     }
 
 
@@ -71,6 +75,50 @@ def alerts() -> str:
         parts += [f"\nUsual limits: {page.limits.replace('<', '&lt;')}."] if page.limits else []
         parts += [f"\n<{page.document}>"] if page.document else []
     return "\n".join(parts) + "\n"
+
+
+def api() -> str:
+    """Every address of the status service, and the fields of every document."""
+    nothing = Ledger(Target("none", ""))
+    described = create_app(nothing, Path()).openapi()
+    parts = ["# HTTP API\n", "What it is for, and who may use it: [the status service](../how-to/status-service.md)."]
+    parts += ["\n| request | answer | meaning |", "|---|---|---|"]
+    for path, methods in described["paths"].items():
+        for method, route in methods.items():
+            asked = "&".join(f"{one['name']}=" for one in route.get("parameters", ()) if one["in"] == "query")
+            ok = next(answer for status, answer in route["responses"].items() if status.startswith("2"))
+            schema = ok["content"].get("application/json", {}).get("schema", {})
+            document = _schema(schema) if schema else ", ".join(f"`{one}`" for one in ok["content"])
+            meaning = " ".join(route["description"].split("\n\n")[0].split())
+            parts.append(f"| `{method.upper()} {path}{'?' + asked if asked else ''}` | {document} | {meaning} |")
+    for name, schema in sorted(described["components"]["schemas"].items()):
+        if "properties" not in schema:
+            continue
+        parts += [
+            f"\n## {name}\n",
+            " ".join(schema.get("description", "").split()),
+            "\n| field | type | meaning |",
+            "|---|---|---|",
+        ]
+        for field, about in schema["properties"].items():
+            parts.append(f"| `{field}` | {_schema(about)} | {about.get('description', '')} |")
+    return "\n".join(parts) + "\n"
+
+
+def _schema(schema: dict[str, Any]) -> str:
+    """A type in words, with a link to the document that it is."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(_schema(one) for one in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_schema(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict) and schema["additionalProperties"]:
+        return f"by name: {_schema(schema['additionalProperties'])}"
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{one}`" for one in schema.get("enum", [schema.get("const")]))
+    return str(schema.get("format") or schema.get("type") or "any")
 
 
 def _model(model: type[BaseModel], title: str) -> list[str]:

@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 
 from dbplatform.advice.errors import NotFollowed, UnknownAdvice
 from dbplatform.advice.model import Advice, Findings
+from dbplatform.ledger import acting
 from dbplatform.ledger.advice import AdviceRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.locks import lock_key
@@ -107,6 +108,9 @@ def change(ledger: Ledger, id_: str, *, state: str, now: datetime, **values: Any
             setattr(record, name, value)
         if record.state != state:
             record.state, record.changed_at = state, now
+            if state == "dismissed":
+                subject, reason = f"{id_}: {record.subject}", record.note
+                acting.note(session, "dismiss advice", subject, database=record.database, reason=reason)
     return record
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from dbplatform.alerting.errors import AlreadyResolved, UnknownAlert
 from dbplatform.alerting.silences import SilenceRecord, covering, in_force
 from dbplatform.alerting.states import Severity, State
+from dbplatform.ledger.acting import note
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Alert, Outbox
 
@@ -160,6 +161,8 @@ def acknowledge(ledger: Ledger, alert_id: int, *, by: str, now: datetime, dry_ru
         silences = in_force(session, alert.database, now)
         if alert.acknowledged_at is None:
             alert.acknowledged_by, alert.acknowledged_at = by, now
+            if not dry_run:
+                note(session, "acknowledge alert", f"{alert.id}: {alert.metric}", database=alert.database, by=by)
         found = _record(alert, covering(silences, alert.database, alert.metric, now))
         if dry_run:
             session.expunge(alert)

@@ -15,6 +15,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from dbplatform.alerting.errors import AlreadyOver, SilenceTooLong, UnknownSilence
+from dbplatform.ledger.acting import note
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import Silence
 
@@ -78,6 +79,8 @@ def silence(
     with ledger.session() as session:
         session.add(row)
         session.flush()
+        until = row.ends_at.isoformat()
+        note(session, "silence", metric or "everything", database=database, id=row.id, until=until, reason=reason)
         return _record(row)
 
 
@@ -95,6 +98,7 @@ def end_silence(ledger: Ledger, silence_id: int, *, now: datetime, dry_run: bool
         if not dry_run:
             # One that has hardly begun keeps a moment, because an end must lie behind its start.
             row.ends_at = max(now, row.starts_at + timedelta(microseconds=1))
+            note(session, "end silence", row.metric or "everything", database=row.database, id=row.id)
         return _record(row)
 
 

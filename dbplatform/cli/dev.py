@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
-from functools import partial
 
 import click
 
@@ -26,12 +25,12 @@ class DagsterEnded(WorkError):
 @click.pass_context
 def command(context: click.Context, port: int, service_port: int) -> None:
     """Everything for a working day, until it is stopped by Ctrl-C. Schedules run while it does."""
-    from dbplatform.operations import heartbeats, watching
+    from dbplatform.operations import heartbeats
     from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.orchestration import instance as instances
     from dbplatform.web.app import create_app
+    from dbplatform.web.location import location_of
     from dbplatform.web.server import listen, serve
-    from dbplatform.web.writing import Writing
 
     listen("127.0.0.1", port, what="the Dagster UI", option="--port").close()
     listening = listen("127.0.0.1", service_port, option="--service-port")
@@ -44,8 +43,7 @@ def command(context: click.Context, port: int, service_port: int) -> None:
         platform.ledger,
         platform.home.reports,
         dagster_url=os.environ["DBPLATFORM_DAGSTER_UI"],
-        writing=Writing.declared(),
-        limits=partial(watching.limits_of, platform),
+        location=location_of(platform),
     )
     workspace = str(platform.home.dagster / instances.WORKSPACE)
     dagster = subprocess.Popen(

@@ -47,6 +47,8 @@ VERBS = {
     "alerts": "alerts",
     "optimize": "optimize",
     "cleanup": "cleanup",
+    "token": "token",
+    "audit": "audit",
     "runs": "runs",
     "doctor": "doctor",
 }

@@ -6,7 +6,6 @@ plain statements.
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from uuid import UUID, uuid4
 
 from psycopg.types.json import Jsonb
 
+from dbplatform.ledger.acting import current
 from dbplatform.postgres.connection import Target, connect, sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _BEGUN = """
-    insert into ledger.operation (id, database, kind, run_id, actor, status) values (%s, %s, %s, %s, %s, 'running')
+    insert into ledger.operation (id, database, kind, run_id, actor, origin, status)
+    values (%s, %s, %s, %s, %s, %s, 'running')
 """
 _ENDED = "update ledger.operation set status = %s, summary = %s, finished_at = now() where id = %s"
 _ENDED_OF_RUN = """
@@ -73,8 +74,9 @@ class Ledger:
         """
         id_ = uuid4()
         with connect(self.target, work="ledger") as connection:
-            actor = "dagster" if run_id else getpass.getuser()
-            connection.execute(_BEGUN, (id_, database, kind, run_id, actor))
+            actor = current()
+            name = "dagster" if run_id else actor.name
+            connection.execute(_BEGUN, (id_, database, kind, run_id, name, actor.origin))
         summary: dict[str, Any] = {}
         try:
             yield summary

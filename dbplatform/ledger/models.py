@@ -36,7 +36,9 @@ class Operation(Base):
     run_id: Mapped[str | None]
     """The Dagster run, where there was one."""
     actor: Mapped[str]
-    """The operating system's user, or ``dagster``."""
+    """Who made it: the operating system's user, ``dagster``, or whom the status service knows."""
+    origin: Mapped[str] = mapped_column(server_default="")
+    """From which machine; empty of long ago."""
     status: Mapped[str]
     """``running``, ``succeeded`` or ``failed``; one that is still ``running`` after its process ended was killed."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -8,6 +8,7 @@ Source: PostgreSQL manual, "EXPLAIN", "PREPARE", "Message Flow" (extended query)
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +62,20 @@ class Plan:
         }
 
 
-def explain(connection: AutocommitConnection, query: str, *, analyze: bool = False, may_write: bool = False) -> Plan:
+def explain(
+    connection: AutocommitConnection,
+    query: str,
+    *,
+    analyze: bool = False,
+    may_write: bool = False,
+    as_reader: bool = False,
+) -> Plan:
     """The plan of one statement; with ``analyze`` it runs, and what it took is in the plan.
 
     Everything happens in a transaction that is rolled back, read only unless ``may_write``. Without ``analyze`` nothing
     runs; locks as for the planning of the statement: ACCESS SHARE, or ROW EXCLUSIVE where it writes. A statement that
-    writes and is measured keeps its row locks until it has ended, and sequences do not go back.
+    writes and is measured keeps its row locks until it has ended, and sequences do not go back. ``as_reader``: by the
+    rights of ``pg_read_all_data`` where the user may take them on, so that a superuser's session plans as a reader's.
     Raises ``NotExplained``, ``Writes``, ``NeedsValues`` and ``TookTooLong``.
     """
     query = readable(query)
@@ -78,6 +87,8 @@ def explain(connection: AutocommitConnection, query: str, *, analyze: bool = Fal
         with connection.transaction(force_rollback=True):
             if not may_write:
                 connection.execute("set transaction read only")
+            if as_reader:
+                _become_reader(connection)
             if analyze:
                 document = _ask(connection, query, "analyze, buffers, format json")
             elif generic:
@@ -100,6 +111,12 @@ def explain(connection: AutocommitConnection, query: str, *, analyze: bool = Fal
         document=document,
         notes=notes(document),
     )
+
+
+def _become_reader(connection: AutocommitConnection) -> None:
+    """For this transaction, the rights to read every table and nothing else; they do not bypass row-level security."""
+    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+        connection.execute("set local role pg_read_all_data")
 
 
 def _ask(connection: AutocommitConnection, query: str, options: str) -> Any:

@@ -6,7 +6,7 @@ of an hour for thirteen months, each with average, least and greatest value: a d
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -166,6 +166,49 @@ def history(ledger: Ledger, database: str, name: str, *, since: datetime) -> tup
         for step in STEPS:
             until = _steps(session, database, name, step, since, until, points)
     return tuple(sorted(points, key=lambda point: point.at)[-MOST_POINTS:])
+
+
+def series(
+    ledger: Ledger, database: str, names: Sequence[str], *, since: datetime, most: int
+) -> Mapping[str, tuple[Point, ...]]:
+    """The values of several metrics as measured from ``since`` (aware) on, oldest first, by one statement.
+
+    Of more than ``most`` collections every second, third and so on is left out, never the newest. Raises
+    ``UnknownMetric``.
+    """
+    values = [MetricCollection.measured[kind_of(name).name]["value"].as_float() for name in names]
+    statement = (
+        select(MetricCollection.at, *values)
+        .where(MetricCollection.database == database, MetricCollection.at >= since)
+        .order_by(MetricCollection.at.desc())
+        .limit(MOST_POINTS)
+    )
+    with ledger.session() as session:
+        rows = session.execute(statement).all()
+    rows = rows[:: -(-len(rows) // most) or 1][::-1]
+    return {
+        name: tuple(Point(at=row[0], value=row[place]) for row in rows if row[place] is not None)
+        for place, name in enumerate(names, 1)
+    }
+
+
+# One step into the index for each database, however many collections it has.
+_NEWEST = text("""
+    select c.database, c.at, c.measured
+    from unnest(cast(:databases as text[])) as d(name)
+    cross join lateral (select database, at, measured from ledger.metric_collection
+                        where database = d.name order by id desc limit 1) c
+""")
+
+
+def newest_values(ledger: Ledger, databases: Sequence[str]) -> dict[str, tuple[datetime, dict[str, float]]]:
+    """When each of these databases was measured last, and the values of then; one statement."""
+    with ledger.session() as session:
+        rows = session.execute(_NEWEST, {"databases": list(databases)}).all()
+    return {
+        database: (at, {name: float(measured[name]["value"]) for name in KINDS if name in measured})
+        for database, at, measured in rows
+    }
 
 
 def _raw(session: Session, database: str, name: str, since: datetime, into: list[Point]) -> datetime | None:

@@ -12,6 +12,7 @@ from dbplatform.alerting.policy import one_per_variable
 from dbplatform.alerting.record import AlertRecord, alerts_json
 from dbplatform.alerting.states import Observation
 from dbplatform.errors import UsageError
+from dbplatform.ledger.acting import note
 from dbplatform.monitoring import forgetting
 from dbplatform.operations import heartbeats
 from dbplatform.operations.platform import Platform
@@ -69,4 +70,6 @@ def close(platform: Platform, plan: Closing, *, now: datetime) -> None:
     ]
     channels = one_per_variable(one for declared in platform.declarations.databases for one in declared.database.notify)
     evaluate.evaluate(ledger, database, over, channels, now=now)
+    with ledger.session() as session:
+        note(session, "close alerts", f"{len(open_now)} alerts and what was measured", database=database)
     forgetting.forget(ledger, database)

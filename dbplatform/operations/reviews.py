@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import cast
 
 from sqlalchemy import ColumnElement, exists, select
 
 from dbplatform.errors import UsageError
+from dbplatform.ledger.acting import Way, note
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityRun, Report
 from dbplatform.ledger.reports import ReportReview
 
-Way = Literal["command line", "service", "dagster"]
 _REVIEWER_CHARACTERS, _COMMENT_CHARACTERS = 200, 4_000
 
 
@@ -103,6 +103,7 @@ def review(
         session.flush()
         for one in made:
             session.refresh(one)
+            note(session, "review report", by, database=report.database, run_id=one.run_id, way=way, comment=comment)
         return [_review(one, current=True) for one in made]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from typing import Any
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
+from dbplatform.ledger.ledger import Ledger
 from dbplatform.monitoring import slow_log, windows
 from dbplatform.monitoring.explain import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, Plan, explain
 from dbplatform.monitoring.metrics import Metric, Metrics, kind_of
@@ -19,6 +21,8 @@ from dbplatform.monitoring.words import value_words
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
 
+#: As ``pg_stat_statements`` counts them: 64 bits with a sign.
+_QUERYID = re.compile(r"-?[0-9]{1,19}")
 _METRIC = "slow_statement_s"
 _WINDOW = timedelta(hours=1)
 #: What the seed documents call slow.
@@ -59,14 +63,26 @@ def slow_statements(
 
     One that is no longer slow leaves the list with the window. ``metrics`` is a collection that was just made.
     """
-    now = datetime.now(UTC)
-    found = windows.statements_of(platform.ledger, declared.name, since=now - window, now=now)
+    reason, now = metrics.unmeasured.get(NAME), datetime.now(UTC)
+    return known_slow(platform.ledger, declared.name, reason=reason, now=now, window=window, min_mean_s=min_mean_s)
+
+
+def known_slow(
+    ledger: Ledger,
+    database: str,
+    *,
+    reason: str | None,
+    now: datetime,
+    window: timedelta = _WINDOW,
+    min_mean_s: float = MIN_MEAN_S,
+) -> SlowStatements:
+    """The same from the ledger alone; ``reason``: why the last collection read no statements, where that is so."""
+    found = windows.statements_of(ledger, database, since=now - window, now=now)
     shown = [one for one in found if one.mean_s >= min_mean_s or one.findings]
-    reason = metrics.unmeasured.get(NAME)
     if reason is None and not found:
         reason = "no statement has ended between two collections of this window; measure again after some work"
     return SlowStatements(
-        database=declared.name,
+        database=database,
         since=now - window,
         min_mean_s=min_mean_s,
         statements=shown[: windows.MOST_SHOWN],
@@ -102,10 +118,17 @@ class UnknownStatement(UsageError):
 
 
 def explained(
-    platform: Platform, declared: Declared, query: str, *, analyze: bool = False, may_write: bool = False
+    platform: Platform,
+    declared: Declared,
+    query: str,
+    *,
+    analyze: bool = False,
+    may_write: bool = False,
+    as_reader: bool = False,
+    timeout_ms: int = STATEMENT_TIMEOUT_MS,
 ) -> Plan:
     """The plan of a statement: its SQL, or the number that ``slow_statements`` shows. Raises as ``explain``."""
-    if query.strip().lstrip("-").isdigit():
+    if _QUERYID.fullmatch(query.strip()):
         known = windows.text_of(platform.ledger, declared.name, int(query))
         if known is None:
             hint = f"See: dbplatform slow-queries {declared.name}"
@@ -114,10 +137,10 @@ def explained(
     with connect(
         platform.target(declared),
         work="explain",
-        statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+        statement_timeout_ms=timeout_ms,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     ) as connection:
-        return explain(connection, query, analyze=analyze, may_write=may_write)
+        return explain(connection, query, analyze=analyze, may_write=may_write, as_reader=as_reader)
 
 
 def log_plan(platform: Platform, declared: Declared, *, undo: bool, min_duration: str) -> LoggingPlan:

@@ -1,4 +1,4 @@
 """The status service: what the ledger says, over HTTP, for people and programs.
 
-The one thing that it changes is that a report was reviewed.
+It changes what people said of alerts and reports, and nothing of a managed database.
 """

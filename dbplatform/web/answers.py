@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from sqlalchemy import func, select, union
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform.errors import UsageError, WorkError
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.ledger.models import Operation, QualityRun, Report
+from dbplatform.ledger.models import QualityRun, Report
+from dbplatform.operations import recorded
 from dbplatform.operations.reviews import unreviewed
 from dbplatform.reporting.store import ReportEntry, report_of
 
@@ -22,6 +23,54 @@ class PageNotFound(UsageError):
 
 class BadRequest(UsageError):
     """The parameter {name} cannot be used: {problem}."""
+
+
+class NoSuchDatabase(UsageError):
+    """No database {name!r} is declared here, and nothing is recorded of one."""
+
+
+class NotMeasured(UsageError):
+    """The database {name} was not measured yet."""
+
+
+class WritingRefused(UsageError):
+    """Nothing was noted: {why}."""
+
+
+class NotLetIn(UsageError):
+    """Nobody is let in without a token, or by the proxy: {why}."""
+
+
+class NotAllowed(UsageError):
+    """{who} may read, and not act."""
+
+
+class TooMany(WorkError):
+    """Too many requests from {who}; the next one is answered in {seconds:.1f} s."""
+
+
+class TooLarge(UsageError):
+    """The request is larger than {bytes:,} bytes."""
+
+
+class TooSlow(UsageError):
+    """The request was not complete after {seconds:.0f} s."""
+
+
+class Busy(WorkError):
+    """Others have statements explained right now."""
+
+
+class NothingToAsk(UsageError):
+    """The database {database} is not there, or not declared here, so nothing can be explained."""
+
+
+class LedgerBehind(WorkError):
+    """The ledger's schema is older than this version: it lacks {missing}."""
+
+
+class NobodyMayCome(UsageError):
+    """Nobody could be let in on {host}: there is no valid token, and no proxy to trust."""
 
 
 class PortTaken(WorkError):
@@ -65,8 +114,8 @@ class DatabaseState:
 
 def databases(ledger: Ledger) -> list[DatabaseState]:
     """Every database that something was recorded for, by name."""
+    names = recorded.databases(ledger)
     with ledger.session() as session:
-        names = sorted(session.scalars(union(select(Operation.database), select(QualityRun.database))))
         states = []
         for name in names:
             newest = (

@@ -1,145 +1,175 @@
 """The HTTP API for programs, and the two questions of whoever keeps the service running.
 
-What the contract names and the platform does not do yet is refused with 501 and ``not_built_yet``, never answered
-with an empty document.
+Everything is read from the ledger, and kept for two seconds: a hundred viewers cost it as much as one, and the managed
+databases nothing. What the contract names and the platform does not do yet is refused with 501 and ``not_built_yet``,
+never answered with an empty document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
 from dataclasses import asdict
-from typing import Annotated, Any, Final, Literal, NoReturn
+from datetime import UTC, datetime, timedelta
+from functools import cache as once
+from importlib.resources import files
+from typing import Annotated, Any, Literal, NoReturn
 
-from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.security import HTTPBearer
+from sqlalchemy import text
 
-from dbplatform.alerting import record as alerts
+from dbplatform.alerting import silences
 from dbplatform.errors import NotBuiltYet
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.ledger.models import QualityRun
-from dbplatform.monitoring import health, record
-from dbplatform.monitoring.metrics import Metrics
-from dbplatform.monitoring.thresholds import ThresholdPolicy
-from dbplatform.operations import reviews
-from dbplatform.reporting.store import ReportEntry, list_reports
-from dbplatform.web.answers import PageNotFound, databases
-from dbplatform.web.writing import Writing
+from dbplatform.operations import audit, reviews
+from dbplatform.reporting.store import list_reports
+from dbplatform.web import acts, of_database, openmetrics
+from dbplatform.web import documents as d
+from dbplatform.web.answers import LedgerBehind, databases
+from dbplatform.web.cache import Cache, answer
+from dbplatform.web.failing import Failure
+from dbplatform.web.paging import PartOf
+from dbplatform.web.reading import Reading, report_url, silence_document
 
-_LATER: Final = frozenset({"connections", "slow-queries", "dashboard", "recommendations"})
+_BEARER = HTTPBearer(
+    auto_error=False,
+    scheme_name="token",
+    description="A token of dbplatform token create. Not asked for on a service of this machine alone.",
+)
+_FAILURES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Failure, "description": words}
+    for status, words in {
+        401: "No token, or one that is not valid.",
+        403: "A token that may only read, or a request of another site.",
+        404: "There is no such thing.",
+        408: "The request was not complete in time.",
+        409: "It is over already, or not there.",
+        413: "The request is too large.",
+        422: "A parameter cannot be used.",
+        429: "Too many requests; Retry-After says when the next one is answered.",
+        503: "The ledger does not answer, or there is nothing to judge.",
+    }.items()
+}
 
-Limits = Callable[[str], Sequence[ThresholdPolicy]]
-"""The limits that hold for a database, by its name."""
 
+def router(reading: Reading, cache: Cache) -> APIRouter:
+    """``/healthz``, ``/readyz``, ``/metrics``, ``/api/v1/...``; errors are answered by the application."""
+    routes = APIRouter(responses=_FAILURES, dependencies=[Depends(_BEARER)])
+    ledger = reading.ledger
 
-class Reviewed(BaseModel):
-    """A review as a program sends it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    by: str
-    comment: str
-    and_earlier: bool = False
-
-
-def router(ledger: Ledger, writing: Writing, limits: Limits) -> APIRouter:
-    """``/healthz``, ``/readyz``, ``/api/v1/...``; errors are answered by the application."""
-    routes = APIRouter()
-
-    @routes.get("/healthz")
-    def healthz() -> dict[str, str]:
+    @routes.get("/healthz", response_model=d.Up)
+    def healthz() -> d.Up:
         """The process is up; nothing else is asked."""
-        return {"status": "up"}
+        return d.Up(status="up")
 
-    @routes.get("/readyz")
-    def readyz() -> dict[str, str]:
-        """The ledger answers and has its tables; 503 otherwise."""
-        with ledger.session() as session:
-            session.execute(select(QualityRun.run_id).limit(1))
-        return {"status": "ready"}
+    @routes.get("/readyz", response_model=d.Ready)
+    def readyz() -> d.Ready:
+        """The ledger answers, and its schema is that of this version; 503 otherwise."""
+        require_current_schema(ledger)
+        return d.Ready(status="ready")
 
-    @routes.get("/api/v1/databases")
-    def known() -> dict[str, Any]:
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {openmetrics.CONTENT_TYPE: {"schema": {"type": "string"}}}}},
+    )
+    def metrics(request: Request) -> Response:
+        """What is known of every database, as OpenMetrics text."""
+        made = cache.content(
+            "/metrics", lambda: openmetrics.text(ledger, reading.location.names, now=datetime.now(UTC)).encode()
+        )
+        return answer(request, made, openmetrics.CONTENT_TYPE)
+
+    @routes.get("/api/v1/databases", response_model=d.Databases)
+    def known(request: Request) -> Response:
         """Each database with the verdict of its newest finished run and its newest report."""
-        found = []
-        for state in databases(ledger):
-            document = asdict(state)
-            document["report"] = _url(state.report) if state.report else None
-            found.append(document)
-        return {"databases": found}
+        return cache.answer(request, "databases", lambda: _databases(reading))
 
-    @routes.get("/api/v1/reports")
+    @routes.get("/api/v1/reports", response_model=d.Reports)
     def reports(
+        request: Request,
+        part: PartOf,
         database: str | None = None,
         verdict: Literal["passed", "failed", "errored"] | None = None,
         reviewed: bool | None = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> Response:
         """The newest reports, of one database or of all; ``reviewed=false``: failing ones that wait for a review."""
-        entries = list_reports(ledger, database, limit, verdict=verdict, reviewed=reviewed)
-        said = reviews.reviews_of(ledger, [entry.run_id for entry in entries])
-        return {
-            "reports": [
-                {
-                    **asdict(entry),
-                    "url": _url(entry),
-                    "reviews": [review.as_json() for review in said.get(entry.run_id, [])],
-                }
-                for entry in entries
-            ]
-        }
 
-    @routes.post("/api/v1/reports/{run_id}/reviews", status_code=201)
-    def review(run_id: str, given: Reviewed, request: Request) -> dict[str, list[dict[str, object]]]:
-        """Note that a report was reviewed; with ``and_earlier`` every older failing one that waits, too."""
-        writing.require_program(request)
-        made = reviews.review(
-            ledger, run_id, by=given.by, comment=given.comment, way="service", and_earlier=given.and_earlier
-        )
-        return {"reviews": [one.as_json() for one in made]}
+        def make() -> d.Reports:
+            most = part.offset + part.limit + 1
+            found, more = part.of(list_reports(ledger, database, most, verdict=verdict, reviewed=reviewed))
+            said = reviews.reviews_of(ledger, [entry.run_id for entry in found])
+            return d.Reports(
+                reports=[
+                    d.ReportDocument.model_validate(
+                        {
+                            **asdict(entry),
+                            "url": report_url(entry),
+                            "reviews": [review.as_json() for review in said.get(entry.run_id, [])],
+                        }
+                    )
+                    for entry in found
+                ],
+                next=more,
+            )
 
-    @routes.get("/api/v1/databases/{name}/health")
-    def health_of(name: str) -> dict[str, Any]:
-        """The score of what was measured last, with every deduction: the document of ``dbplatform health --json``."""
-        return health.score(_measured(ledger, name), limits(name)).as_json()
+        return cache.answer(request, ("reports", request.url.query), make)
 
-    @routes.get("/api/v1/databases/{name}/metrics")
-    def metrics_of(name: str) -> dict[str, Any]:
-        """What was measured last: the document of ``dbplatform metrics --json``."""
-        return _measured(ledger, name).as_json()
+    @routes.get("/api/v1/silences", response_model=d.Silences)
+    def silences_in_force() -> d.Silences:
+        """The silences that hold, or are to come."""
+        found = silences.list_silences(ledger, now=datetime.now(UTC))
+        return d.Silences(silences=[silence_document(one) for one in found])
 
-    @routes.get("/api/v1/databases/{name}/alerts")
-    def alerts_of(name: str, resolved: bool = False) -> dict[str, Any]:
-        """Its open alerts, with ``resolved=true`` the past ones, too; none of a database that nobody watches."""
-        found = alerts.list_alerts(ledger, name, resolved=resolved)
-        return {"database": name, "alerts": [alert.as_json() for alert in found]}
+    @routes.get("/api/v1/audit", response_model=d.Changes)
+    def changes(
+        request: Request,
+        part: PartOf,
+        database: str | None = None,
+        days: Annotated[int, Query(ge=1, le=400, description="How far back.")] = 7,
+    ) -> d.Changes:
+        """Every change by whom, from where, with which run: the document of ``dbplatform audit list --json``."""
+        since = datetime.now(UTC) - timedelta(days=days)
+        found = audit.changes(ledger, database, since=since, limit=part.limit + 1, offset=part.offset)
+        more = part.next if len(found) > part.limit else None
+        made = [d.ChangeDocument.model_validate(one.as_json()) for one in found[: part.limit]]
+        return d.Changes(changes=made, next=more)
 
-    @routes.get("/api/v1/databases/{name}/{what}", response_model=None)
-    def later(name: str, what: str) -> NoReturn:
-        """501 for what the contract promises; 404 for anything else."""
-        if what not in _LATER:
-            raise PageNotFound(path=f"/api/v1/databases/{name}/{what}", hint="See /api/v1/openapi.json.")
-        raise NotBuiltYet(what=f"{what} of a database over HTTP", hint="See /api/v1/reports for data quality.")
+    routes.include_router(of_database.router(reading, cache))
+    routes.include_router(acts.router(reading))
 
-    @routes.get("/ws", response_model=None)
+    @routes.get("/ws", response_model=None, include_in_schema=False)
     def live() -> NoReturn:
         """404 until the live status exists."""
         raise NotBuiltYet(what="The live status (/ws)", hint="See /api/v1/databases.")
 
-    @routes.get("/metrics", response_model=None)
-    def metrics() -> NoReturn:
-        """404 until there are metrics."""
-        raise NotBuiltYet(what="The Prometheus text (/metrics)", hint="See /api/v1/databases.")
-
     return routes
 
 
-def _measured(ledger: Ledger, name: str) -> Metrics:
-    found = record.latest(ledger, name)
-    if found is None:
-        raise PageNotFound(path=f"the health of {name}", hint=f"Nothing was measured yet: dbplatform metrics {name}")
-    return found
+def require_current_schema(ledger: Ledger) -> None:
+    """Raise ``LedgerBehind`` where a migration of this version is missing; ``SQLAlchemyError`` where nobody answers."""
+    with ledger.session() as session:
+        applied = set(session.scalars(text("select version from ledger.schema_history where success")))
+    missing = sorted(_versions() - applied, key=int)
+    if missing:
+        hint = "Run any verb that writes, such as dbplatform list --json, by this version."
+        raise LedgerBehind(missing=", ".join(f"V{version}" for version in missing), hint=hint)
 
 
-def _url(entry: ReportEntry) -> str:
-    return f"/reports/{entry.location}"
+@once
+def _versions() -> frozenset[str]:
+    names = (entry.name for entry in (files("dbplatform.ledger") / "schema").iterdir())
+    return frozenset(found[1] for name in names if (found := re.match(r"V(\d+)__.*\.sql$", name)))
+
+
+def _databases(reading: Reading) -> d.Databases:
+    declared = set(reading.location.names)
+    found = {}
+    for state in databases(reading.ledger):
+        fields = {**asdict(state), "declared": state.name in declared}
+        fields["report"] = report_url(state.report) if state.report else None
+        found[state.name] = d.DatabaseSummary.model_validate(fields)
+    nothing = dict.fromkeys(("verdict", "run_id", "started_at", "finished_at", "unfinished_since", "report"))
+    for name in declared - set(found):
+        found[name] = d.DatabaseSummary.model_validate({**nothing, "name": name, "declared": True, "unreviewed": 0})
+    return d.Databases(databases=[found[name] for name in sorted(found)])

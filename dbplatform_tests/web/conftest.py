@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Request, Route, expect, sync_play
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.reporting.store import WrittenReport, write_report
 from dbplatform.web.app import create_app
-from dbplatform.web.server import guarded, listen
+from dbplatform.web.server import configuration, guarded, listen
 from dbplatform_tests.web.report_samples import rich_history
 
 _ARGUMENTS = [
@@ -107,7 +107,7 @@ def service(ledger: Ledger, tmp_path: Path) -> Iterator[str]:
     """The URL of the service over the test's ledger and ``tmp_path/reports``, without a slash at the end."""
     app = create_app(ledger, tmp_path / "reports", dagster_url="http://127.0.0.1:3000")
     with listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(guarded(app, "127.0.0.1"), log_level="warning"))
+        server = uvicorn.Server(configuration(guarded(app, "127.0.0.1")))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

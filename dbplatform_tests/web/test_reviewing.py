@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from fastapi.testclient import TestClient
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.reviews import Review, reviews_of
+from dbplatform.operations.tokens import create_token
 from dbplatform.reporting.store import WrittenReport, write_report
+from dbplatform.web.access import Access
 from dbplatform.web.app import create_app
 from dbplatform.web.writing import Writing
 from dbplatform_tests.web.conftest import Open
@@ -27,8 +30,8 @@ def report(ledger: Ledger, tmp_path: Path) -> WrittenReport:
     return write_report(ledger, "flights", RUN, folder=tmp_path / "reports")
 
 
-def client_of(ledger: Ledger, tmp_path: Path, writing: Writing | None = None) -> TestClient:
-    app = create_app(ledger, tmp_path / "reports", writing=writing)
+def client_of(ledger: Ledger, tmp_path: Path, access: Access | None = None) -> TestClient:
+    app = create_app(ledger, tmp_path / "reports", access=access)
     return TestClient(app, raise_server_exceptions=False, follow_redirects=False)
 
 
@@ -80,28 +83,14 @@ def test_a_program_sends_json_that_no_foreign_page_could_send(client: TestClient
     assert (answer.status_code, answer.json()["reviews"][0]["by"]) == (201, "Ada")
 
 
-def test_a_token_is_asked_for_where_one_is_set(ledger: Ledger, tmp_path: Path, report: WrittenReport) -> None:
-    client = client_of(ledger, tmp_path, Writing(token="sesame"))
-    form = {**SAID, "word": word_on(client)}
-    for token in ("", "wrong", "s\xe9same"):
-        assert client.post(PAGE, data={**form, "token": token}).status_code == 403
-        assert (
-            client.post(API, json=SAID, headers={"authorization": f"Bearer {token}".encode("latin-1")}).status_code
-            == 403
-        )
-    assert noted(ledger) == []
-    assert client.post(PAGE, data={**form, "token": "sesame"}).status_code == 303
-    assert client.post(API, json=SAID, headers={"authorization": "Bearer sesame"}).status_code == 201
-    assert "sesame" not in client.get(PAGE).text
-
-
-def test_a_service_that_others_reach_takes_nothing_without_a_token(
-    ledger: Ledger, tmp_path: Path, report: WrittenReport
-) -> None:
-    client = client_of(ledger, tmp_path, Writing(open_to_others=True))
-    assert "<form" not in client.get(PAGE).text
-    answer = client.post(API, json=SAID)
-    assert (answer.status_code, "DBPLATFORM_SERVICE_TOKEN" in answer.text) == (403, True)
+def test_a_reader_is_shown_no_form_and_notes_nothing(ledger: Ledger, tmp_path: Path, report: WrittenReport) -> None:
+    _, token = create_token(ledger, "reader", "read", length=timedelta(days=1), now=datetime.now(UTC))
+    client = client_of(ledger, tmp_path, Access(tokens=True))
+    client.headers["authorization"] = f"Bearer {token}"
+    page = client.get(PAGE).text
+    assert ("<form" in page, "You may read here, and not act" in page) == (False, True)
+    assert client.post(API, json=SAID).status_code == 403
+    assert client.post(PAGE, data={**SAID, "word": Writing().word(RUN)}).status_code == 403
     assert noted(ledger) == []
 
 
@@ -111,7 +100,7 @@ def test_what_is_missing_is_told_on_the_page_and_what_was_written_stays(client: 
     assert "A review needs a comment" in answer.text
     assert 'value="Ada &amp; &lt;b&gt;"' in answer.text
     assert client.post(API, json={"by": "", "comment": "x"}).status_code == 422
-    assert client.post(PAGE, content=b"comment=" + b"x" * 70_000).status_code == 422
+    assert client.post(PAGE, content=b"comment=" + b"x" * 70_000).status_code == 413
     assert client.post("/api/v1/reports/unknown/reviews", json=SAID).status_code == 404
     assert client.get("/reviews/unknown").status_code == 404
     assert client.get("/reviews/%00").status_code == 404

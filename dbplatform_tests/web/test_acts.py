@@ -1,0 +1,193 @@
+"""What is changed over HTTP: noted in the ledger with who, from where; and plans of statements, which run nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+
+from dbplatform.alerting.silences import list_silences
+from dbplatform.declaration.project import Project
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations.audit import changes
+from dbplatform.operations.platform import Platform
+from dbplatform.postgres.connection import Target
+from dbplatform.web.app import create_app
+from dbplatform.web.location import Location, location_of
+from dbplatform_tests.web.recorded_samples import put_alert
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def client(ledger: Ledger, tmp_path: Path) -> TestClient:
+    app = create_app(ledger, tmp_path, location=Location(names=("shop",)))
+    return TestClient(app, raise_server_exceptions=False, client=("127.0.0.1", 4711))
+
+
+def audited(ledger: Ledger) -> list[tuple[str, str | None, str, str]]:
+    found = changes(ledger, since=NOW - timedelta(days=1))
+    return [(one.act, one.database, one.actor, one.origin) for one in found]
+
+
+def test_an_alert_is_acknowledged_once_and_a_resolved_one_not_at_all(client: TestClient, ledger: Ledger) -> None:
+    alert, over = put_alert(ledger, "shop"), put_alert(ledger, "shop", "locks", state="resolved")
+    first = client.post(f"/api/v1/alerts/{alert}/acknowledgement", json={"by": "ada"})
+    assert (first.status_code, first.json()["alert"]["state"]) == (200, "acknowledged")
+    again = client.post(f"/api/v1/alerts/{alert}/acknowledgement", json={"by": "bob"})
+    assert again.json()["alert"]["acknowledged_by"] == "ada"
+    assert client.post(f"/api/v1/alerts/{over}/acknowledgement", json={}).status_code == 409
+    assert client.post("/api/v1/alerts/4711/acknowledgement", json={}).status_code == 404
+    assert client.post(f"/api/v1/alerts/{2**70}/acknowledgement", json={}).status_code == 422
+    assert audited(ledger) == [("acknowledge alert", "shop", "anybody on this machine", "127.0.0.1")]
+
+
+def test_a_silence_is_made_shown_and_ended(client: TestClient, ledger: Ledger) -> None:
+    given = {"database": "shop", "metric": "locks", "length": "30 min", "reason": "a new disk", "by": "ada"}
+    made = client.post("/api/v1/silences", json=given)
+    assert (made.status_code, made.json()["silence"]["created_by"]) == (201, "ada")
+    number = made.json()["silence"]["id"]
+    assert [one["id"] for one in client.get("/api/v1/silences").json()["silences"]] == [number]
+    assert client.post(f"/api/v1/silences/{number}/end", json={}).status_code == 200
+    assert client.post(f"/api/v1/silences/{number}/end", json={}).status_code == 409
+    assert client.get("/api/v1/silences").json() == {"silences": []}
+    assert [one[:2] for one in audited(ledger)] == [("end silence", "shop"), ("silence", "shop")]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"length": "40 days"}, 422),
+        ({"length": "soon"}, 422),
+        ({"length": "0 s"}, 422),
+        ({"length": "99999999999999999999 years"}, 422),
+        ({"reason": ""}, 422),
+        ({"reason": "nul \0"}, 422),
+        ({"reason": "half a character \ud800"}, 422),
+        ({"metric": "x" * 501}, 422),
+        ({"more": 1}, 422),
+        ({"database": "nobody"}, 404),
+    ],
+)
+def test_a_silence_that_cannot_be_is_refused_and_not_noted(
+    client: TestClient, ledger: Ledger, change: dict[str, Any], status: int
+) -> None:
+    import json
+
+    given = {"database": "shop", "reason": "why", "length": "1h", **change}
+    answer = client.post("/api/v1/silences", content=json.dumps(given), headers={"content-type": "application/json"})
+    assert (answer.status_code, "error" in answer.json()) == (status, True), answer.text
+    assert list_silences(ledger, now=datetime.now(UTC)) == ()
+    assert audited(ledger) == []
+
+
+DECLARATION = """
+type: dbplatform.ManagedDatabase
+attributes: {name: shop, connection: {url_env: SHOP_URL}, migrations: {directory: migrations}}
+"""
+
+
+@pytest.fixture
+def explaining(
+    ledger: Ledger, database: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestClient]:
+    """The service over a declared database with the table ``orders``, whose one row is a secret."""
+    folder = tmp_path / "defs" / "shop"
+    (folder / "migrations").mkdir(parents=True)
+    (folder / "defs.yaml").write_text(DECLARATION)
+    monkeypatch.setenv("SHOP_URL", database.url)
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("create table orders (id int primary key, note text)")
+        connection.execute("insert into orders values (7, 'sesame')")
+        connection.execute("create table seen (id int)")
+        connection.execute(
+            "create function peek() returns text stable language sql as 'select note from orders limit 1'"
+        )
+        connection.execute(
+            "create function poke() returns int stable language plpgsql as "
+            "$$ begin insert into seen values (1); return 1; end $$"
+        )
+    app = create_app(ledger, tmp_path, location=location_of(Platform(Project.at(tmp_path))))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def plan_of(client: TestClient, sql: str) -> Any:
+    return client.post("/api/v1/databases/shop/explain", json={"sql": sql})
+
+
+def test_a_plan_is_given_and_nothing_has_run(explaining: TestClient, database: Target, ledger: Ledger) -> None:
+    answer = plan_of(explaining, "select * from orders where id = 7")
+    assert (answer.status_code, answer.json()["plan"]["Plan"]["Node Type"]) == (200, "Index Scan")
+    assert answer.json()["analyzed"] is False
+    assert plan_of(explaining, "select * from orders where note = $1").json()["generic"] is True
+    (entry, *_) = changes(ledger, "shop", since=NOW - timedelta(days=1))
+    assert (entry.act, entry.subject) == ("explain", "select * from orders where note = $1")
+    assert [one.subject for one in changes(ledger, "shop", since=NOW - timedelta(days=1))][1].endswith("id = ?")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select 1; drop table orders",
+        "select 1; select 2",
+        "analyze select 1",
+        "(analyze) select * from orders",
+        ") delete from orders --",
+        "drop table orders",
+        "delete from orders",
+        "update orders set note = ''",
+        "select * from orders where id = poke()",
+        "copy orders to program 'id'",
+        "vacuum",
+        "",
+        "nonsense",
+        "--5",
+        "\u00b2",
+        "-99999999999999999999",
+    ],
+)
+def test_what_is_no_question_is_refused_and_changes_nothing(explaining: TestClient, database: Target, sql: str) -> None:
+    answer = plan_of(explaining, sql)
+    assert answer.status_code in (200, 422), answer.text
+    assert (answer.status_code == 200) == (sql == "select * from orders where id = poke()") or answer.status_code == 422
+    with psycopg.connect(database.url) as connection:
+        assert connection.execute("select * from orders").fetchall() == [(7, "sesame")]
+        assert connection.execute("select * from seen").fetchall() == []
+
+
+def test_an_error_of_the_planner_quotes_no_row(explaining: TestClient, database: Target) -> None:
+    asked = "select * from orders where id = peek()::int"
+    with psycopg.connect(database.url) as connection, pytest.raises(psycopg.Error, match="sesame"):
+        connection.execute(f"explain {asked}")
+    answer = plan_of(explaining, asked)
+    assert (answer.status_code, "sesame" in answer.text, "22P02" in answer.text) == (422, False, True)
+
+
+def test_what_is_not_declared_or_not_there_is_not_asked(client: TestClient, ledger: Ledger) -> None:
+    assert plan_of(client, "select 1").status_code == 409
+    answer = client.post("/api/v1/databases/nobody/explain", json={"sql": "select 1"})
+    assert answer.status_code == 404
+
+
+def test_more_than_two_do_not_explain_at_once(explaining: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dbplatform.operations import slow_statements
+
+    answers: list[int] = []
+    real = slow_statements.explained
+
+    def nested(*given: Any, **more: Any) -> Any:
+        if len(answers) < 2:
+            answers.append(0)
+            answers[-1] = plan_of(explaining, "select 1").status_code
+        return real(*given, **more)
+
+    monkeypatch.setattr(slow_statements, "explained", partial(nested))
+    assert plan_of(explaining, "select 1").status_code == 200
+    assert sorted(answers) == [200, 429]
