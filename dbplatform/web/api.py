@@ -58,7 +58,7 @@ def router(reading: Reading, cache: Cache) -> APIRouter:
     ledger = reading.ledger
 
     @routes.get("/healthz", response_model=d.Up)
-    def healthz() -> d.Up:
+    async def healthz() -> d.Up:
         """The process is up; nothing else is asked."""
         return d.Up(status="up")
 
