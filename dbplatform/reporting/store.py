@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, case, func, select, true
+from sqlalchemy import ARRAY, Row, Select, Text, case, cast, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 
 from dbplatform.errors import UsageError
@@ -181,6 +181,22 @@ def list_reports(
         query = query.where(reviews.reviewed() if reviewed else reviews.unreviewed())
     with ledger.session() as session:
         return [_entry(row) for row in session.execute(query)]
+
+
+def newest_reports(ledger: Ledger, databases: Sequence[str]) -> dict[str, ReportEntry]:
+    """The newest report of each of these databases that has one; one step into the index for each."""
+    each = func.unnest(cast(list(databases), ARRAY(Text))).table_valued("name").render_derived()
+    newest = (
+        select(Report.run_id)
+        .join(QualityRun, QualityRun.run_id == Report.run_id)
+        .where(Report.database == each.c.name, Report.removed_at.is_(None))
+        .order_by(QualityRun.started_at.desc(), QualityRun.run_id.desc())
+        .limit(1)
+        .lateral()
+    )
+    runs = select(newest.c.run_id).select_from(each).join(newest, true())
+    with ledger.session() as session:
+        return {row.database: _entry(row) for row in session.execute(_entries().where(Report.run_id.in_(runs)))}
 
 
 def report_of(ledger: Ledger, database: str | None, run_id: str | None = None) -> ReportEntry:

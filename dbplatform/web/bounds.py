@@ -53,8 +53,9 @@ class Rate:
         if not enough:
             raise TooMany(who=origin, seconds=(1.0 - left) / self._per_second, hint="Ask less often.")
 
-    def __len__(self) -> int:
-        """How many clients are remembered."""
+    @property
+    def clients(self) -> int:
+        """How many are remembered."""
         return len(self._buckets)
 
 

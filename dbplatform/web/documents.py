@@ -305,7 +305,7 @@ class DrillDocument(Document):
     finished_at: Time | None
     rto_seconds: float | None
     rpo_seconds: float | None
-    target: str | None
+    target: str | None = Field(description="The moment to which a physical backup was recovered.")
     errors: list[str]
 
 
@@ -325,9 +325,23 @@ class CheckDocument(Document):
     column: str | None
     status: Literal["passed", "failed", "errored", "accepted"]
     severity: Literal["warn", "error"]
+    blocking: bool
+    owner: str | None
     failed_rows: int | None
+    considered_rows: int | None
+    kept_rows: int
     value: float | None
+    tolerance: str | None
     message: str
+    sql: str | None
+    key_columns: list[str]
+    value_columns: list[str]
+    masked_columns: list[str]
+    rows_removed_at: Time | None
+    quarantined_rows: int | None
+    quarantine_table: str | None
+    accepted_until: str | None
+    accepted_reason: str | None
 
 
 class TableDocument(Document):
@@ -336,12 +350,14 @@ class TableDocument(Document):
     table: str
     row_count: int | None
     seconds: float
+    partitions: dict[str, int] | None = Field(description="How many there are, were read, and had not changed.")
     checks: list[CheckDocument]
 
 
 class QualityRunDocument(Document):
     """One run of checks: how many ended how."""
 
+    database: str
     run_id: str
     started_at: Time
     finished_at: Time | None

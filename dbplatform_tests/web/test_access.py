@@ -173,15 +173,14 @@ def test_a_browser_logs_in_once_and_is_out_when_its_token_is_revoked(ledger: Led
     assert client.get(LIST, headers=session).status_code == 401
 
 
-@pytest.mark.parametrize(
-    "next_", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:x", "/\n/x"]
-)
-def test_a_login_leads_nowhere_else(ledger: Ledger, next_: str) -> None:
+def test_a_login_leads_nowhere_else(ledger: Ledger) -> None:
     client, token = client_of(ledger), made(ledger)
-    word = re.search(r'name="word" value="([0-9a-f]{64})"', client.get("/login", params={"next": next_}).text)
+    word = re.search(r'name="word" value="([0-9a-f]{64})"', client.get("/login").text)
     assert word is not None
-    answer = client.post("/login", data={"word": word[1], "next": next_, "token": token})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    for wanted in ("//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:x", "/\n/x"):
+        assert "evil" not in client.get("/login", params={"next": wanted}).text
+        answer = client.post("/login", data={"word": word[1], "next": wanted, "token": token})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/"), wanted
 
 
 def test_a_cookie_acts_from_a_page_of_the_service_alone(ledger: Ledger) -> None:

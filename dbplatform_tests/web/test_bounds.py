@@ -53,7 +53,7 @@ def test_clients_are_remembered_within_a_bound() -> None:
     rate = Rate(most=100, clock=lambda: 0.0)
     for number in range(10_000):
         rate.take(f"10.0.{number // 256}.{number % 256}")
-    assert len(rate) == 100
+    assert rate.clients == 100
 
 
 def test_too_many_requests_are_told_when_to_come_again(ledger: Ledger) -> None:
