@@ -172,7 +172,7 @@ def test_databases_are_those_with_any_record_and_a_run_without_end_gives_no_verd
     assert found["only_migrated"]["verdict"] is None
     assert found["flights"]["verdict"] == "errored"
     assert found["flights"]["run_id"] == "0123456789"
-    assert found["flights"]["unfinished_since"] == "2026-11-22T02:00:00Z"
+    assert found["flights"]["unfinished_since"] == "2026-11-22T02:00:00+00:00"
     assert found["flights"]["report"] == f"/reports/{report.location}"
     page = client.get("/").text
     assert "has no verdict yet" in page
