@@ -78,6 +78,9 @@ def create_app(
     async def unknown(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return failed(request, PageNotFound(path=request.url.path, hint="Begin at /."))
+        if error.status_code == 400:  # a body that is not even text
+            hint = "See /api/v1/openapi.json."
+            return failed(request, BadRequest(name="body", problem="it cannot be read", hint=hint))
         body = {"error": {"kind": "http_error", "message": str(error.detail), "hint": None, "file": None, "line": None}}
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 

@@ -20,9 +20,9 @@ _KB_EACH = 64
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with small_project(tmp_path_factory.mktemp("many"), _DECLARATION, "create table t ();") as installation:
-        with serving(installation) as service:
-            yield service
+    folder = tmp_path_factory.mktemp("many")
+    with small_project(folder, _DECLARATION, "create table t ();") as project, serving(project) as service:
+        yield service
 
 
 @pytest.mark.parametrize("number", cases(200, 2_000, sample={200}))
