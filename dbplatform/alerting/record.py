@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from sqlalchemy import func, select
 
 from dbplatform.alerting.errors import AlreadyResolved, UnknownAlert
+from dbplatform.alerting.healing import Begun, begun_by
 from dbplatform.alerting.silences import SilenceRecord, covering, in_force
 from dbplatform.alerting.states import Severity, State
 from dbplatform.ledger.acting import note
@@ -114,6 +115,8 @@ class Episode:
     alert: AlertRecord
     taken: Mapping[str, int]
     waiting: Mapping[str, int]
+    began: Sequence[Begun] = ()
+    """The work that it began by itself."""
 
     @property
     def ends_at(self) -> datetime | None:
@@ -122,7 +125,12 @@ class Episode:
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``alerts history``."""
-        return {**self.alert.as_json(), "messages_taken": dict(self.taken), "messages_waiting": dict(self.waiting)}
+        return {
+            **self.alert.as_json(),
+            "messages_taken": dict(self.taken),
+            "messages_waiting": dict(self.waiting),
+            "began": [one.as_json() for one in self.began],
+        }
 
 
 def history(ledger: Ledger, database: str | None, *, since: datetime, now: datetime) -> tuple[Episode, ...]:
@@ -141,8 +149,15 @@ def history(ledger: Ledger, database: str | None, *, since: datetime, now: datet
     with ledger.session() as session:
         for alert_id, channel, taken, count in session.execute(messages):
             counts[taken].setdefault(alert_id, {})[channel] = count
+        began = begun_by(session, [one.id for one in alerts])
     return tuple(
-        Episode(alert=one, taken=counts[True].get(one.id, {}), waiting=counts[False].get(one.id, {})) for one in alerts
+        Episode(
+            alert=one,
+            taken=counts[True].get(one.id, {}),
+            waiting=counts[False].get(one.id, {}),
+            began=began.get(one.id, ()),
+        )
+        for one in alerts
     )
 
 

@@ -35,7 +35,9 @@ class LogicalPolicy(Policy):
     """Dumps of the database by pg_dump, in its directory format."""
 
     schedule: Cron | None = Field(
-        default=None, description="When a backup is taken besides the main job: five cron words, in UTC."
+        default=None,
+        description="When a backup is taken, proven and old ones removed, by itself: five cron words, in the "
+        "database's time zone. Left out: daily, with the job <database>_daily.",
     )
     compression: Annotated[str, AfterValidator(_compression)] = Field(
         default="zstd:1",
@@ -51,7 +53,9 @@ class PhysicalPolicy(Policy):
     """Copies of the whole server by pg_basebackup, and its WAL, from which any moment in between is restored."""
 
     schedule: Cron | None = Field(
-        default=None, description="When a base backup is taken: five cron words, in UTC. It serves all databases there."
+        default=None,
+        description="When a base backup is taken by itself: five cron words, in the database's time zone. It serves "
+        "all databases there. Left out: weekly, with the job <database>_weekly.",
     )
     wal_archive: Annotated[bool, Field(strict=True)] = Field(
         default=False,
@@ -92,7 +96,8 @@ class DrillPolicy(Policy):
     """How often a restore proves the newest backup."""
 
     schedule: Cron | None = Field(
-        default=None, description="When a drill runs besides the main job: five cron words, in UTC."
+        default=None,
+        description="When drills run besides those behind each backup: five cron words, in the database's time zone.",
     )
     max_age: DurationWords = Field(
         default=Interval(days=8),

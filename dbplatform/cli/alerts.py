@@ -188,7 +188,7 @@ def history(context: click.Context, database: str | None, since: str, as_json: b
     elif not found:
         say("nothing has fired")
     else:
-        columns = ("id", "database", "what", "severity", "from", "to", "cause", "taken", "waiting")
+        columns = ("id", "database", "what", "severity", "from", "to", "cause", "taken", "waiting", "began")
         show_table(None, columns, [_past(one, now) for one in found])
 
 
@@ -253,7 +253,7 @@ def _past(one: Episode, now: datetime) -> tuple[object, ...]:
     taken = ", ".join(f"{channel} {count}" for channel, count in one.taken.items())
     waiting = ", ".join(f"{channel} {count}" for channel, count in one.waiting.items())
     what = (alert.id, alert.database, alert.metric, alert.severity, _time(alert.since), over, alert.cause)
-    return (*what, taken or "nobody", waiting or "")
+    return (*what, taken or "nobody", waiting or "", ", ".join(str(begun) for begun in one.began))
 
 
 def _time(moment: datetime) -> str:

@@ -7,15 +7,18 @@ loader refuses it by name (``NOT_BUILT_YET``), so that nothing is accepted in si
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from dbplatform.declaration.freeze import Freeze, FreezePolicy
 from dbplatform.declaration.later import Later
 from dbplatform.maintenance.policy import MaintenancePolicy
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.postgres.pools import Environment, PoolPolicy
-from dbplatform.postgres.words import DurationWords, Interval, Policy
+from dbplatform.postgres.words import DurationWords, Interval, Policy, TimeZone
 from dbplatform.seeding.policy import SeedPolicy
 
 if TYPE_CHECKING:
@@ -45,11 +48,6 @@ else:
 #: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
 NOT_BUILT_YET: dict[tuple[str, ...], str] = {
     ("live",): "pushing changes of tables",
-    ("on_breach",): "healing on a breach",
-    ("freeze",): "a change freeze",
-    ("maintenance", "weekly"): "weekly maintenance",
-    ("maintenance", "monthly"): "monthly maintenance",
-    ("maintenance", "quarterly"): "quarterly maintenance",
 }
 
 #: What Dagster takes for an owner.
@@ -70,6 +68,12 @@ def _owner(value: str) -> str:
     if not (_EMAIL.fullmatch(value) or _TEAM.fullmatch(value)):
         raise ValueError(f"{value!r} is no owner; write team:<name> or an e-mail address")
     return value
+
+
+def _on_breach(value: Any) -> dict[str, str]:
+    from dbplatform.declaration.on_breach import checked  # not for a declaration without it: it knows every metric
+
+    return checked(value)
 
 
 Owner = Annotated[str, AfterValidator(_owner)]
@@ -151,7 +155,28 @@ class Database(Policy):
     runs: RunPolicy | None = Field(
         default=None, description="How long a run may last, and what becomes of one whose process is gone."
     )
+    time_zone: TimeZone = Field(
+        default_factory=lambda: ZoneInfo("UTC"),
+        json_schema_extra={"default": "UTC"},
+        description="Whose clock the schedules and freezes are on, such as Europe/Vienna; left out: UTC.",
+    )
     maintenance: MaintenancePolicy = Field(default_factory=MaintenancePolicy)
+    freeze: list[FreezePolicy] = Field(default=[], description="Times in which nothing changes it by itself.")
+    on_breach: Annotated[dict[str, str], BeforeValidator(_on_breach)] = Field(
+        default={},
+        description="Work that begins by itself when an alert of a metric fires, such as dead_tuple_ratio: "
+        "maintenance/vacuum.",
+    )
+
+    @property
+    def freezes(self) -> tuple[Freeze, ...]:
+        """The declared freezes on the clock of the database, in their order."""
+        return tuple(sorted((one.on_clock(self.time_zone) for one in self.freeze), key=lambda one: one.starts_at))
+
+    def frozen(self, now: datetime) -> Freeze | None:
+        """The freeze in force at the aware time; of several the one that ends last."""
+        here = [one for one in self.freezes if one.is_in_force(now)]
+        return max(here, key=lambda one: one.ends_at, default=None)
 
     @model_validator(mode="after")
     def _named_once(self) -> Database:
@@ -176,6 +201,9 @@ class Database(Policy):
             raise ValueError(f"the name {self.name!r} is taken on the embedded server; choose another name")
         if self.archives and self.backups is None:
             raise ValueError("archives need backups, because rows leave only behind a proven one; declare backups: {}")
+        wanted = sorted(set(self.on_breach.values()) & {"backup", "restore_drill"})
+        if wanted and self.backups is None:
+            raise ValueError(f"on_breach wants {wanted[0]}, and there are no backups; declare backups: {{}}")
         lost = {p.table for p in self.partitioned_tables if p.retain and p.retain.then == "drop_without_archive"}
         if lost & {archive.table for archive in self.archives}:
             table = min(lost & {archive.table for archive in self.archives})

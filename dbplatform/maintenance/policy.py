@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from dbplatform.maintenance.cleanup.policy import CleanupPolicy
 from dbplatform.postgres.daily_window import WindowWords
-from dbplatform.postgres.words import Cron, DurationWords, Interval, Policy, RelationName, SizeWords
+from dbplatform.postgres.words import CronOrNever, DurationWords, Interval, Policy, RelationName, SizeWords
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -103,12 +103,14 @@ class NamedQuery(Policy):
 
 
 class MaintenancePolicy(Policy):
-    """When the database is cared for, in UTC, and how gently."""
+    """When the database is cared for, in its time zone, and how gently."""
 
-    daily: Cron = Field(default="0 2 * * *", description="The main job: the whole graph.")
-    weekly: Cron = Field(default="0 3 * * 0", description="Once a week.")
-    monthly: Cron = Field(default="0 4 1 * *", description="Once a month.")
-    quarterly: Cron = Field(default="0 5 1 1,4,7,10 *", description="Once a quarter.")
+    daily: CronOrNever = Field(default="0 2 * * *", description="When the job <database>_daily runs; false: never.")
+    weekly: CronOrNever = Field(default="0 3 * * 0", description="When the job <database>_weekly runs; false: never.")
+    monthly: CronOrNever = Field(default="0 4 1 * *", description="When the job <database>_monthly runs; false: never.")
+    quarterly: CronOrNever = Field(
+        default="0 5 1 1,4,7,10 *", description="When the job <database>_quarterly runs; false: never."
+    )
     window: WindowWords | None = Field(
         default=None,
         description="Maintenance begins nothing outside these hours of the day, with a time zone unless in UTC: "

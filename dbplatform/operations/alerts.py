@@ -28,7 +28,7 @@ from dbplatform.ledger.monitoring import Outbox
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.thresholds import Judgements, judge
 from dbplatform.operations import heartbeats, looks, observations, reviews, runbooks, wal, watching
-from dbplatform.operations.observations import REACHABLE, UNMEASURED, WAL_ARCHIVE, WATCH_OF, Runs
+from dbplatform.operations.observations import REACHABLE, UNMEASURED, WAL_ARCHIVE, WATCH_OF, Runs, Tick
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.preceding import preceding
 from dbplatform.quality.record import results_since
@@ -157,6 +157,7 @@ def watch_all(
     *,
     now: datetime,
     runs: Mapping[str, Runs],
+    own_ticks: Sequence[Tick] = (),
     send: Send = send_by_apprise,
 ) -> tuple[tuple[Watched, ...], dict[str, str]]:
     """Look at many databases side by side, then tell; one that fails hides no other.
@@ -164,7 +165,8 @@ def watch_all(
     Those that were looked at longest ago come first; what is not done after 30 s is done at the next call. A database
     whose last look has not ended yet is left alone: two never look at the same one. Returns the looks, and for each
     database or channel that was not served to the end, why. A database whose looks do not end well for three minutes is
-    an alert of the platform itself. The status service's sign of life is looked at, too.
+    an alert of the platform itself. The status service's sign of life is looked at, too, and ``own_ticks``, those of
+    sensors that belong to no database.
     """
     by_name = {declared.name: declared for declared in databases}
 
@@ -177,6 +179,7 @@ def watch_all(
     of_itself = [
         *heartbeats.observations(platform.ledger, heartbeats.SERVICE),
         *(observations.watched(declared, failed.get(name)) for name, declared in by_name.items()),
+        *observations.schedules(Runs(ticks=own_ticks)),
         *observations.unwatched(databases, record.list_alerts(platform.ledger, heartbeats.PLATFORM)),
     ]
     judge_heartbeats(platform.ledger, of_itself, channels, now=now)

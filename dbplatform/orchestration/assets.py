@@ -16,7 +16,7 @@ from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.periods import tell_periods
 from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import step, table_metadata
+from dbplatform.orchestration.steps import data_version, step, table_metadata
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import TableMissing
 
@@ -180,6 +180,7 @@ def _partitions(
                 tell_periods(context.instance, platform, declared, policy)
         [found] = report["tables"]
         return dg.MaterializeResult(
+            data_version=data_version(context, changed=not options.dry_run and bool(found["create"])),
             metadata={
                 "dry run": options.dry_run,
                 "to create" if options.dry_run else "created": len(found["create"]),
@@ -188,7 +189,7 @@ def _partitions(
                 **({"rows in the default partition": found["default_rows"]} if found["default"] else {}),
                 **table_metadata("new partitions", found["create"], ("name", "lower", "upper", "rows")),
                 **table_metadata("left in the default partition", found["left_in_default"], ("name", "rows")),
-            }
+            },
         )
 
     return table_partitions
@@ -220,13 +221,14 @@ def _seed(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]
         tables = found["tables"]
         loaded = [table for table in tables if table["status"] == ("pending" if options.dry_run else "loaded")]
         return dg.MaterializeResult(
+            data_version=data_version(context, changed=not options.dry_run and bool(loaded)),
             metadata={
                 "dry run": options.dry_run,
                 "profile": found["profile"],
                 "tables to load" if options.dry_run else "tables loaded": len(loaded),
                 "rows loaded": sum(table["rows"] or 0 for table in loaded),
                 **table_metadata("tables", tables, ("table", "status", "rows", "seconds")),
-            }
+            },
         )
 
     return seed

@@ -19,9 +19,11 @@ from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.advice import advice_assets
 from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writing_assets
 from dbplatform.orchestration.audit_checks import audit_checks
+from dbplatform.orchestration.automation import automated
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.cleanup import cleanup_assets
 from dbplatform.orchestration.jobs import jobs_of, schedules_of
+from dbplatform.orchestration.jobs import jobs_of
 from dbplatform.orchestration.partition_checks import partition_checks
 from dbplatform.orchestration.periods import period_assets
 from dbplatform.orchestration.physical import physical_assets
@@ -30,6 +32,7 @@ from dbplatform.orchestration.restore import restore_job
 from dbplatform.orchestration.retirement import retirement_assets
 from dbplatform.orchestration.reviews import review_jobs
 from dbplatform.orchestration.safety import backup_assets
+from dbplatform.orchestration.schedules import schedules_of
 from dbplatform.orchestration.schema_checks import schema_checks
 from dbplatform.orchestration.upkeep import upkeep_assets
 from dbplatform.orchestration.watch import watching_assets
@@ -77,6 +80,7 @@ class ManagedDatabase(dg.Component):
         assets += cleanup_assets(self.platform, self.declared)
         assets += rehearsal_assets(self.platform, self.declared)
         assets += period_assets(self.platform, self.declared)
+        assets = automated(self.declared, assets)
         jobs = jobs_of(self.declared, assets)
         return dg.Definitions(
             assets=assets,
@@ -86,6 +90,6 @@ class ManagedDatabase(dg.Component):
                 *audit_checks(self.platform, self.declared),
             ],
             jobs=[*jobs, *restore_job(self.platform, self.declared), *review_jobs(self.platform, self.declared)],
-            schedules=schedules_of(self.declared, jobs),
+            schedules=schedules_of(self.platform, self.declared, jobs),
             resources={"options": options_at_launch(), "pools": pools(str(self.platform.project.root))},
         )

@@ -1,4 +1,4 @@
-"""The jobs and schedules of one declared database, over its assets."""
+"""The jobs of one declared database, over its assets. When they run by themselves: ``schedules``."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dbplatform.declaration.loading import Declared
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.runs import MAX_RUNTIME, policy_of
+from dbplatform.orchestration.cadences import CADENCES, UPKEEP, Cadence, work_of
 
 #: The job of a run launched by the command line or the UI must not start an interpreter per step.
 _IN_PROCESS = dg.in_process_executor
@@ -17,11 +18,10 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
     """The main job, named as the database, and one per capability."""
     database = declared.name
     every = [key for asset in assets for key in asset.keys]
-    # A run of the whole graph has no period, rehearses nothing, and leaves upkeep and the server's copies to their own
-    # schedules.
+    # A run of the whole graph has no period, rehearses nothing, and leaves upkeep and the server's copies to schedules.
     physical = [keys.physical_backup(database), keys.recovery_drill(database), keys.physical_retention(database)]
     apart = {keys.rehearsal(database), *physical}
-    graph = [key for key in every if key not in apart and key.path[1] not in ("periods", "maintenance")]
+    graph = [key for key in every if key not in apart and key.path[1] not in ("periods", *UPKEEP)]
     jobs = [_job(declared, database, graph, "The whole graph: migrate, partition, seed, check, report.")]
     if keys.migrations(database) in every:
         jobs.append(_job(declared, f"{database}_migrate", [keys.migrations(database)], "Apply pending migrations."))
@@ -43,41 +43,42 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
         words = f"One {policy.interval} of {policy.table}, or many: made where missing, archived where due, checked."
         name, key = keys.periods_name(database, policy.table), keys.periods(database, policy.table)
         jobs.append(_job(declared, name, [key], words))
+    jobs += [job for cadence in CADENCES if (job := _cadence_job(declared, cadence, every)) is not None]
     return jobs
 
 
-def schedules_of(declared: Declared, jobs: Sequence[UnresolvedAssetJobDefinition]) -> list[dg.ScheduleDefinition]:
-    """When the jobs run, in UTC; as soon as the daemon does."""
-    database = declared.database
-    by_name = {job.name: job for job in jobs}
-    wanted: list[tuple[str, str, str | None]] = [("daily", database.name, database.maintenance.daily)]
-    if database.backups is not None:
-        wanted.append(("backup", f"{database.name}_backup", database.backups.logical.schedule))
-        wanted.append(("drill", f"{database.name}_drill", database.backups.drill.schedule))
-        if database.backups.physical is not None:
-            wanted.append(("physical", f"{database.name}_physical", database.backups.physical.schedule))
-            wanted.append(("recovery_drill", f"{database.name}_recovery_drill", database.backups.drill.schedule))
-    return [
-        dg.ScheduleDefinition(
-            name=f"{database.name}_{what}_schedule" if what != "daily" else f"{database.name}_daily",
-            job=by_name[job],
-            cron_schedule=cron,
-            execution_timezone="UTC",
-            default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=by_name[job].description,
-        )
-        for what, job, cron in wanted
-        if cron is not None
+def _cadence_job(
+    declared: Declared, cadence: Cadence, every: Sequence[dg.AssetKey]
+) -> UnresolvedAssetJobDefinition | None:
+    """The work of a cadence that the database has; None where it has none."""
+    work = list(work_of(declared.database, cadence))
+    found = [key for key in every if any(one.check is None and one.names(key.path[1:]) for one in work)]
+    checks = [
+        dg.AssetCheckKey(key, one.check)
+        for one in work
+        if one.check is not None
+        for key in every
+        if one.names(key.path[1:])
     ]
+    if not found:
+        return None
+    names = ", ".join("/".join(key.path[1:]) for key in found)
+    return _job(declared, f"{declared.name}_{cadence}", found, f"{cadence.capitalize()}: {names}.", checks=checks)
 
 
 def _job(
-    declared: Declared, name: str, selection: Sequence[dg.AssetKey], description: str
+    declared: Declared,
+    name: str,
+    selection: Sequence[dg.AssetKey],
+    description: str,
+    *,
+    checks: Sequence[dg.AssetCheckKey] = (),
 ) -> UnresolvedAssetJobDefinition:
     ends = policy_of(declared).end_after
+    chosen: dg.AssetSelection = dg.AssetSelection.assets(*selection)
     return dg.define_asset_job(
         name=name,
-        selection=dg.AssetSelection.assets(*selection),
+        selection=chosen | dg.AssetSelection.checks(*checks) if checks else chosen,
         description=description,
         tags={
             "dbplatform/database": declared.name,

@@ -15,6 +15,7 @@ import dagster as dg
 from dbplatform.declaration.loading import FILE, Broken, Declarations, load_project
 from dbplatform.declaration.project import PACKAGE, Project
 from dbplatform.operations.platform import Platform
+from dbplatform.orchestration.automation import automation_sensor
 from dbplatform.orchestration.component import ManagedDatabase
 from dbplatform.orchestration.sensors import watch_sensor
 from dbplatform.orchestration.steps import failure
@@ -26,7 +27,9 @@ def definitions_of(project: Project) -> dg.Definitions:
     """Everything that the project declares."""
     declarations = load_project(project)
     platform = Platform(project)
-    watch = dg.Definitions(sensors=[watch_sensor(platform, declarations.databases)])
+    # A run of chosen assets (Materialize, an automation) must not start an interpreter per step either.
+    sensors = [watch_sensor(platform, declarations.databases), automation_sensor(declarations.databases)]
+    watch = dg.Definitions(sensors=sensors, executor=dg.in_process_executor)
     if project.defs == PACKAGE / "defs" and not declarations.broken:
         return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=PACKAGE), watch)
     return dg.Definitions.merge(

@@ -13,7 +13,7 @@ from dbplatform.operations import archives, backups
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.resources import Options
-from dbplatform.orchestration.steps import proof_result, step, table_metadata
+from dbplatform.orchestration.steps import data_version, proof_result, step, table_metadata
 from dbplatform.postgres.catalog import TableMissing
 
 
@@ -160,6 +160,7 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
             standing = archives.standing(platform, declared, policy)
         found = [entry.as_json() for entry in report.archives]
         return dg.MaterializeResult(
+            data_version=data_version(context, changed=bool(report.deleted)),
             metadata={
                 "rule": policy.rule,
                 **({"cutoff": report.cutoff.isoformat()} if report.cutoff is not None else {}),
@@ -172,7 +173,7 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
                 "files": len(standing.archives),
                 **({"newest file": _file(standing.newest.location)} if standing.newest else {}),
                 **table_metadata("new files", found, ("id", "rows", "bytes", "sha256", "status", "location")),
-            }
+            },
         )
 
     return archive

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.scheduler.instigation import InstigatorState, TickStatus
 from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform.alerting.states import Severity
@@ -22,8 +22,9 @@ from dbplatform.operations import looks as marks
 from dbplatform.operations.alerts import Watched
 from dbplatform.operations.observations import AssetCheckEnd, Runs, Tick
 from dbplatform.operations.platform import Platform
-from dbplatform.orchestration import keys, run_ends
+from dbplatform.orchestration import automation, healing, keys, run_ends
 from dbplatform.orchestration.runs import end_dead_runs
+from dbplatform.orchestration.schedules import frozen_words
 from dbplatform.orchestration.watch import check_states, health_metadata
 
 NAME = "dbplatform_watch"
@@ -42,20 +43,24 @@ _Shown = dict[str, dict[str, str]]
 def watch_sensor(platform: Platform, databases: Sequence[Declared]) -> dg.SensorDefinition:
     """The sensor over these databases; it runs as soon as the daemon does."""
 
+    healable = healing.targets(databases)
+
     @dg.sensor(
         name=NAME,
+        asset_selection=dg.AssetSelection.assets(*healable) if healable else None,
         minimum_interval_seconds=SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Measures every database, holds the metrics against their limits, looks at failed runs and checks, "
         "ends runs whose process is gone, and tells whoever is declared. What changed is shown as checks of the asset "
-        "alerts.",
+        "alerts. Begins what is declared under on_breach.",
     )
     def dbplatform_watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = datetime.now(UTC)
         for run_id in end_dead_runs(context.instance, platform):
             context.log.warning(f"the process of run {run_id} was gone: it is ended as failed, its pools are free")
         runs = runs_of(context, platform, databases, now)
-        looks, failed = alerting.watch_all(platform, databases, now=now, runs=runs)
+        own = _own_ticks(context.instance)
+        looks, failed = alerting.watch_all(platform, databases, now=now, runs=runs, own_ticks=own)
         before = _shown(context.cursor)
         by_name = {declared.name: declared for declared in databases}
         events: list[_Event] = []
@@ -67,11 +72,18 @@ def watch_sensor(platform: Platform, databases: Sequence[Declared]) -> dg.Sensor
                 failed[looked.database] = f"{type(error).__name__}: {error}"
             else:
                 events += new
+        requests, held = healing.begin(platform, databases, context.instance, _repository(context), now)
         if not _queue_stands_still(context.instance, now):
             heartbeats.beat(platform.ledger, heartbeats.QUEUE)
         heartbeats.beat(platform.ledger, heartbeats.WATCH)
         return dg.SensorResult(
-            asset_events=events, cursor=json.dumps(shown), skip_reason=dg.SkipReason(_words(looks, failed))
+            asset_events=events,
+            cursor=json.dumps(shown),
+            run_requests=requests,
+            # Dagster takes one or the other.
+            skip_reason=None
+            if requests
+            else dg.SkipReason("; ".join([_words(looks, failed), *held, *frozen_words(databases, now)])),
         )
 
     return dbplatform_watch
@@ -81,8 +93,7 @@ def runs_of(
     context: dg.SensorEvaluationContext, platform: Platform, databases: Sequence[Declared], now: datetime
 ) -> dict[str, Runs]:
     """The jobs of each database, their runs that ended since the sensor looked last or are stuck, checks, schedules."""
-    repository = context.repository_def
-    assert repository is not None
+    repository = _repository(context)
     names = [declared.name for declared in databases]
     jobs = run_ends.watched_jobs(repository, names)
     since = marks.runs_since(platform.ledger, names, now)
@@ -93,6 +104,11 @@ def runs_of(
         name: Runs(jobs=jobs[name], ended=ended[name], stuck=stuck[name], checks=checks[name], ticks=ticks[name])
         for name in names
     }
+
+
+def _repository(context: dg.SensorEvaluationContext) -> dg.RepositoryDefinition:
+    assert context.repository_def is not None
+    return context.repository_def
 
 
 def _checks_of(
@@ -141,11 +157,27 @@ def _ticks_of(
         owner = next((name for name in jobs if starts & set(jobs[name])), None)
         if owner is None or not state.is_running:
             continue
-        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1):
-            failed = tick.status == TickStatus.FAILURE
-            error = (tick.error.message.strip().splitlines() or ["it failed"])[0] if failed and tick.error else None
-            found[owner].append(Tick(name=state.instigator_name, error=error or ("it failed" if failed else None)))
+        found[owner] += _last_tick(instance, state)
     return found
+
+
+def _own_ticks(instance: dg.DagsterInstance) -> list[Tick]:
+    """The last tick of the sensors that belong to no database; one that is stopped does not fail."""
+    if instance.schedule_storage is None:
+        return []
+    own = [state for state in instance.all_instigator_state() if state.instigator_name == automation.NAME]
+    stopped = [Tick(name=state.instigator_name, error=None) for state in own if not state.is_running]
+    return [*stopped, *(tick for state in own if state.is_running for tick in _last_tick(instance, state))]
+
+
+def _last_tick(instance: dg.DagsterInstance, state: InstigatorState) -> list[Tick]:
+    """The last tick of a schedule or sensor; none where it has not ticked yet."""
+    ticks = []
+    for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1):
+        failed = tick.status == TickStatus.FAILURE
+        error = (tick.error.message.strip().splitlines() or ["it failed"])[0] if failed and tick.error else None
+        ticks.append(Tick(name=state.instigator_name, error=error or ("it failed" if failed else None)))
+    return ticks
 
 
 def _queue_stands_still(instance: dg.DagsterInstance, now: datetime) -> bool:

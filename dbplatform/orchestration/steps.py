@@ -156,6 +156,16 @@ def proof_result(
     return dg.MaterializeResult(metadata=metadata)
 
 
+def data_version(context: dg.AssetExecutionContext, *, changed: bool) -> dg.DataVersion:
+    """The version of what the asset holds: a new one by this run where it changed data, else the one before it.
+
+    What follows changes of data (``automation``) begins by it.
+    """
+    last = None if changed else context.instance.get_latest_materialization_event(context.asset_key)
+    tags = last.asset_materialization.tags if last is not None and last.asset_materialization is not None else None
+    return dg.DataVersion((tags or {}).get("dagster/data_version") or context.run.run_id)
+
+
 def table_metadata(
     name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
 ) -> dict[str, dg.MetadataValue[Any]]:

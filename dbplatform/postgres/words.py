@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
@@ -201,6 +202,16 @@ def _cron(value: str) -> str:
     return value
 
 
+def _time_zone(value: Any) -> ZoneInfo:
+    if isinstance(value, ZoneInfo):
+        return value
+    try:
+        # A path, such as "../UTC", is a ValueError; a folder of zones, such as "America", may be an OSError.
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise ValueError(f"{value!r} is no time zone; write one such as Europe/Vienna, or UTC") from None
+
+
 _TEXT = WithJsonSchema({"type": "string"})
 
 #: An interval longer than zero: ``1 month``, ``P1M``.
@@ -215,5 +226,9 @@ RelationName = Annotated[Relation, BeforeValidator(_relation), PlainSerializer(s
 ColumnName = Annotated[str, BeforeValidator(_column)]
 #: An aware time; one without a zone is UTC.
 AwareTime = Annotated[datetime, BeforeValidator(_aware)]
-#: A schedule of five cron words, in UTC, that comes at least once.
+#: A time zone of the IANA: ``Europe/Vienna``.
+TimeZone = Annotated[ZoneInfo, BeforeValidator(_time_zone), PlainSerializer(str), _TEXT]
+#: A schedule of five cron words, in the database's time zone, that comes at least once.
 Cron = Annotated[str, AfterValidator(_cron)]
+#: The same, or ``false``: it never comes by itself.
+CronOrNever = Annotated[Cron | None, BeforeValidator(lambda value: None if value is False else value)]

@@ -81,7 +81,7 @@ def test_the_code_location_loads_without_a_server(tmp_path: Path) -> None:
     assert found["before the archive"] == ["flights/quality_report", "flights/restore_drill"]
     assert found["checks"] == 38
     assert found["alert checks"] > 10
-    assert found["sensors"] == ["dbplatform_watch"], "one for all databases"
+    assert sorted(found["sensors"]) == ["dbplatform_automation", "dbplatform_watch"], "each for all databases"
     assert "flights_writer" in found["pools"]
     assert not (tmp_path / "home").exists(), "loading must write nothing"
 

@@ -42,7 +42,7 @@ from pathlib import Path
 
 prepare_instance(Platform(Project.at(Path.cwd())))
 repository = definitions().get_repository_def()
-[sensor] = repository.sensor_defs
+sensor = repository.get_sensor_def("dbplatform_watch")
 cursor, ticks = sys.argv[1] or None, []
 with dg.DagsterInstance.get() as instance:
     for _ in range(int(sys.argv[2])):
