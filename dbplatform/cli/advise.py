@@ -9,9 +9,11 @@ import click
 from dbplatform.advice.apply import Report
 from dbplatform.cli.common import (
     SubVerbs,
+    ask_while_frozen,
     bold,
     confirmed,
     dry_run_option,
+    during_freeze_option,
     json_option,
     note,
     opened,
@@ -64,6 +66,7 @@ def list_(context: click.Context, database: str | None, everything: bool, as_jso
 @command.command()
 @id_argument
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -79,6 +82,8 @@ def apply(context: click.Context, advice_id: str, dry_run: bool, yes: bool, as_j
     _show_plan(known, statements, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
+    if statements:
+        ask_while_frozen(context, platform.declarations.get(known.database))
     if known.action is not None and known.action["verb"] == "drop_index" and statements:
         confirmed(f"Drop the index {known.subject}?", yes=yes)
     report = advising.apply(platform, advice_id)
@@ -88,6 +93,7 @@ def apply(context: click.Context, advice_id: str, dry_run: bool, yes: bool, as_j
 @command.command()
 @id_argument
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -102,6 +108,7 @@ def undo(context: click.Context, advice_id: str, dry_run: bool, yes: bool, as_js
     if dry_run:
         return
     if statements:
+        ask_while_frozen(context, platform.declarations.get(known.database))
         confirmed(f"Take back {known.kind.replace('_', ' ')} {known.subject}?", yes=yes)
     report = advising.undo(platform, advice_id)
     if as_json:

@@ -7,11 +7,13 @@ import click
 from dbplatform.archiving.plan import ArchivePlan
 from dbplatform.cli.common import (
     SubVerbs,
+    ask_while_frozen,
     bars,
     bold,
     confirmed,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     opened,
     say,
@@ -51,6 +53,7 @@ def plan(context: click.Context, database: str, name: str | None, as_json: bool)
 @database_argument
 @name_option
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def apply(context: click.Context, database: str, name: str | None, dry_run: bool, as_json: bool) -> None:
@@ -67,6 +70,8 @@ def apply(context: click.Context, database: str, name: str | None, dry_run: bool
         return
     if not as_json:
         _show_plan(planned)
+    if any(one.rows for one in planned):
+        ask_while_frozen(context, declared)
     with bars():
         reports = [archives.apply(platform, declared, policy) for policy in policies]
     if as_json:
@@ -123,6 +128,7 @@ def verify(context: click.Context, database: str, archive_id: str | None, as_jso
 @click.argument("archive_id")
 @click.option("--into", help="Another table; it is made like the source where it is missing.")
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -138,6 +144,7 @@ def restore(
             document = {"id": archive_id, "rows": entry.rows, "into": where}
             show_json(document) if as_json else say(f"would put {entry.rows:,} rows back into {where}")
             return
+        ask_while_frozen(context, declared)
         confirmed(f"Put {entry.rows:,} rows back into {where}?", yes=yes)
     with bars():
         report = archives.bring_back(
@@ -154,6 +161,7 @@ def restore(
 @click.option("--key", "keys", multiple=True, metavar="COLUMN=VALUE", help="The value of a column; may be repeated.")
 @click.option("--note", help="Who asked; it is kept, so write nothing that must not be.")
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -184,6 +192,7 @@ def erase(
     if not as_json:
         _show_erasure(planned)
     if not planned.is_empty:
+        ask_while_frozen(context, declared)
         confirmed(f"Erase these rows of {planned.table} for good?", yes=yes)
     with bars():
         reports = erasures.apply(platform, declared, relation, chosen, note=note)
@@ -226,6 +235,7 @@ def expire(context: click.Context, database: str, name: str | None, dry_run: boo
 @command.command()
 @database_argument
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -236,6 +246,7 @@ def replay(context: click.Context, database: str, dry_run: bool, yes: bool, as_j
     if not dry_run and report.erasures:
         if not as_json:
             _show_replay(report, "still there")
+        ask_while_frozen(context, declared)
         confirmed(f"Erase these rows of {database} again?", yes=yes)
         report = erasures.erase_again(platform, declared)
     if as_json:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,43 @@ def confirmed(question: str, *, yes: bool) -> None:
         raise NotConfirmed(question=question, hint="Answer beforehand by --yes.")
     if not click.confirm(question, err=True):
         raise NotConfirmed(question=question, hint="Nothing was changed.")
+
+
+_DURING_FREEZE = "dbplatform.during_freeze"
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    context.meta[_DURING_FREEZE] = value
+
+
+during_freeze_option = click.option(
+    "--during-freeze",
+    is_flag=True,
+    expose_value=False,
+    callback=_remember,
+    help="Do not ask although the database is frozen.",
+)
+
+
+class Frozen(UsageError):
+    """{database} is frozen {freeze}."""
+
+
+def ask_while_frozen(context: click.Context, declared: Declared) -> None:
+    """Ask before a database is changed in a freeze; for verbs with ``during_freeze_option``, which answers.
+
+    Raises ``Frozen`` where nobody can answer, or the answer is no.
+    """
+    freeze = declared.database.frozen(datetime.now(UTC))
+    if freeze is None or context.meta[_DURING_FREEZE]:
+        return
+    frozen = Frozen(database=declared.name, freeze=freeze, hint="To change it all the same: --during-freeze.")
+    if not sys.stdin.isatty():
+        raise frozen
+    note(frozen.message)
+    if not click.confirm("Change it all the same?", err=True):
+        frozen.hint = "Nothing was changed."
+        raise frozen
 
 
 def port_option(name: str, *, default: int, help: str) -> Callable[[Any], Any]:

@@ -46,9 +46,12 @@ def command(context: click.Context, database: str | None, structure: bool, secur
 
 def _score(platform: Platform, declared: Declared, *, as_json: bool) -> int:
     found = watching.score(declared, watching.measure(platform, declared))
+    freeze = declared.database.frozen(datetime.now(UTC))
     if as_json:
-        show_json(found.as_json())
+        show_json({**found.as_json(), "freeze": freeze.as_json() if freeze else None})
         return 1 if found.deductions else 0
+    if freeze:
+        say(f"{declared.name} is frozen {freeze}")
     say(f"{declared.name}: {bold(f'{found.score} of 100')}, grade {found.grade}, by {found.judged} limits")
     for deduction in found.deductions:
         value = value_words(deduction.value, kind_of(deduction.metric).unit)

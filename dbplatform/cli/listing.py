@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dbplatform.cli.common import json_option, note, platform_of, say, show_json, show_table
@@ -24,14 +26,14 @@ def command(context: click.Context, as_json: bool) -> int:
             }
         )
     else:
-        show_table(
-            None,
-            ("database", "state", "last verdict", "last checked", "declared in"),
-            [
-                (s.name, s.state, s.verdict, s.checked_at and f"{s.checked_at:%Y-%m-%d %H:%M} UTC", s.file)
-                for s in found
-            ],
-        )
+        columns = ["database", "state", "last verdict", "last checked", "declared in"]
+        rows: list[list[Any]] = [
+            [s.name, s.state, s.verdict, s.checked_at and f"{s.checked_at:%Y-%m-%d %H:%M} UTC", s.file] for s in found
+        ]
+        if any(s.freeze for s in found):
+            columns.append("frozen")
+            rows = [[*row, s.freeze] for row, s in zip(rows, found, strict=True)]
+        show_table(None, columns, rows)
         if not found and not broken:
             say(f"No database is declared in {platform.project.defs}.")
         for one in broken:

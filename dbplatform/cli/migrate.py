@@ -12,11 +12,13 @@ import click
 
 from dbplatform.cli.common import (
     SubVerbs,
+    ask_while_frozen,
     bars,
     bold,
     confirmed,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     note,
     opened,
@@ -92,6 +94,7 @@ def rehearse(context: click.Context, database: str, target: str | None, as_json:
 @database_argument
 @click.option("--target", help="Stop after this version.")
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def apply(context: click.Context, database: str, target: str | None, dry_run: bool, as_json: bool) -> None:
@@ -104,6 +107,8 @@ def apply(context: click.Context, database: str, target: str | None, dry_run: bo
         return
     if planned.pending and not as_json:
         _show(planned.as_json())
+    if planned.pending:
+        ask_while_frozen(context, declared)
     with bars():
         report = schema.apply(platform, declared, target=target, files=files).as_json()
     if as_json:
@@ -118,6 +123,7 @@ def apply(context: click.Context, database: str, target: str | None, dry_run: bo
 @database_argument
 @click.option("--target", help="Undo every version down to and including this one; by default the newest alone.")
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -132,6 +138,7 @@ def undo(context: click.Context, database: str, target: str | None, dry_run: boo
         return
     if not as_json:
         _show(planned.as_json(), verb="to undo")
+    ask_while_frozen(context, declared)
     scripts = ", ".join(pending.script for pending in planned.pending)
     confirmed(f"Run {scripts} on {database}?", yes=yes)
     with bars():
@@ -277,6 +284,7 @@ def history(context: click.Context, database: str, as_json: bool) -> None:
 @click.option("--version", default="1", show_default=True, help="The version that the database has now.")
 @click.option("--description", default="<< Flyway Baseline >>", show_default=True, help="The row's words.")
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def baseline(
@@ -291,6 +299,7 @@ def baseline(
         for found in planned.taken_over:
             say(f"{database} was migrated by {found}; that table stays as it is")
     if not dry_run and not planned.written:
+        ask_while_frozen(context, declared)
         planned = schema_care.baseline(platform, declared, version=version, description=description)
     if as_json:
         show_json(planned.as_json())
@@ -304,6 +313,7 @@ def baseline(
 @click.option("--did", multiple=True, metavar="SCRIPT", help="Its statement in doubt had done its work.")
 @click.option("--again", multiple=True, metavar="SCRIPT", help="Its statement in doubt is to run again.")
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def repair(
@@ -323,6 +333,7 @@ def repair(
     if not as_json:
         _show_repair(planned.as_json())
     if not dry_run and not planned.empty:
+        ask_while_frozen(context, declared)
         planned = schema_care.repair(platform, declared, checksums=checksums, did=did, again=again)
         if not as_json:
             say(f"{database}: done")

@@ -8,11 +8,13 @@ import click
 
 from dbplatform.cli.common import (
     SubVerbs,
+    ask_while_frozen,
     bars,
     bold,
     confirmed,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     note,
     opened,
@@ -51,6 +53,7 @@ def plan(context: click.Context, database: str, start: str | None, as_json: bool
 @database_argument
 @start_option
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def apply(context: click.Context, database: str, start: str | None, dry_run: bool, as_json: bool) -> None:
@@ -65,6 +68,8 @@ def apply(context: click.Context, database: str, start: str | None, dry_run: boo
         return
     if not as_json:
         _show(planned, "to create")
+    if any(table["create"] for table in planned["tables"]):
+        ask_while_frozen(context, declared)
     with bars():
         report = partitions.apply(platform, declared, start=start).as_json()
     show_json(report) if as_json else _show(report, "created")
@@ -73,6 +78,7 @@ def apply(context: click.Context, database: str, start: str | None, dry_run: boo
 @command.command()
 @database_argument
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -90,6 +96,8 @@ def retire(context: click.Context, database: str, dry_run: bool, yes: bool, as_j
         return 0
     if not as_json:
         _show_retirement(planned)
+    if any(table.partitions for table in planned.tables):
+        ask_while_frozen(context, declared)
     lost = sum(one.lost for table in planned.tables for one in table.partitions)
     if lost:
         confirmed(f"Drop {lost:,} rows that are in no archive?", yes=yes)
@@ -113,6 +121,7 @@ def _show_retirement(report: RetirementReport) -> None:
 @click.option("--table", required=True, help="The plain table: schema.table, as in partitioned_tables.")
 @click.option("--undo", "back", is_flag=True, help="Make the table plain again, with every row.")
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def convert(context: click.Context, database: str, table: str, back: bool, dry_run: bool, as_json: bool) -> None:
@@ -128,6 +137,7 @@ def convert(context: click.Context, database: str, table: str, back: bool, dry_r
         return
     if not as_json:
         _show_phases(planned, statements=False)
+    ask_while_frozen(context, declared)
     with bars():
         report = conversion.apply(platform, declared, relation, back=back).as_json()
     show_json(report) if as_json else _show_conversion(report)

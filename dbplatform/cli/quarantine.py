@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from dbplatform.cli.common import (
+    ask_while_frozen,
     bars,
     confirmed,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     note,
     opened,
@@ -58,6 +60,7 @@ def list_(
 @database_argument
 @_choosing
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -85,6 +88,7 @@ def return_(
             show_json({**_as_json(database, planned), "dry_run": dry_run, "returned": []})
         return 0
     rows = sum(aside.rows for aside in planned)
+    ask_while_frozen(context, declared)
     confirmed(f"Return {rows:,} rows of {database} to their tables?", yes=yes)
     with bars():
         returned = quarantine.give_rows_back(platform, declared, choice)

@@ -7,10 +7,12 @@ import click
 from dbplatform.backups.physical.recover import RecoveryReport
 from dbplatform.backups.table import TableReport
 from dbplatform.cli.common import (
+    ask_while_frozen,
     bars,
     confirmed,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     note,
     opened,
@@ -32,6 +34,7 @@ from dbplatform.operations import restores
 @click.option("--lsn", help="As it was at this WAL position, such as 16/B374D848.")
 @click.option("--restore-point", help="As it was at a named restore point.")
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -52,6 +55,8 @@ def command(
         return
     if not as_json:
         note(f"restoring {plan.words}")
+    if plan.into is None or plan.replace:
+        ask_while_frozen(context, declared)
     if plan.replace:
         confirmed(f"Drop the database {plan.replace} and put the restored one in its place?", yes=yes)
     with bars():

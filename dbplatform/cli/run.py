@@ -13,11 +13,22 @@ import yaml
 
 from dbplatform import progress
 from dbplatform.addresses import dagster_address
-from dbplatform.cli.common import bars, bold, json_option, note, opened, say, show_json
+from dbplatform.cli.common import (
+    ask_while_frozen,
+    bars,
+    bold,
+    during_freeze_option,
+    json_option,
+    note,
+    opened,
+    say,
+    show_json,
+)
 from dbplatform.cli.verdict import show_verdict
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import NotBuiltYet, UsageError
 from dbplatform.operations.platform import Platform
+from dbplatform.orchestration.cadences import is_harmless
 from dbplatform.reporting.errors import ReportNotFound
 from dbplatform.reporting.publish import Published, published
 
@@ -35,6 +46,7 @@ class NothingToJudge(UsageError):
 @click.option("--partition", "partition", help="The period, for a job of periods: 2026-03.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML as in the Launchpad.")
 @click.option("--dry-run", is_flag=True, help="Show what each step would do and change nothing.")
+@during_freeze_option
 @click.option("--fail-on", type=click.Choice(["warn", "error"]), help="Exit 1 when a check of this severity failed.")
 @click.option("--all", "all_databases", is_flag=True, hidden=True)
 @click.option("--owner", hidden=True)
@@ -60,6 +72,8 @@ def command(
     platform, declared = opened(context, database)
     declared.url_from_environment()
     job_name = job_name or database
+    if not dry_run and not is_harmless(database, job_name):
+        ask_while_frozen(context, declared)
     config = _read_config(config_file, dry_run=dry_run)
     if fail_on and (dry_run or not _reports(job_name, database)):
         raise NothingToJudge(severity=fail_on, hint=f"Run {database} or {database}_quality, without --dry-run.")

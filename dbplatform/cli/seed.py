@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from dbplatform.cli.common import (
+    ask_while_frozen,
     bars,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     opened,
     say,
@@ -32,6 +34,7 @@ def command() -> None:
 @click.option("--rows-scale", type=float, default=1.0, help="How many times the rows of generated tables.")
 @click.option("--allow-production", is_flag=True, help="Seed a database whose environment is production, too.")
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def apply(
@@ -51,6 +54,8 @@ def apply(
         return
     if not as_json:
         _show(planned)
+    if any(table["status"] == "pending" for table in planned["tables"]):
+        ask_while_frozen(context, declared)
     with bars():
         report = seeds.apply(
             platform, declared, profile=profile, rows_scale=rows_scale, allow_production=allow_production

@@ -8,8 +8,10 @@ import click
 
 from dbplatform.cli.common import (
     DURATION,
+    ask_while_frozen,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     opened,
     say,
@@ -36,6 +38,7 @@ from dbplatform.operations.platform import Platform
     "--log-from", default=MIN_DURATION, show_default=True, help="Which statements are logged: as long, or longer."
 )
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def command(
@@ -55,6 +58,8 @@ def command(
     """
     platform, declared = opened(context, database)
     if log is not None:
+        if not dry_run:
+            ask_while_frozen(context, declared)
         _log(platform, declared, undo=log == "undo", log_from=log_from, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import SQLAlchemyError
 
+from dbplatform.declaration.freeze import Freeze
 from dbplatform.errors import PlatformError, VariableNotSet
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityRun
@@ -28,6 +29,8 @@ class DatabaseState:
     checked_at: datetime | None
     file: str
     owners: tuple[str, ...]
+    freeze: Freeze | None
+    """The freeze in force now."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -37,12 +40,13 @@ class DatabaseState:
             "checked_at": self.checked_at,
             "file": self.file,
             "owners": list(self.owners),
+            "freeze": self.freeze.as_json() if self.freeze else None,
         }
 
 
 def overview(platform: Platform) -> list[DatabaseState]:
     """Every declared database that holds, by name. An unreachable one hides no other."""
-    verdicts = _verdicts(platform)
+    verdicts, now = _verdicts(platform), datetime.now(UTC)
     states = []
     for declared in platform.declarations.databases:
         verdict, checked_at = verdicts.get(declared.name, (None, None))
@@ -54,6 +58,7 @@ def overview(platform: Platform) -> list[DatabaseState]:
                 checked_at=checked_at,
                 file=declared.document.shown,
                 owners=tuple(declared.database.owners),
+                freeze=declared.database.frozen(now),
             )
         )
     return states
