@@ -62,7 +62,7 @@ class Held:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.database}: {self.work} does not begin by itself for {self.metric}: {self.reason}"
+        return f"{self.work} of {self.database}, wanted by {self.metric}, waits: {self.reason}"
 
 
 def begin(

@@ -43,6 +43,7 @@ def _waits(asset: str, why: str) -> Work:
 CALENDAR: Mapping[Cadence, tuple[Work, ...]] = {
     "daily": (
         _waits("partitions/*", "New rows find a partition."),
+        Work(asset="partitions/*", check="runs_out", why="Partitions that run out are seen, in a freeze too."),
         Work(asset="migrations", check="drift", why="What was changed by hand is seen."),
         Work(asset="tables/*", why="The data-quality checks."),
         Work(asset="quality_report", why="Their report."),

@@ -103,15 +103,15 @@ def begin(
         return dg.SkipReason(f"Run {waited_for} of {job} goes on; the next one comes at the next time of the schedule.")
     if not _is_there(platform, declared):
         return dg.SkipReason(f"{declared.name} is not there yet; dbplatform run {declared.name} makes it.")
-    tags, selection = {}, None
+    tags = {}
     if context.scheduled_execution_time is not None and now - context.scheduled_execution_time > _LATE:
         tags[DUE] = context.scheduled_execution_time.isoformat()
     if (freeze := declared.database.frozen(now)) is not None and not is_harmless(declared.name, job):
-        selection = _in_a_freeze(declared, job, context)
-        if not selection:
+        assets, checks = _in_a_freeze(declared, job, context)
+        if not assets:
             return dg.SkipReason(f"{declared.name} is frozen {freeze}.")
-        tags[FREEZE] = str(freeze)
-    return dg.RunRequest(tags=tags, asset_selection=selection)
+        return dg.RunRequest(tags={**tags, FREEZE: str(freeze)}, asset_selection=assets, asset_check_keys=checks)
+    return dg.RunRequest(tags=tags)
 
 
 def _goes_on(instance: dg.DagsterInstance, job: str) -> str | None:
@@ -128,10 +128,21 @@ def _is_there(platform: Platform, declared: Declared) -> bool:
         return True
 
 
-def _in_a_freeze(declared: Declared, job: str, context: dg.ScheduleEvaluationContext) -> list[dg.AssetKey]:
-    """The assets of the job that go on in a freeze."""
+def _in_a_freeze(
+    declared: Declared, job: str, context: dg.ScheduleEvaluationContext
+) -> tuple[list[dg.AssetKey], list[dg.AssetCheckKey]]:
+    """The assets of the job that go on in a freeze, and the checks: theirs, and those that are asked by themselves."""
     assert context.repository_def is not None
-    keys = context.repository_def.get_job(job).asset_layer.selected_asset_keys
+    graph = context.repository_def.asset_graph
     cadence = next(one for one in CADENCES if job == f"{declared.name}_{one}")
-    going_on = [work for work in work_of(declared.database, cadence) if not work.waits and work.check is None]
-    return sorted(key for key in keys if any(work.names(key.path[1:]) for work in going_on))
+    going_on = [work for work in work_of(declared.database, cadence) if not work.waits]
+    whole = [work for work in going_on if work.check is None]
+    of_job = context.repository_def.get_job(job).asset_layer.selected_asset_keys
+    assets = {key for key in of_job if any(work.names(key.path[1:]) for work in whole)}
+    alone = [
+        check
+        for check in graph.asset_check_keys
+        if check.asset_key.path[0] == declared.name
+        and any(work.check == check.name and work.names(check.asset_key.path[1:]) for work in going_on)
+    ]
+    return sorted(assets), sorted({*graph.get_check_keys_for_assets(assets), *alone})

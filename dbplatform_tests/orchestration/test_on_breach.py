@@ -90,7 +90,7 @@ def test_a_freeze_holds_work_back_with_a_word_but_for_backups(platform: Platform
         [asked], [held] = look(platform, instance, frozen)
         assert asked.asset_selection == [dg.AssetKey(["shop", "backup"])]
         assert held == (
-            "shop: maintenance/vacuum does not begin by itself for dead_tuple_ratio: "
+            "maintenance/vacuum of shop, wanted by dead_tuple_ratio, waits: "
             "shop is frozen until 2027-02-03 00:00 UTC: the great sale"
         )
         run(instance, asked)

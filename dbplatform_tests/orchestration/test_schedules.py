@@ -190,6 +190,9 @@ def test_a_freeze_leaves_what_changes_the_database_and_does_the_rest(
             assert frozen.asset_selection is not None
             assert not changing & frozen.asset_selection
             assert {dg.AssetKey(["shop", "tables", "sale"]), dg.AssetKey(["shop", "health"])} <= frozen.asset_selection
+            checks = {(one.asset_key.path[1], one.name) for one in frozen.asset_check_selection or ()}
+            looking = {("tables", "not_null_at"), ("health", "structure"), ("migrations", "drift")}
+            assert looking | {("partitions", "runs_out")} <= checks
         assert len(daemon.runs("shop_backup")) == 4, "backups go on"
         assert all(FREEZE not in run.tags for run in daemon.runs("shop_backup"))
 
@@ -201,7 +204,7 @@ def test_a_schedule_with_nothing_that_may_go_on_says_which_freeze_it_waits_for(
     platform = Platform(Project.at(folder))
     declared = platform.declarations.get("shop")
     context = dg.build_schedule_context(instance, scheduled_execution_time=datetime(2027, 5, 3, 2, tzinfo=UTC))
-    with mock.patch.object(schedules, "_in_a_freeze", return_value=[]):
+    with mock.patch.object(schedules, "_in_a_freeze", return_value=([], [])):
         found = schedules.begin(platform, declared, "shop_monthly", context, datetime(2027, 5, 3, 2, tzinfo=UTC))
     assert isinstance(found, dg.SkipReason)
     assert found.skip_message == "shop is frozen until 2027-06-01 00:00 UTC: year end."
