@@ -9,10 +9,12 @@ import click
 from dbplatform.cli.common import (
     NAME_OF_RELATION,
     SubVerbs,
+    ask_while_frozen,
     bars,
     bold,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     opened,
     say,
@@ -37,6 +39,7 @@ def _verb(mode: str, words: str) -> Callable[..., int]:
     @table_option
     @now_option
     @dry_run_option
+    @during_freeze_option
     @json_option
     @click.pass_context
     def run(
@@ -48,6 +51,7 @@ def _verb(mode: str, words: str) -> Callable[..., int]:
             show_json(planned.as_json()) if as_json else _show_plan(planned)
             if dry_run:
                 return 0
+        ask_while_frozen(context, declared)
         with bars():
             report = upkeep.apply(platform, declared, mode, table=table, in_window=not now)
         show_json(report.as_json()) if as_json else _show_report(report)
