@@ -8,10 +8,12 @@ import click
 
 from dbplatform.backups.files import size_words
 from dbplatform.cli.common import (
+    ask_while_frozen,
     bars,
     confirmed,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     note,
     opened,
@@ -29,6 +31,7 @@ _FATES = {"remove": "goes", "leave": "stays", "tell": "for you"}
 @click.command()
 @database_argument
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -50,6 +53,7 @@ def command(context: click.Context, database: str, dry_run: bool, yes: bool, as_
     if not as_json:
         _show(planned)
     if planned.due:
+        ask_while_frozen(context, declared)
         confirmed(f"Remove {_count(len(planned.due))} for good?", yes=yes)
     with bars():
         report = cleanup.apply(platform, declared, planned, more=more)

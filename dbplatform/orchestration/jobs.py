@@ -7,8 +7,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.orchestration import keys
-from dbplatform.orchestration.runs import MAX_RUNTIME, policy_of
 from dbplatform.orchestration.cadences import CADENCES, UPKEEP, Cadence, work_of
+from dbplatform.orchestration.runs import MAX_RUNTIME, policy_of
 
 #: The job of a run launched by the command line or the UI must not start an interpreter per step.
 _IN_PROCESS = dg.in_process_executor

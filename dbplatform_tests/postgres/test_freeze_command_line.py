@@ -27,7 +27,7 @@ attributes:
 _HARMLESS = {
     "alerts ack", "alerts close", "alerts silence", "alerts test", "alerts unsilence", "archive expire",
     "backup create", "backup prune", "backup restore-point", "check", "drill", "init", "report prune", "report review",
-    "runs cancel", "runs free", "server start", "server stop", "wal receive",
+    "runs cancel", "runs free", "server remove", "server start", "server stop", "wal receive",
 }  # fmt: skip
 
 
