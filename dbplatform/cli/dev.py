@@ -29,7 +29,8 @@ def command(context: click.Context, port: int, service_port: int) -> None:
     from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.orchestration import instance as instances
     from dbplatform.web.app import create_app
-    from dbplatform.web.location import location_of
+    from dbplatform.web.location import location_of, pushed_of
+    from dbplatform.web.push.service import Push
     from dbplatform.web.server import listen, serve
 
     listen("127.0.0.1", port, what="the Dagster UI", option="--port").close()
@@ -44,6 +45,7 @@ def command(context: click.Context, port: int, service_port: int) -> None:
         platform.home.reports,
         dagster_url=os.environ["DBPLATFORM_DAGSTER_UI"],
         location=location_of(platform),
+        push=Push(pushed_of(platform)),
     )
     workspace = str(platform.home.dagster / instances.WORKSPACE)
     dagster = subprocess.Popen(

@@ -30,6 +30,7 @@ VERBS = {
     "migrate": "migrate",
     "partition": "partition",
     "seed": "seed",
+    "live": "live",
     "check": "check",
     "report": "report",
     "quarantine": "quarantine",

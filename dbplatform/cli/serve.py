@@ -59,7 +59,8 @@ def command(
     from dbplatform.operations.deadman import DeadMansSwitch, watch_the_watch
     from dbplatform.web.access import Access, require_somebody
     from dbplatform.web.app import create_app
-    from dbplatform.web.location import location_of
+    from dbplatform.web.location import location_of, pushed_of
+    from dbplatform.web.push.service import Push
     from dbplatform.web.server import is_loopback, listen, serve
 
     platform = platform_of(context)
@@ -76,6 +77,7 @@ def command(
             dagster_url=dagster_address(),
             location=location_of(platform),
             access=access,
+            push=Push(pushed_of(platform)),
         )
         note(f"reports: http://{host}:{port}/   (Ctrl-C stops)")
         ended = threading.Event()

@@ -1,7 +1,6 @@
 """What a person may declare of a database: the ``attributes`` of its ``defs.yaml``.
 
-The policies of the capabilities are put together here. What a later version will accept is not in these models: the
-loader refuses it by name (``NOT_BUILT_YET``), so that nothing is accepted in silence.
+The policies of the capabilities are put together here.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from dbplatform.backups.policy import BackupPolicy
     from dbplatform.declaration.reports import ReportPolicy
     from dbplatform.declaration.runs import RunPolicy
+    from dbplatform.live.policy import LivePolicy
     from dbplatform.monitoring.audits.policy import HealthPolicy
     from dbplatform.monitoring.thresholds import ThresholdPolicy
     from dbplatform.partitioning.policy import PartitionPolicy
@@ -38,17 +38,13 @@ else:
     ArchivePolicy = Annotated[Any, Later("dbplatform.archiving.policy", "ArchivePolicy")]
     BackupPolicy = Annotated[Any, Later("dbplatform.backups.policy", "BackupPolicy")]
     HealthPolicy = Annotated[Any, Later("dbplatform.monitoring.audits.policy", "HealthPolicy")]
+    LivePolicy = Annotated[Any, Later("dbplatform.live.policy", "LivePolicy")]
     ThresholdPolicy = Annotated[Any, Later("dbplatform.monitoring.thresholds", "ThresholdPolicy")]
     PartitionPolicy = Annotated[Any, Later("dbplatform.partitioning.policy", "PartitionPolicy")]
     FailedRowsPolicy = Annotated[Any, Later("dbplatform.quality.policy", "FailedRowsPolicy")]
     ReportPolicy = Annotated[Any, Later("dbplatform.declaration.reports", "ReportPolicy")]
     RunPolicy = Annotated[Any, Later("dbplatform.declaration.runs", "RunPolicy")]
     TablePolicy = Annotated[Any, Later("dbplatform.quality.policy", "TablePolicy")]
-
-#: Keys of the contract that this version does not build, by their path; ``*`` stands for any item of a list.
-NOT_BUILT_YET: dict[tuple[str, ...], str] = {
-    ("live",): "pushing changes of tables",
-}
 
 #: What Dagster takes for an owner.
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
@@ -148,6 +144,7 @@ class Database(Policy):
     health: HealthPolicy | None = Field(
         default=None, description="Findings of the audits of structure and security that are meant."
     )
+    live: list[LivePolicy] = Field(default=[], description="Tables whose changes are pushed on /ws.")
     notify: list[NotifyPolicy] = Field(default=[], description="Who is told of alerts.")
     advice: AdvicePolicy | None = Field(
         default=None, description="How much evidence advice needs, and what is known of the server's machine."
@@ -186,6 +183,7 @@ class Database(Policy):
             ("archive", [archive.name for archive in self.archives]),
             ("table under quality", [str(t.table) for t in self.quality]),
             ("threshold of", [threshold.metric for threshold in self.thresholds]),
+            ("live table", [str(policy.table) for policy in self.live]),
             ("channel", [channel.url_env for channel in self.notify]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})

@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dbplatform.declaration.database import JOBS, NOT_BUILT_YET, Database
+from dbplatform.declaration.database import JOBS, Database
 from dbplatform.declaration.project import Project
-from dbplatform.errors import NotBuiltYet, PlatformError, UnknownDatabase, UsageError, VariableNotSet
+from dbplatform.errors import PlatformError, UnknownDatabase, UsageError, VariableNotSet
 from dbplatform.yaml_files import LinedDocument, Where
 
 TYPE = "dbplatform.ManagedDatabase"
@@ -142,7 +142,6 @@ def load_file(file: Path, project: Project) -> Declared | None:
     attributes = _attributes(document)
     if attributes is None:
         return None
-    _refuse_unbuilt(attributes, document)
     database = document.validated(Database, attributes, at=("attributes",))
     declared = Declared(database, file.parent, document)
     _check_folders(declared, project)
@@ -170,28 +169,6 @@ def _attributes(document: LinedDocument) -> dict[str, Any] | None:
             "attributes must be a mapping.", where=("attributes",), hint="Write them indented below, as key: value."
         )
     return attributes
-
-
-def _refuse_unbuilt(attributes: dict[str, Any], document: LinedDocument) -> None:
-    for path, what in NOT_BUILT_YET.items():
-        for where, value in _at(attributes, path):
-            if value is not False:
-                raise NotBuiltYet(
-                    what=what[0].upper() + what[1:],
-                    hint=f"Leave {path[-1]} out.",
-                    file=document.shown,
-                    line=document.line_of(("attributes", *where)),
-                )
-
-
-def _at(value: Any, path: tuple[str, ...], where: Where = ()) -> Iterator[tuple[Where, Any]]:
-    if not path:
-        yield where, value
-    elif path[0] == "*" and isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _at(item, path[1:], (*where, index))
-    elif isinstance(value, dict) and path[0] in value:
-        yield from _at(value[path[0]], path[1:], (*where, path[0]))
 
 
 def _refuse_second(declared: Declared, loaded: list[Declared]) -> None:

@@ -23,6 +23,8 @@ from dbplatform.orchestration.automation import automated
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.cleanup import cleanup_assets
 from dbplatform.orchestration.jobs import jobs_of
+from dbplatform.orchestration.jobs import jobs_of, schedules_of
+from dbplatform.orchestration.live import live_assets
 from dbplatform.orchestration.partition_checks import partition_checks
 from dbplatform.orchestration.periods import period_assets
 from dbplatform.orchestration.physical import physical_assets
@@ -69,6 +71,7 @@ class ManagedDatabase(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext | None = None) -> dg.Definitions:
         assets = writing_assets(self.platform, self.declared)
         filled = last_stage(assets)
+        assets += live_assets(self.platform, self.declared, deps=filled)
         assets += table_assets(self.platform, self.declared, deps=filled)
         assets += backup_assets(self.platform, self.declared, deps=filled)
         assets += physical_assets(self.platform, self.declared)

@@ -30,6 +30,10 @@ def retirement(database: str, relation: Relation) -> dg.AssetKey:
     return dg.AssetKey([database, "retirement", relation.word])
 
 
+def live(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "live"])
+
+
 def seed(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "seed"])
 

@@ -10,8 +10,8 @@ Every session has a fixed time zone, date style and float form, so that a row re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, NewType
@@ -105,6 +105,25 @@ def connect(
         connection.close()
 
 
+@asynccontextmanager
+async def connect_to_listen(target: Target, *, work: str) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """A session for an event loop that stays for long and mostly waits; each statement by itself.
+
+    Where the server is gone without a word, that is noticed within two minutes. Raises ``CannotConnect``; other errors
+    come through as they are.
+    """
+    with _opening(target, work) as info:
+        quiet = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_count": 4}
+        settings = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items())
+        given = conninfo_to_dict(info).get("options") or ""
+        whole = make_conninfo(info, options=f"{given} {settings}".strip(), **quiet)
+        connection = await psycopg.AsyncConnection.connect(whole, autocommit=True)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 @contextmanager
 def connect_plainly(target: Target, *, work: str) -> Iterator[psycopg.Connection[TupleRow]]:
     """A session as server, database and role make it: nothing is set in it, and no error is translated.
@@ -192,6 +211,13 @@ def _refusal(target: Target, error: psycopg.Error) -> WorkError:
 
 
 def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
+    with _opening(target, work) as info:
+        return psycopg.connect(info, autocommit=True)
+
+
+@contextmanager
+def _opening(target: Target, work: str) -> Iterator[str]:
+    """What libpq is told; what goes wrong with it in the block becomes ``CannotConnect``."""
     try:
         parts = conninfo_to_dict(target.url)
     except psycopg.ProgrammingError:
@@ -202,13 +228,12 @@ def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
         # The password holds an @ or a slash that is not written in percent signs.
         raise _cannot_connect(target, unreadable_url())
     try:
-        info = make_conninfo(
+        yield make_conninfo(
             target.url,
             application_name=f"dbplatform {work}",
             connect_timeout=parts.get("connect_timeout", 10),
             client_encoding="UTF8",
         )
-        return psycopg.connect(info, autocommit=True)
     except psycopg.OperationalError as error:
         refusal = explain(error, host=host, port=port)
         raise _cannot_connect(target, refusal) from (None if refusal.stage == "URL" else error)

@@ -6,6 +6,8 @@ machine alone, as ``serve`` is by default, it lets everybody in; ``access`` says
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -13,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 
 from dbplatform.errors import PlatformError
 from dbplatform.ledger.ledger import Ledger
@@ -24,6 +27,8 @@ from dbplatform.web.cache import Cache
 from dbplatform.web.failing import failed
 from dbplatform.web.guard import Guard, Headers, add_headers
 from dbplatform.web.location import Location
+from dbplatform.web.push import route
+from dbplatform.web.push.service import Push, Pushed
 from dbplatform.web.reading import Reading
 from dbplatform.web.writing import Writing
 
@@ -38,19 +43,31 @@ def create_app(
     writing: Writing | None = None,
     rate: Rate | None = None,
     cache: Cache | None = None,
+    push: Push | None = None,
 ) -> FastAPI:
     """The service over one ledger and one folder of reports; ``dagster_url`` is where the Dagster UI is linked to.
 
-    ``location`` is what is declared, ``access`` who is let in: by default nothing, and everybody. Makes no connection;
-    a ledger that does not answer gives 503.
+    ``location`` is what is declared, ``access`` who is let in, ``push`` what may be watched: by default nothing,
+    everybody and nothing. Makes no connection before it runs; a ledger that does not answer gives 503.
     """
     access, writing, rate = access or Access(), writing or Writing(), rate or Rate()
     # The interactive documentation would load scripts from elsewhere, so only the description itself is served.
-    app = FastAPI(title="dbplatform", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+    push = push or Push(Pushed())
+
+    @asynccontextmanager
+    async def pushing(_: FastAPI) -> AsyncIterator[None]:
+        async with push.running():
+            yield
+
+    app = FastAPI(
+        title="dbplatform", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json", lifespan=pushing
+    )
     reading = Reading(ledger=ledger, location=location or Location(), dagster_url=dagster_url)
     app.include_router(api.router(reading, cache or Cache()))
     app.include_router(pages.router(ledger, reports, dagster_url=dagster_url))
     app.include_router(reviewing.router(ledger, writing))
+    app.include_router(route.router(push))
+    app.mount("/static", StaticFiles(packages=[("dbplatform.web", "static")]), name="static")
     app.include_router(login.router(ledger, access, writing, rate))
     app.add_middleware(Guard, ledger=ledger, access=access, rate=rate)
     app.add_middleware(Headers)

@@ -15,6 +15,7 @@ from dbplatform.monitoring.thresholds import ThresholdPolicy, default_thresholds
 from dbplatform.operations import slow_statements, watching
 from dbplatform.operations.platform import Platform
 from dbplatform.web.answers import Busy, NothingToAsk
+from dbplatform.web.push.service import Pushed
 
 _EXPLAIN_TIMEOUT_MS: Final = 5_000
 _EXPLAINED_AT_ONCE: Final = 2
@@ -45,6 +46,17 @@ def location_of(platform: Platform) -> Location:
         names=tuple(platform.declarations.by_name),
         limits=partial(watching.limits_of, platform),
         explain=partial(_explained, platform, places),
+    )
+
+
+def pushed_of(platform: Platform) -> Pushed:
+    """What a project lets be watched, as it is declared now."""
+    by_name = platform.declarations.by_name
+    return Pushed(
+        names=tuple(by_name),
+        live={name: declared.database.live for name, declared in by_name.items() if declared.database.live},
+        target_of=lambda name: platform.existing_target(by_name[name]) if name in by_name else None,
+        ledger=platform.ledger.target,
     )
 
 

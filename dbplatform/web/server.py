@@ -24,6 +24,8 @@ from dbplatform.web.answers import PortTaken
 MOST_CONNECTIONS: Final = 4_096
 #: The head of a request is at most so large, and complete after so long; an idle connection is closed then.
 _HEAD_BYTES: Final = 16 * 1024
+#: What one message on /ws may be long: all databases with their tokens.
+_WORD_BYTES: Final = 64 * 1024
 HEAD_SECONDS: Final = 30.0
 
 
@@ -76,6 +78,11 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
         http=Connection,
         h11_max_incomplete_event_size=_HEAD_BYTES,
         limit_concurrency=MOST_CONNECTIONS,
+        # A client of /ws says one thing.
+        ws_max_size=_WORD_BYTES,
+        ws_max_queue=2,
+        ws_ping_interval=20.0,
+        ws_ping_timeout=20.0,
         proxy_headers=False,
         server_header=False,
         log_level="warning",

@@ -9,7 +9,7 @@ import pytest
 
 from dbplatform.declaration.loading import load_project
 from dbplatform.declaration.project import Project
-from dbplatform.errors import NotBuiltYet, PlatformError, UnknownDatabase, VariableNotSet
+from dbplatform.errors import PlatformError, UnknownDatabase, VariableNotSet
 from dbplatform.yaml_files import YamlMistake
 
 GOOD = """\
@@ -202,22 +202,6 @@ def test_an_unset_variable_is_named_with_its_line_and_only_when_the_database_is_
         declared.url_from_environment()
     assert (raised.value.file, raised.value.line) == ("defs/shop/defs.yaml", 6)
     assert "SHOP_URL" in raised.value.message
-
-
-@pytest.mark.parametrize(
-    ("place", "line", "what"),
-    [
-        (("  owners:", "  live: []\n  owners:"), 4, "Pushing changes"),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_by_name(
-    project: Project, place: tuple[str, str], line: int, what: str
-) -> None:
-    error = broken(project, GOOD.replace(*place))
-    assert isinstance(error, NotBuiltYet | YamlMistake)
-    assert what.lower() in error.message.lower()
-    assert "not built yet" in error.message
-    assert error.line == line
 
 
 def test_an_unknown_database_is_answered_with_the_nearest_name(project: Project) -> None:

@@ -122,6 +122,8 @@ constraints as (
 triggers as (
     select g.*, r.kind as of_kind, r.name as of_name, format('%%s %%I', r.name, g.tgname) as name
     from pg_trigger g join relations r on r.oid = g.tgrelid where not g.tgisinternal and g.tgparentid = 0
+      -- The platform's own, of live tables, belong to no migration.
+      and not exists (select from pg_proc f where f.oid = g.tgfoid and f.pronamespace = to_regnamespace('dbplatform'))
 ),
 rules as (
     select u.*, r.kind as of_kind, r.name as of_name, format('%%s %%I', r.name, u.rulename) as name

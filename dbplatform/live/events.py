@@ -1,0 +1,202 @@
+"""Reads what was noted of live tables since a token, so that nothing is missed and nothing comes twice.
+
+A token is the snapshot of the last reading: which transactions were seen by it. What is new are the events of those
+that are seen now and were not then, however long they took and in whatever order they committed; an identity column or
+a time would leave out a transaction that began before another and committed behind it (manual: "9.27.8. Transaction ID
+and Snapshot Information Functions").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from dbplatform.live.policy import LivePolicy
+from dbplatform.postgres.identifiers import Relation
+
+Connection = psycopg.AsyncConnection[TupleRow]
+#: The columns of a primary key, in its order: name and type.
+Key = tuple[tuple[str, str], ...]
+
+#: More events than that at once are told as a reset: whoever watches loads everything again.
+MOST_EVENTS: Final = 2_000
+_TOKEN = re.compile(r"(?P<feed>[0-9a-f-]{36})\.(?P<snapshot>\d{1,20}:\d{1,20}:[\d,]{0,4000})")
+
+_NOW = """
+    select (select feed::text from dbplatform.live_feed where made_in = dbplatform.live_here()),
+           pg_current_snapshot()::text
+"""
+_KEY = """
+    select a.attname::text, format_type(a.atttypid, a.atttypmod)
+    from pg_index i join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace,
+         unnest(i.indkey::int2[]) with ordinality k(attnum, place), pg_attribute a
+    where n.nspname = %s and c.relname = %s and i.indisprimary and a.attrelid = i.indrelid and a.attnum = k.attnum
+    order by k.place
+"""
+_READ = """
+    with now as materialized (select pg_current_snapshot() as snapshot),
+    feed as (select feed::text as id, pruned_before from dbplatform.live_feed where made_in = dbplatform.live_here()),
+    since as (select %(snapshot)s::pg_snapshot as snapshot),
+    found as (
+        select e.relation, e.op, e.keys, e.xid, e.id from dbplatform.live_event e, since
+        where e.xid >= pg_snapshot_xmin(since.snapshot) and not pg_visible_in_snapshot(e.xid, since.snapshot)
+        limit %(most)s + 1
+    )
+    select feed.id, now.snapshot::text,
+           feed.id is distinct from %(feed)s or feed.pruned_before > pg_snapshot_xmin(since.snapshot)
+               or pg_snapshot_xmax(since.snapshot) > pg_snapshot_xmax(now.snapshot),
+           coalesce((select jsonb_agg(jsonb_build_array(relation, op, keys) order by xid, id) from found), '[]')
+    from now cross join since left join feed on true
+"""
+#: What is older goes; a token from before is answered by a reset.
+_PRUNE = """
+    with horizon as (
+        select xid, (xid::text::numeric + 1)::text::xid8 as behind from dbplatform.live_event
+        where at < now() - %s::interval and xid < pg_snapshot_xmin(pg_current_snapshot())
+        order by xid desc limit 1
+    ),
+    marked as (
+        update dbplatform.live_feed f set pruned_before = greatest(f.pruned_before, h.behind) from horizon h returning 1
+    )
+    delete from dbplatform.live_event e using horizon h where e.xid < h.behind and exists (select from marked)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """Up to where somebody knows."""
+
+    feed: str
+    snapshot: str
+
+    @classmethod
+    def parse(cls, text: str) -> Token | None:
+        """None: it was not made here."""
+        match = _TOKEN.fullmatch(text)
+        return cls(feed=match["feed"], snapshot=match["snapshot"]) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.feed}.{self.snapshot}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What became of one table since the last reading, in all."""
+
+    relation: str
+    keys: frozenset[tuple[str, ...]]
+    many: bool
+    """So much has changed that the table is to be loaded again; then there are no keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What is new, and the token behind it."""
+
+    token: Token
+    changes: tuple[Change, ...]
+    reset: bool = False
+    """What was before the token is not known any more: everything is to be loaded again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows of one table as they are now."""
+
+    relation: str
+    rows: Sequence[Mapping[str, Any]]
+    gone: Sequence[Mapping[str, Any]] = field(default=())
+    """The keys of those that are no more."""
+    many: bool = False
+
+
+async def now(connection: Connection) -> Token | None:
+    """The token of this moment; None where no table is live here."""
+    try:
+        row = await (await connection.execute(_NOW.encode())).fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedFunction):
+        return None
+    if row is None or row[0] is None:
+        return None
+    return Token(feed=row[0], snapshot=row[1])
+
+
+async def read(connection: Connection, since: Token) -> Reading:
+    """What was committed since the token; one statement."""
+    given = {"snapshot": since.snapshot, "feed": since.feed, "most": MOST_EVENTS}
+    try:
+        row = await (await connection.execute(_READ.encode(), given)).fetchone()
+    except psycopg.errors.InvalidTextRepresentation:
+        fresh = await now(connection)
+        return Reading(token=fresh or since, changes=(), reset=True)
+    assert row is not None
+    feed, snapshot, lost, events = row
+    token = Token(feed=feed or since.feed, snapshot=snapshot)
+    if lost or len(events) > MOST_EVENTS:
+        return Reading(token=token, changes=(), reset=True)
+    return Reading(token=token, changes=_folded(events))
+
+
+async def key_of(connection: Connection, relation: Relation) -> Key:
+    """The columns of the primary key with their types; none where the table has none, or is gone."""
+    rows = await (await connection.execute(_KEY.encode(), (relation.schema, relation.name))).fetchall()
+    return tuple((name, type_) for name, type_ in rows)
+
+
+async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change: Change) -> Rows:
+    """The rows of a change as they are now, found by their key; one statement."""
+    keys = sorted(change.keys)
+    names = [sql.Identifier(name) for name, _ in key]
+    aliases = [sql.Identifier(f"key_{place}") for place in range(len(key))]
+    wanted = [sql.Identifier(name) for name in dict.fromkeys([*(name for name, _ in key), *(policy.columns or [])])]
+    query = sql.SQL(
+        "select jsonb_build_array({texts}), (select to_jsonb(row) from (select {wanted}) row)"
+        " from {table} t join unnest({arrays}) as k({aliases}) on {same}"
+    ).format(
+        texts=sql.SQL(", ").join(sql.SQL("t.{}::text").format(name) for name in names),
+        wanted=sql.SQL(", ").join(sql.SQL("t.{}").format(name) for name in wanted)
+        if policy.columns
+        else sql.SQL("t.*"),
+        table=policy.table.identifier,
+        arrays=sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in key),
+        aliases=sql.SQL(", ").join(aliases),
+        same=sql.SQL(" and ").join(
+            # The type as the catalog writes it: the comparison can use the index of the key.
+            sql.SQL("t.{} = k.{}::{}").format(name, alias, sql.SQL(type_))  # type: ignore[arg-type]
+            for name, alias, (_, type_) in zip(names, aliases, key, strict=True)
+        ),
+    )
+    columns = [[one[place] for one in keys] for place in range(len(key))]
+    found = {tuple(texts): row for texts, row in await (await connection.execute(query, columns)).fetchall()}
+    return Rows(
+        relation=change.relation,
+        rows=[found[one] for one in keys if one in found],
+        gone=[dict(zip((name for name, _ in key), one, strict=True)) for one in keys if one not in found],
+    )
+
+
+async def prune(connection: Connection, *, keep: str) -> int:
+    """Let go of events that are older than ``keep``, an interval; how many."""
+    return (await connection.execute(_PRUNE.encode(), (keep,))).rowcount
+
+
+def _folded(events: Sequence[Sequence[Any]]) -> tuple[Change, ...]:
+    """One change for each table: of a key it counts only that something became of it."""
+    keys: dict[str, set[tuple[str, ...]]] = {}
+    many: set[str] = set()
+    for relation, _, found in events:
+        known = keys.setdefault(relation, set())
+        if found is None:
+            many.add(relation)
+        else:
+            known.update(tuple(one) for one in found)
+    return tuple(
+        Change(relation=relation, keys=frozenset() if relation in many else frozenset(known), many=relation in many)
+        for relation, known in keys.items()
+    )

@@ -1,0 +1,26 @@
+"""Live tables of a declared database, recorded in the ledger."""
+
+from __future__ import annotations
+
+from dbplatform.declaration.loading import Declared
+from dbplatform.live.install import LivePlan, apply_live, plan_live
+from dbplatform.operations.platform import Platform
+from dbplatform.postgres.connection import connect
+
+
+def plan(platform: Platform, declared: Declared) -> LivePlan:
+    """Which tables would be made live, or no longer; only reads."""
+    with connect(platform.target(declared), work="live plan") as connection:
+        return plan_live(connection, declared.database.live, database=declared.name)
+
+
+def apply(platform: Platform, declared: Declared, *, run_id: str | None = None) -> LivePlan:
+    """Make the declared tables live and no others, under the writer lock; recorded when there was something to do."""
+    with platform.writer(declared, "live") as connection:
+        planned = plan_live(connection, declared.database.live, database=declared.name)
+        if not planned.actions:
+            return apply_live(connection, declared.database.live, database=declared.name)
+        with platform.ledger.operation(declared.name, "live", run_id=run_id) as summary:
+            report = apply_live(connection, declared.database.live, database=declared.name)
+            summary.update(report.as_json())
+            return report

@@ -1,0 +1,53 @@
+"""What the ledger announces: that there are newer runs, metrics, alerts, backups or checks of a database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from dbplatform.postgres.connection import Target
+from dbplatform.web.push.hub import Hub
+from dbplatform.web.push.listening import Connection, Listener, listening
+
+CHANNEL: Final = "dbplatform_ledger"
+#: A tick writes several things; they are told together.
+_FOLD_S: Final = 0.1
+_RUNNING: Final = "select distinct database from ledger.operation where status = 'running'"
+
+
+class Announcements:
+    """Tells watchers what of a database has changed in the ledger; they ask the API for what they show."""
+
+    def __init__(self, ledger: Target, hub: Hub, running: Callable[[frozenset[str]], None]) -> None:
+        self._ledger = ledger
+        self._hub = hub
+        self._running = running
+        """Told which databases are worked on, whenever that may have changed."""
+        self._listener = Listener()
+
+    async def run(self) -> None:
+        """For ever, through every loss of the ledger."""
+        await listening(lambda: self._ledger, CHANNEL, self._follow, lambda why: None)
+
+    async def _follow(self, connection: Connection) -> None:
+        await self._look(connection)
+        while True:
+            notified = await self._listener.wait(connection)
+            if notified:
+                await asyncio.sleep(_FOLD_S)
+            await self._tell(connection, notified)
+
+    async def _tell(self, connection: Connection, notified: list[str]) -> None:
+        changed: dict[str, set[str]] = {}
+        for payload in notified:
+            what, _, database = payload.partition(" ")
+            changed.setdefault(database, set()).add(what)
+        for database, kinds in changed.items():
+            self._hub.tell(database, {"type": "state", "what": sorted(kinds)})
+        if any("runs" in kinds for kinds in changed.values()):
+            await self._look(connection)
+
+    async def _look(self, connection: Connection) -> None:
+        rows = await (await connection.execute(_RUNNING.encode())).fetchall()
+        self._running(frozenset(name for (name,) in rows))

@@ -1,0 +1,147 @@
+"""The live tables of one database: its changes are read once, and told to all who watch.
+
+What somebody missed who comes back is answered from memory, and for a token that is not there (the service was
+restarted) by one reading for all who come with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from dbplatform.live import events
+from dbplatform.live.events import Change, Connection, Key, Reading, Token
+from dbplatform.live.install import CHANNEL, INSTALLED
+from dbplatform.live.policy import LivePolicy
+from dbplatform.postgres.connection import Target
+from dbplatform.web.push.hub import Hub, text_of
+from dbplatform.web.push.listening import Listener, listening
+
+#: How long more commits are waited for after one, so that a burst is one message.
+FOLD_S: Final = 0.02
+#: Messages that are kept for those who come back.
+_KEPT: Final = 500
+_KEEP: Final = "1 hour"
+_PRUNE_EACH_S: Final = 600.0
+#: Tokens that are asked of the database at the same time; more are answered by a reset.
+_MOST_ASKED: Final = 32
+_NOTHING_LIVE = "its tables are not live yet"
+
+
+class Feed:
+    """The changes of one database. ``run`` follows them for ever."""
+
+    def __init__(
+        self, database: str, policies: Sequence[LivePolicy], target_of: Callable[[], Target | None], hub: Hub
+    ) -> None:
+        self.database = database
+        self.tables = [str(policy.table) for policy in policies]
+        self._policies = {str(policy.table): policy for policy in policies}
+        self._target_of = target_of
+        self._hub = hub
+        self._listener = Listener()
+        self._token: Token | None = None
+        self._told: deque[tuple[str, str]] = deque(maxlen=_KEPT)
+        """Each message with the token before it."""
+        self._asked: dict[str, asyncio.Future[str]] = {}
+        self._pruned = 0.0
+        self.trouble: str | None = _NOTHING_LIVE
+        """Why nothing is heard of it at this moment."""
+
+    @property
+    def token(self) -> str | None:
+        """Up to where everything was told."""
+        return str(self._token) if self._token else None
+
+    async def run(self) -> None:
+        """Follow the database, through every loss of it; ends only when it is cancelled."""
+        await listening(self._target_of, CHANNEL, self._follow, self._lost)
+
+    async def since(self, token: str) -> list[str]:
+        """The messages that somebody missed who has that token; the last one may hold more than that."""
+        if token == self.token:
+            return []
+        for place, (before, _) in enumerate(self._told):
+            if before == token:
+                return [text for _, text in list(self._told)[place:]]
+        if Token.parse(token) is None or (token not in self._asked and len(self._asked) >= _MOST_ASKED):
+            return [self._reset("the token is not known here")]
+        asked = self._asked.setdefault(token, asyncio.get_running_loop().create_future())
+        self._listener.wake()
+        return [await asyncio.shield(asked)]
+
+    async def _follow(self, connection: Connection) -> None:
+        while True:
+            token = await events.now(connection)
+            if token is not None:
+                self._token = self._token or token
+                self._change(None)
+                await self._follow_live(connection)
+            else:
+                self._change(_NOTHING_LIVE)
+                await self._listener.wait(connection)
+
+    async def _follow_live(self, connection: Connection) -> None:
+        """Until what is live was changed."""
+        keys = {table: await events.key_of(connection, policy.table) for table, policy in self._policies.items()}
+        notified: list[str] = []
+        while INSTALLED not in notified:
+            await self._tell(connection, keys)
+            await self._answer(connection, keys)
+            await self._prune(connection)
+            notified = await self._listener.wait(connection)
+            if notified:
+                await asyncio.sleep(FOLD_S)
+
+    async def _tell(self, connection: Connection, keys: dict[str, Key]) -> None:
+        assert self._token is not None
+        reading = await events.read(connection, self._token)
+        before, self._token = str(self._token), reading.token
+        if reading.reset or reading.changes:
+            message = await self._message(connection, keys, reading)
+            self._told.append((before, self._hub.tell(self.database, message)))
+
+    async def _answer(self, connection: Connection, keys: dict[str, Key]) -> None:
+        for text, asked in list(self._asked.items()):
+            token = Token.parse(text)
+            assert token is not None
+            reading = await events.read(connection, token)
+            message = await self._message(connection, keys, reading)
+            del self._asked[text]
+            if not asked.done():
+                asked.set_result(text_of({**message, "database": self.database}))
+
+    async def _message(self, connection: Connection, keys: dict[str, Key], reading: Reading) -> dict[str, Any]:
+        if reading.reset:
+            return {"type": "reset", "token": str(reading.token), "why": "more has changed than is kept"}
+        tables = [
+            await self._rows(connection, keys, change)
+            for change in reading.changes
+            if change.relation in self._policies
+        ]
+        return {"type": "changes", "token": str(reading.token), "tables": tables}
+
+    async def _rows(self, connection: Connection, keys: dict[str, Key], change: Change) -> dict[str, Any]:
+        if change.many or not keys[change.relation]:
+            return {"table": change.relation, "rows": [], "gone": [], "many": True}
+        found = await events.read_rows(connection, self._policies[change.relation], keys[change.relation], change)
+        return {"table": change.relation, "rows": found.rows, "gone": found.gone, "many": False}
+
+    async def _prune(self, connection: Connection) -> None:
+        if time.monotonic() - self._pruned > _PRUNE_EACH_S:
+            self._pruned = time.monotonic()
+            await events.prune(connection, keep=_KEEP)
+
+    def _reset(self, why: str) -> str:
+        return text_of({"type": "reset", "database": self.database, "token": self.token, "why": why})
+
+    def _lost(self, why: str) -> None:
+        self._change(why)
+
+    def _change(self, trouble: str | None) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._hub.tell(self.database, {"type": "feed", "trouble": trouble})

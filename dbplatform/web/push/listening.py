@@ -1,0 +1,69 @@
+"""A listening session that costs the server nothing while nothing happens."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from dbplatform.errors import PlatformError
+from dbplatform.postgres.connection import Target, connect_to_listen
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+_FIRST_S: Final = 0.2
+_MOST_S: Final = 15.0
+
+
+class Listener:
+    """Waits for what is notified, or for ``wake``; no statement is sent meanwhile."""
+
+    def __init__(self) -> None:
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Let ``wait`` return."""
+        self._woken.set()
+
+    async def wait(self, connection: Connection) -> list[str]:
+        """What was notified since, by its payloads; empty when somebody else woke it. Raises what ended the session."""
+        loop, descriptor = asyncio.get_running_loop(), connection.fileno()
+        # psycopg watches the socket itself only while it works with it.
+        loop.add_reader(descriptor, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            loop.remove_reader(descriptor)
+        self._woken.clear()
+        return [notify.payload async for notify in connection.notifies(timeout=0)]
+
+
+async def listening(
+    target_of: Callable[[], Target | None],
+    channel: str,
+    follow: Callable[[Connection], Awaitable[None]],
+    lost: Callable[[str], None],
+) -> None:
+    """Hold a session that listens on ``channel``, and ``follow`` what it tells; after a loss again, for ever.
+
+    ``target_of`` gives None while there is nothing to listen to. ``lost`` is told of each end, in words without a
+    secret.
+    """
+    pause = _FIRST_S
+    while True:
+        try:
+            target = await asyncio.to_thread(target_of)
+            if target is not None:
+                async with connect_to_listen(target, work=f"listens to {channel}") as connection:
+                    await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                    pause = _FIRST_S
+                    await follow(connection)
+        except (psycopg.Error, PlatformError, OSError) as error:
+            lost(error.message if isinstance(error, PlatformError) else type(error).__name__)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(2 * pause, _MOST_S)

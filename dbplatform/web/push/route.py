@@ -1,0 +1,130 @@
+"""``/ws``: what one connection may say, and what it is sent.
+
+The client says one thing, first: ``{"type": "subscribe", "databases": ["shop"], "since": {"shop": TOKEN}}``. It is sent
+``hello``, what it missed since its tokens, then everything as it happens, and a ``heartbeat`` when nothing does.
+Whoever is too slow is closed (1013) and comes back with its last tokens; who says anything else is closed, too (1008).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dbplatform.web.push.hub import Watcher, text_of
+from dbplatform.web.push.service import Push
+
+HEARTBEAT_S: Final = 15.0
+_FIRST_WORD_S: Final = 10.0
+_REFUSED: Final = 1008
+_TRY_AGAIN: Final = 1013
+
+_Name = Annotated[str, Field(max_length=63)]
+_Token = Annotated[str, Field(max_length=5000)]
+
+
+class Subscribe(BaseModel):
+    """The one message of a client."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["subscribe"]
+    databases: Annotated[list[_Name], Field(min_length=1, max_length=500)]
+    since: Annotated[dict[_Name, _Token], Field(max_length=500)] = {}
+
+
+def router(push: Push) -> APIRouter:
+    """The route over what is pushed."""
+    routes = APIRouter()
+
+    @routes.websocket("/ws")
+    async def watch(connection: WebSocket) -> None:
+        if not _same_origin(connection):
+            await connection.close(_REFUSED, "a page of another origin may not watch")
+            return
+        await connection.accept()
+        wanted = await _first_word(connection, push)
+        if wanted is not None:
+            await _serve(connection, push, wanted)
+
+    return routes
+
+
+async def _first_word(connection: WebSocket, push: Push) -> Subscribe | None:
+    """What the client wants; None: it was closed."""
+    try:
+        async with asyncio.timeout(_FIRST_WORD_S):
+            wanted = Subscribe.model_validate_json(await connection.receive_text())
+    except TimeoutError:
+        await connection.close(_REFUSED, "say first what is to be watched")
+    except (ValidationError, KeyError):
+        await connection.close(_REFUSED, 'say {"type": "subscribe", "databases": ["name"], "since": {}}')
+    except WebSocketDisconnect:
+        pass
+    else:
+        unknown = sorted(set(wanted.databases) - push.names)
+        if not unknown:
+            return wanted
+        await connection.close(_REFUSED, f"the database {unknown[0]} is not declared here")
+    return None
+
+
+async def _serve(connection: WebSocket, push: Push, wanted: Subscribe) -> None:
+    watcher = Watcher()
+    # Joined before the past is looked up: what happens meanwhile comes twice rather than never.
+    push.hub.join(watcher, wanted.databases)
+    talking = asyncio.create_task(_talk(connection, push, wanted, watcher))
+    hearing = asyncio.create_task(connection.receive())
+    try:
+        await asyncio.wait({talking, hearing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        push.hub.leave(watcher)
+        for task in (talking, hearing):
+            task.cancel()
+        await asyncio.gather(talking, hearing, return_exceptions=True)
+    with suppress(RuntimeError, WebSocketDisconnect):
+        if watcher.is_behind:
+            await connection.close(_TRY_AGAIN, "too slow: come back with the last tokens")
+        elif hearing.done() and not hearing.cancelled() and hearing.result()["type"] == "websocket.receive":
+            await connection.close(_REFUSED, "nothing more is to be said")
+
+
+async def _talk(connection: WebSocket, push: Push, wanted: Subscribe, watcher: Watcher) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError):
+        await connection.send_text(text_of(_hello(push, wanted)))
+        for database, token in wanted.since.items():
+            feed = push.feeds.get(database)
+            if feed is not None and database in wanted.databases:
+                for text in await feed.since(token):
+                    await connection.send_text(text)
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    text = await watcher.waiting.get()
+            except TimeoutError:
+                text = text_of({"type": "heartbeat"})
+            if text is None:
+                return
+            await connection.send_text(text)
+
+
+def _hello(push: Push, wanted: Subscribe) -> dict[str, Any]:
+    databases = {}
+    for name in wanted.databases:
+        feed = push.feeds.get(name)
+        databases[name] = {
+            "live": feed.tables if feed else [],
+            "token": feed.token if feed else None,
+            "trouble": feed.trouble if feed else None,
+        }
+    return {"type": "hello", "heartbeat_s": HEARTBEAT_S, "databases": databases}
+
+
+def _same_origin(connection: WebSocket) -> bool:
+    """A browser says from which page it comes; programs say nothing."""
+    origin = connection.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == connection.headers.get("host")
