@@ -168,7 +168,7 @@ async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change
         aliases=sql.SQL(", ").join(aliases),
         same=sql.SQL(" and ").join(
             # The type as the catalog writes it: the comparison can use the index of the key.
-            sql.SQL("t.{} = k.{}::{}").format(name, alias, sql.SQL(type_))  # type: ignore[arg-type]
+            sql.SQL("t.{} = k.{}::{}").format(name, alias, sql.SQL(type_))
             for name, alias, (_, type_) in zip(names, aliases, key, strict=True)
         ),
     )

@@ -254,6 +254,7 @@ def _key(connection: AnyConnection, policy: LivePolicy) -> tuple[str, ...]:
 
 
 def _missing(policy: LivePolicy, key: tuple[str, ...], state: _State | None) -> LiveAction | None:
+    kind: Kind
     if state is None:
         kind, reason = "make", "declared, and not live yet"
     elif not state[2]:

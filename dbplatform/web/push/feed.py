@@ -144,4 +144,4 @@ class Feed:
     def _change(self, trouble: str | None) -> None:
         if trouble != self.trouble:
             self.trouble = trouble
-            self._hub.tell(self.database, {"type": "feed", "trouble": trouble})
+            self._hub.tell(self.database, {"type": "feed", "trouble": trouble, "token": self.token})

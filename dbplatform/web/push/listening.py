@@ -32,6 +32,9 @@ class Listener:
 
     async def wait(self, connection: Connection) -> list[str]:
         """What was notified since, by its payloads; empty when somebody else woke it. Raises what ended the session."""
+        # What came together with the answer of a statement is no longer in the socket.
+        if already := await _notified(connection):
+            return already
         loop, descriptor = asyncio.get_running_loop(), connection.fileno()
         # psycopg watches the socket itself only while it works with it.
         loop.add_reader(descriptor, self._woken.set)
@@ -40,7 +43,11 @@ class Listener:
         finally:
             loop.remove_reader(descriptor)
         self._woken.clear()
-        return [notify.payload async for notify in connection.notifies(timeout=0)]
+        return await _notified(connection)
+
+
+async def _notified(connection: Connection) -> list[str]:
+    return [notify.payload async for notify in connection.notifies(timeout=0)]
 
 
 async def listening(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -51,7 +52,10 @@ class Progress:
         for database in databases - self._looking.keys():
             task = asyncio.get_running_loop().create_task(self._look(database))
             self._looking[database] = task
-            task.add_done_callback(lambda _, database=database: self._looking.pop(database, None))
+            task.add_done_callback(partial(self._ended, database))
+
+    def _ended(self, database: str, _: asyncio.Task[None]) -> None:
+        del self._looking[database]
 
     async def _look(self, database: str) -> None:
         shown = False

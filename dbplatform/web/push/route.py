@@ -99,14 +99,13 @@ async def _talk(connection: WebSocket, push: Push, wanted: Subscribe, watcher: W
         for database, token in wanted.since.items():
             feed = push.feeds.get(database)
             if feed is not None and database in wanted.databases:
-                for text in await feed.since(token):
-                    await connection.send_text(text)
+                for missed in await feed.since(token):
+                    await connection.send_text(missed)
         while True:
-            try:
+            text: str | None = text_of({"type": "heartbeat"})
+            with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
                     text = await watcher.waiting.get()
-            except TimeoutError:
-                text = text_of({"type": "heartbeat"})
             if text is None:
                 return
             await connection.send_text(text)
