@@ -202,6 +202,14 @@ class Database(Policy):
         wanted = sorted(set(self.on_breach.values()) & {"backup", "restore_drill"})
         if wanted and self.backups is None:
             raise ValueError(f"on_breach wants {wanted[0]}, and there are no backups; declare backups: {{}}")
+        for policy in self.live:
+            masked = {name for checked in self.quality if checked.table == policy.table for name in checked.mask}
+            shown = masked if policy.columns is None else masked & set(policy.columns)
+            if shown:
+                raise ValueError(
+                    f"the live table {policy.table} would push {min(shown)}, which quality masks; declare the columns "
+                    "that may be pushed without it"
+                )
         lost = {p.table for p in self.partitioned_tables if p.retain and p.retain.then == "drop_without_archive"}
         if lost & {archive.table for archive in self.archives}:
             table = min(lost & {archive.table for archive in self.archives})
