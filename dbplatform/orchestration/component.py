@@ -23,7 +23,6 @@ from dbplatform.orchestration.automation import automated
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.cleanup import cleanup_assets
 from dbplatform.orchestration.jobs import jobs_of
-from dbplatform.orchestration.jobs import jobs_of, schedules_of
 from dbplatform.orchestration.live import live_assets
 from dbplatform.orchestration.partition_checks import partition_checks
 from dbplatform.orchestration.periods import period_assets
