@@ -16,7 +16,6 @@ from pydantic_core import PydanticUndefined
 
 from dbplatform.cli.main import NOT_BUILT_YET as UNBUILT_VERBS
 from dbplatform.cli.main import VERBS, dbplatform
-from dbplatform.declaration.database import NOT_BUILT_YET as UNBUILT_KEYS
 from dbplatform.declaration.database import Database
 from dbplatform.declaration.later import Later
 from dbplatform.ledger.ledger import Ledger
@@ -62,8 +61,6 @@ def declaration() -> str:
     for check in CHECK_TYPES.values():
         purpose = " ".join((check.__doc__ or "").split("\n\n")[0].split())
         parts.append(f"| `{check.type}` | `{check.example}` | {purpose} |")
-    parts += ["\n## Not built yet\n", "Refused by name, with file and line: "]
-    parts += [", ".join(f"`{'.'.join(path).replace('.*', '[]')}`" for path in UNBUILT_KEYS) + ".\n"]
     return "\n".join(parts)
 
 
