@@ -130,4 +130,4 @@ def _show_not_possible(found: Sequence[NotPossible]) -> None:
 
 
 def _ms(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.1f} ms"
+    return "unknown" if value is None else f"{value:,.3f} ms"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,35 +138,61 @@ def remains(target: Target) -> list[str]:
     return list(row[0])
 
 
-@pytest.mark.parametrize("seed", cases(*range(12), sample=()))
-@pytest.mark.parametrize("repack", [False, True])
+#: The run is killed when one of its sessions, or of pg_repack's, is seen at such a statement; at a number of seconds,
+#: whatever it is at then.
+POINTS = (
+    (False, "VACUUM%"),
+    (False, "REINDEX%account_pkey%"),
+    (False, "REINDEX%account_note%"),
+    (False, 0.5),
+    (False, 2.0),
+    (False, 4.0),
+    (True, "LOCK TABLE%"),
+    (True, "%CREATE TABLE repack.table_%"),
+    (True, "INSERT INTO repack.table_%"),
+    (True, "CREATE%INDEX%repack.table_%"),
+    (True, "SELECT repack.repack_apply%"),
+    (True, "SELECT repack.repack_swap%"),
+    (True, 2.0),
+    (True, 4.0),
+)
+_SEEN = """
+    select count(*) from pg_stat_activity
+    where application_name in ('dbplatform optimize full', 'pg_repack') and query ilike %s
+"""
+_ALIVE = "select count(*) from pg_stat_activity where application_name = 'dbplatform optimize full'"
+
+
+@pytest.mark.parametrize(("repack", "point"), cases(*POINTS, sample=()))
 def test_a_run_killed_at_any_point_leaves_nothing_that_the_next_does_not_clean(
     shop: Path,
     database: Target,
     with_repack: Target,
-    seed: int,
     repack: bool,
+    point: str | float,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The point is a moment after the first statement of maintenance, drawn from the time that all of them take."""
     target = with_repack if repack else database
     bloat(target)
     monkeypatch.setenv("SHOP_URL", target.url)
     command = [sys.executable, "-m", "dbplatform.cli.main", "-C", str(shop), "optimize", "full", "shop", "--json"]
     with Writers(target.url).writing() as writers, psycopg.connect(target.url, autocommit=True) as watcher:
         process = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        busy = "select count(*) from pg_stat_activity where application_name = 'dbplatform optimize full'"
-        wait_until(lambda: process.poll() is not None or watcher.execute(busy.encode()).fetchone() == (1,))
-        try:
-            process.wait(random.Random(seed).uniform(0, 5))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        wait_until(lambda: watcher.execute(_ALIVE.encode()).fetchone() == (1,) or process.poll() is not None)
+        seen = False
+        if isinstance(point, str):
+            while process.poll() is None and not seen:
+                seen = watcher.execute(_SEEN.encode(), (point,)).fetchone() != (0,)
+        else:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(point)
+        process.kill()
+        process.wait()
         left = remains(target)
         second = typist(shop, capsys)("optimize", "full", "shop", "--json")
     with capsys.disabled():
-        print(f"\nleft by the killed run: {left}; {writers.summary}")
+        print(f"\n{point}: {'seen' if seen else 'not seen'}, left: {left}; {writers.summary}")
     assert second.code == 0, second.out
     assert remains(target) == []
     assert max(share(target, name, fillfactor=0.9) for name in INDEXES) < 0.1

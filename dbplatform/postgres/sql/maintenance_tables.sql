@@ -48,7 +48,9 @@ with locked as materialized (
     where c.relkind in ('r', 'm', 'p') and c.relpersistence <> 't' and n.nspname !~ '^pg_(toast|temp)'
       and (%(only)s::oid[] is null or c.oid = any (%(only)s::oid[]))
 ), rows as materialized (
-    select t.*, case when relkind <> 'p' and (reltuples < 0 or live > 0) then live else greatest(reltuples, 0) end as rows,
+    -- What is counted began with the statistics: until VACUUM or ANALYZE has come, a table may have more rows than that.
+    select t.*, case when relkind <> 'p' and live > 0 and coalesce(vacuumed_at, analyzed_at) is not null then live
+                     else greatest(reltuples, live, 0) end as rows,
            coalesce((options ->> 'fillfactor')::float8, 100) as fillfactor
     from tables t
 )
