@@ -67,6 +67,7 @@ def test_a_bloated_table_is_written_anew_with_its_indexes(shop: Target) -> None:
         assert session.execute(_REMAINS.encode()).fetchone() == (0, 0)
 
 
+@pytest.mark.drill
 def test_who_holds_a_lock_on_the_table_keeps_pg_repack_away_and_is_not_cancelled(
     shop: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
