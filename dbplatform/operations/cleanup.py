@@ -34,7 +34,7 @@ ARCHIVE, ATTEMPT, SCRATCH, RECOVERY = "archive", "backup attempt", "scratch data
 
 
 def plan(platform: Platform, declared: Declared, *, more: Sequence[Part] = ()) -> CleanupPlan:
-    """What is left over; only reads, but every file of archives that say ``keep``. Starts no server."""
+    """What is left over; only reads, but every file of archives that say ``keep``."""
     return plan_cleanup(declared.name, [*_parts(platform, declared), *more])
 
 

@@ -23,7 +23,7 @@ BAD: Final = frozenset({"failed", "errored"})
 #: How many runs are searched for the beginning of a failure.
 _SEARCHED_RUNS: Final = 1_000
 #: What changes nothing in the data.
-_HARMLESS: Final = ("base backup", "prune", "restore point", "prune reports")
+_HARMLESS: Final = ("base backup", "prune", "restore point", "prune reports", "cleanup")
 _WORDS: Final = {
     "migrate": "migrations applied",
     "partition": "partitions made",

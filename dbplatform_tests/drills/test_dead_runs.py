@@ -84,6 +84,18 @@ def test_a_run_killed_in_a_statement_is_noticed_by_two_ended_once_and_made_good_
         assert shop.json("alerts", "list")["alerts"] == []
 
 
+@pytest.mark.drill
+def test_a_run_beyond_its_declared_time_is_ended_with_its_statement_and_has_failed(tmp_path: Path) -> None:
+    with small_project(tmp_path, _DECLARATION + "  runs: {end_after: 1 minute}\n", _MIGRATION) as shop:
+        ended = shop.json("run", "shop", "--job", "shop_migrate", exit_code=3)
+        assert ended["error"]["message"] == "The run of shop_migrate lasted longer than 60 seconds, and was ended."
+        [run] = shop.json("runs", "list")["runs"]
+        assert (run["status"], run["holds"]) == ("failure", [])
+        assert "lasted longer than 60 seconds (runs.end_after)" in said(shop, run["run_id"])[-1]
+        with shop.connect("postgres") as server:
+            until(server, "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+
+
 def tick(shop: Installation) -> subprocess.Popen[bytes]:
     environment = {**shop.environment, "DBPLATFORM_PROJECT": str(shop.folder)}
     return subprocess.Popen([sys.executable, "-c", _TICK], cwd=shop.folder, env=environment)

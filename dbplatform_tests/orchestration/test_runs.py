@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -22,7 +24,9 @@ from dbplatform.operations.observations import Runs, StuckRun
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import run_ends, runs
 from dbplatform.orchestration.instance import _started
+from dbplatform.orchestration.launch import _Watch
 from dbplatform.postgres.connection import Target
+from dbplatform.progress import Progress
 
 _SHOP = """\
 type: dbplatform.ManagedDatabase
@@ -257,6 +261,15 @@ def test_runs_of_chosen_assets_are_known_by_the_assets_that_failed_until_some_ru
         ("materialize seed", True, ""),
         ("shop", True, ""),
     ]
+
+
+def test_a_run_beyond_its_limit_is_interrupted_as_by_ctrl_c_while_its_step_works() -> None:
+    nothing: Any = None
+    watch = _Watch(nothing, "run-1", nothing, pool=_POOL, limit_s=0.0, tell=print)
+    watch.hear(Progress(task="step shop/migrations", done=0, total=1, unit=""))
+    with pytest.raises(KeyboardInterrupt), watch.watching():
+        threading.Event().wait(60)
+    assert watch.too_long
 
 
 def test_the_process_of_this_test_is_alive(instance: dg.DagsterInstance) -> None:
