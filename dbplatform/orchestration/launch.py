@@ -141,9 +141,9 @@ def launch(
             except dg.DagsterInvalidConfigError as error:
                 reason = "; ".join(e.message for e in error.errors)
                 raise BadRunConfig(job=job.name, reason=reason, hint="Copy it from the Launchpad.") from error
-        if watch.too_long:
+        if watch.too_long and not result.success:
             run = instance.get_run_by_id(run_id)
-            if run is not None and run.status != dg.DagsterRunStatus.FAILURE:
+            if run is not None:  # Dagster knows that it was interrupted, and not why
                 instance.report_run_failed(run, f"The run lasted longer than {ends} (runs.end_after), and was ended.")
             hint = "See where it stood, and why; runs.end_after says how long it may take. The next run goes on there."
             raise RunTooLong(job=job.name, limit=str(ends), hint=hint)
