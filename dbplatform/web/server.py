@@ -20,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dbplatform.web.answers import PortTaken
 
-#: More connections are answered 503, so that memory has a bound; each takes some ten kilobytes.
+#: More connections are answered 503, so that memory has a bound; each takes some kilobytes.
 MOST_CONNECTIONS: Final = 4_096
 #: The head of a request is at most so large, and complete after so long; an idle connection is closed then.
 _HEAD_BYTES: Final = 16 * 1024

@@ -15,7 +15,7 @@ from dbplatform_tests.installation import small_project
 
 _DECLARATION = "type: dbplatform.ManagedDatabase\nattributes: {name: shop, migrations: {}}\n"
 _ASK = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-_KB_EACH = 64
+_KB_EACH = 32
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_without_a_token_there_is_nothing_but_signs_of_life_and_the_login(ledger
         "/Healthz",
         "//readyz",
     ]:
-        for method in ("GET", "POST", "DELETE"):
+        for method in ("GET", "POST"):
             status = client.request(method, path.replace("{", "").replace("}", "")).status_code
             assert status == (401 if path not in open_paths else 200 if method == "GET" else 405), (method, path)
     assert client.get("/login").status_code == 200
