@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from httpx import Response
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import ProgrammingError
+from starlette.websockets import WebSocketDisconnect
 
 from dbplatform.ledger.access import AuditEntry, ServiceToken
 from dbplatform.ledger.ledger import Ledger
@@ -208,6 +209,17 @@ def test_nobody_alters_what_the_audit_log_holds(ledger: Ledger) -> None:
             session.execute(text(change))
     with ledger.session() as session:
         assert session.scalars(select(AuditEntry.act)).all() == ["create token"]
+
+
+def test_who_watches_is_let_in_like_everybody_else(ledger: Ledger) -> None:
+    client, token = client_of(ledger), made(ledger)
+    for headers in ({}, bearer("wrong"), {"cookie": f"{COOKIE}=wrong"}):
+        with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/ws", headers=headers):
+            pass
+        assert refused.value.code == 1008, headers
+    for headers in (bearer(token), {"cookie": f"{COOKIE}={token}"}):
+        with client.websocket_connect("/ws", headers=headers) as watching:
+            assert watching.accepted_subprotocol is None
 
 
 def test_a_refused_client_is_held_off_and_others_are_not(ledger: Ledger) -> None:
