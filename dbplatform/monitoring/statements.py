@@ -19,6 +19,11 @@ MOST_COUNTED = 1_000
 _MANY_CALLS = 100
 #: A parent that returns as many rows as its child is called, to one in ten.
 _ALIKE = 0.1
+#: The same in one step, and in how many of them.
+_ALIKE_IN_STEP, _MOST_STEPS = 0.25, 0.8
+#: A lookup that is called so many times as often as any other reading statement, and so often at all, is called in a
+#: loop, when it is as quick as one by an index.
+_CHATTY, _CHATTY_CALLS, _TINY_S = 20, 5_000, 0.001
 #: Blocks read for each row that is returned, beyond which an OFFSET is deep.
 _BLOCKS_PER_ROW = 50
 _STAR = re.compile(r"\bselect\s+(?:distinct\s+)?(?:[\w\"]+\.)?\*", re.IGNORECASE)
@@ -124,8 +129,15 @@ class Statement:
         }
 
 
-def findings(statement: Statement, others: Iterable[Statement]) -> tuple[str, ...]:
-    """What stands out: all columns asked for, a deep OFFSET, a call for each row of another statement (N+1)."""
+Steps = Mapping[int, Mapping[datetime, Count]]
+"""What statements cost in each step of a window, by the id of the statement and the beginning of the step."""
+
+
+def findings(statement: Statement, others: Sequence[Statement], steps: Steps | None = None) -> tuple[str, ...]:
+    """What stands out: all columns asked for, a deep OFFSET, a call for each row of another statement (N+1).
+
+    With ``steps`` the calls must follow the rows of the other statement step by step: two sums may be alike by chance.
+    """
     text, count = statement.text, statement.count
     found: list[str] = []
     if not _READS.match(text) or not count.calls:
@@ -139,34 +151,81 @@ def findings(statement: Statement, others: Iterable[Statement]) -> tuple[str, ..
             f"Its OFFSET is deep: {blocks:,.0f} blocks are read for {returned:,.0f} rows. Go on from the last key of "
             "the page before: where key > $1 order by key limit $2."
         )
-    parent = _parent(statement, others)
-    if parent is not None:
-        found.append(
-            f"N+1: it was called {count.calls:,} times, about once for each of the {parent.count.rows:,} rows of "
-            f"statement {parent.queryid}: join it there, or ask for many keys at once (= any($1))."
-        )
+    n_plus_one = _n_plus_one(statement, others, steps or {}) if is_lookup(statement) else None
+    if n_plus_one is not None:
+        found.append(n_plus_one)
     return tuple(found)
 
 
-def _parent(statement: Statement, others: Iterable[Statement]) -> Statement | None:
-    """The statement whose rows this one was called for: as many, in far fewer calls."""
+def is_lookup(statement: Statement) -> bool:
+    """Whether it asks for about one row by a key, many times: what a loop over the rows of another statement does."""
     count = statement.count
-    if count.calls < _MANY_CALLS or count.rows > 2 * count.calls or "where" not in statement.text.lower():
-        return None
+    return (
+        count.calls >= _MANY_CALLS
+        and count.rows <= 2 * count.calls
+        and _READS.match(statement.text) is not None
+        and "where" in statement.text.lower()
+    )
+
+
+def likely_parents(statement: Statement, others: Iterable[Statement]) -> list[Statement]:
+    """The statements for whose rows a lookup may have been called: as many, in far fewer calls; the likeliest first."""
+    calls = statement.count.calls
     likely = [
         other
         for other in others
         if other.queryid != statement.queryid
         and _READS.match(other.text)
-        and other.count.calls * 10 <= count.calls
-        and abs(other.count.rows - count.calls) <= _ALIKE * count.calls
+        and other.count.calls * 10 <= calls
+        and abs(other.count.rows - calls) <= _ALIKE * calls
     ]
-    return min(likely, key=lambda other: abs(other.count.rows - count.calls), default=None)
+    return sorted(likely, key=lambda other: abs(other.count.rows - calls))
 
 
-def explained(statements: Sequence[Statement]) -> tuple[Statement, ...]:
+def _n_plus_one(statement: Statement, others: Sequence[Statement], steps: Steps) -> str | None:
+    """The loop that a lookup is called in: behind another statement, or by what it is called more than all others."""
+    mend = "join it there, or ask for many keys at once (= any($1))."
+    for parent in likely_parents(statement, others):
+        together = _together(steps.get(statement.queryid, {}), steps.get(parent.queryid, {}))
+        if together is not None:
+            seen = f", in each of {together} steps of the window" if together > 1 else ""
+            return (
+                f"N+1: it was called {statement.count.calls:,} times, about once for each of the "
+                f"{parent.count.rows:,} rows of statement {parent.queryid}{seen}: {mend}"
+            )
+    most = max((one.count.calls for one in others if not is_lookup(one) and _READS.match(one.text)), default=0)
+    if most and statement.count.calls >= max(_CHATTY * most, _CHATTY_CALLS) and statement.mean_s <= _TINY_S:
+        return (
+            f"N+1, by the look of it: it was called {statement.count.calls:,} times for a row each, "
+            f"{statement.count.calls / most:,.0f} times as often as any other reading statement. Where it is called in "
+            f"a loop, {mend}"
+        )
+    return None
+
+
+def _together(child: Mapping[datetime, Count], parent: Mapping[datetime, Count]) -> int | None:
+    """In how many steps a lookup followed the rows of a statement; None where it did not in one of five.
+
+    Of a single step nothing more is known than the sums.
+    """
+    either = [at for at in {*child, *parent} if child.get(at, _NOTHING).calls or parent.get(at, _NOTHING).rows]
+    if len(either) <= 1:
+        return 1
+    # Calls at the edge of a step are counted in the next one.
+    alike = sum(
+        abs(child.get(at, _NOTHING).calls - parent.get(at, _NOTHING).rows)
+        <= max(_ALIKE_IN_STEP * child.get(at, _NOTHING).calls, 5)
+        for at in either
+    )
+    return alike if alike >= _MOST_STEPS * len(either) else None
+
+
+_NOTHING = Count(calls=0, ms=0.0, rows=0, hit=0, read=0, temp=0)
+
+
+def explained(statements: Sequence[Statement], steps: Steps | None = None) -> tuple[Statement, ...]:
     """The same statements with what stands out in each beside the others."""
     return tuple(
-        Statement(queryid=one.queryid, text=one.text, count=one.count, findings=findings(one, statements))
+        Statement(queryid=one.queryid, text=one.text, count=one.count, findings=findings(one, statements, steps))
         for one in statements
     )

@@ -6,7 +6,7 @@ processes that look at the same time, none counts twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,16 @@ from sqlalchemy.orm import Session
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import StatementCounts, StatementText, StatementWindow
-from dbplatform.monitoring.statements import Count, Counts, Statement, explained, growth
+from dbplatform.monitoring.statements import (
+    Count,
+    Counts,
+    Statement,
+    Steps,
+    explained,
+    growth,
+    is_lookup,
+    likely_parents,
+)
 from dbplatform.postgres.locks import lock_key
 
 #: Steps in seconds, and how long they are kept.
@@ -132,10 +141,12 @@ def tidy_statements(ledger: Ledger, database: str, *, now: datetime) -> None:
         session.execute(_WITHOUT_WINDOW, {"database": database})
 
 
-def statements_of(ledger: Ledger, database: str, *, since: datetime, now: datetime) -> tuple[Statement, ...]:
+def statements_of(
+    ledger: Ledger, database: str, *, since: datetime, now: datetime, until: datetime | None = None
+) -> tuple[Statement, ...]:
     """What statements cost from ``since`` on, those that took most time first, each with what stands out in it.
 
-    The first step is counted as a whole, where ``since`` lies in it.
+    The first step is counted as a whole, where ``since`` lies in it; with ``until`` no step that begins then or later.
     """
     step = next(step for step, kept in STEPS.items() if now - since <= kept or step == max(STEPS))
     begin = since - timedelta(seconds=since.timestamp() % step)
@@ -147,13 +158,35 @@ def statements_of(ledger: Ledger, database: str, *, since: datetime, now: dateti
             (StatementText.database == StatementWindow.database) & (StatementText.queryid == StatementWindow.queryid),
         )
         .where(StatementWindow.database == database, StatementWindow.step_s == step, StatementWindow.at >= begin)
+        .where(*([StatementWindow.at < until] if until is not None else []))
         .group_by(StatementWindow.queryid)
         .order_by(numbers[1].desc())
         .limit(sum(MOST_KEPT) * 2)
     )
     with ledger.session() as session:
-        rows = session.execute(statement).all()
-    return explained([_statement(queryid, words, counted) for queryid, words, *counted in rows])
+        found = [_statement(queryid, words, counted) for queryid, words, *counted in session.execute(statement)]
+        loops = {
+            one.queryid: {other.queryid for other in likely_parents(one, found)} for one in found if is_lookup(one)
+        }
+        wanted = {queryid for child, parents in loops.items() if parents for queryid in (child, *parents)}
+        steps = _steps_of(session, database, step, begin, until, wanted)
+    return explained(found, steps)
+
+
+def _steps_of(
+    session: Session, database: str, step: int, begin: datetime, until: datetime | None, wanted: Collection[int]
+) -> Steps:
+    """What these statements cost in each step from ``begin`` on; of a hundred at most."""
+    rows = session.scalars(
+        select(StatementWindow)
+        .where(StatementWindow.database == database, StatementWindow.step_s == step, StatementWindow.at >= begin)
+        .where(*([StatementWindow.at < until] if until is not None else []))
+        .where(StatementWindow.queryid.in_(sorted(wanted)[:100]))
+    )
+    found: dict[int, dict[datetime, Count]] = {}
+    for row in rows if wanted else ():
+        found.setdefault(row.queryid, {})[row.at] = Count(**{number: getattr(row, number) for number in _NUMBERS})
+    return found
 
 
 def _statement(queryid: int, words: str, counted: Iterable[Any]) -> Statement:

@@ -99,6 +99,21 @@ def test_a_statement_that_is_slow_or_wasteful_is_listed_from_the_second_look_on(
         assert type_("explain", "shop", number, "--json").json["error"]["kind"] == "unknown_statement"
 
 
+def test_a_loop_of_lookups_is_found_beside_statements_that_are_not_in_one(type_: Type, database: Target) -> None:
+    assert type_("slow-queries", "shop", "--json").code == 0
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        for page in range(3):
+            rows = connection.execute("select id from item where id > %s order by id limit 40", (page * 40,)).fetchall()
+            for (id_,) in rows:
+                connection.execute("select name from item where id = %s", (id_,))
+        for id_ in range(30):
+            connection.execute("select id, name from item where name = %s", (str(id_),))
+    found = {one["query"]: one for one in type_("slow-queries", "shop", "--json").json["statements"]}
+    (loop,) = found["select name from item where id = $1"]["findings"]
+    assert loop.startswith("N+1: it was called 120 times, about once for each of the 120 rows of statement")
+    assert list(found) == ["select name from item where id = $1"]
+
+
 def test_a_database_without_the_extension_says_how_to_have_it(type_: Type, database: Target) -> None:
     by_hand(database, "drop extension pg_stat_statements")
     shown = type_("slow-queries", "shop")

@@ -101,6 +101,42 @@ def test_many_calls_without_a_statement_that_calls_for_them_are_no_pattern() -> 
     assert found(users) == {2: ()}
 
 
+def in_steps(*counted: tuple[int, int]) -> dict[datetime, Count]:
+    """Calls and rows of each step of five minutes."""
+    return {NOW + timedelta(minutes=5 * place): count(calls, rows=rows) for place, (calls, rows) in enumerate(counted)}
+
+
+def test_calls_that_follow_the_rows_of_another_step_by_step_are_n_plus_one() -> None:
+    notes = statement(1, "select id, provider_id from notes where day = $1", count(12, rows=1_200))
+    users = statement(2, "select name from users where id = $1", count(1_200, rows=1_200))
+    steps = {1: in_steps((1, 100), (5, 500), (6, 600)), 2: in_steps((100, 100), (505, 505), (595, 595))}
+    (words,) = {one.queryid: one.findings for one in explained([notes, users], steps)}[2]
+    assert "in each of 3 steps of the window" in words
+
+
+def test_sums_that_are_alike_by_chance_are_no_pattern() -> None:
+    report = statement(1, "select id, provider_id from notes where day = $1", count(12, rows=1_200))
+    users = statement(2, "select name from users where id = $1", count(1_200, rows=1_200))
+    steps = {1: in_steps((0, 0), (12, 1_200), (0, 0)), 2: in_steps((400, 400), (400, 400), (400, 400))}
+    assert {one.queryid: one.findings for one in explained([report, users], steps)}[2] == ()
+
+
+def test_a_lookup_that_is_called_far_more_often_than_anything_else_is_called_in_a_loop() -> None:
+    page = statement(1, "select id from orders order by at desc limit $1", count(40, rows=800))
+    insert = statement(2, "insert into orders values ($1)", count(9_000, rows=9_000))
+    users = statement(3, "select name from users where id = $1", count(20_000, 100.0, rows=20_000))
+    (words,) = found(page, insert, users)[3]
+    assert "500 times as often as any other reading statement" in words
+    slow = statement(3, "select name from users where id = $1", count(20_000, 60_000.0, rows=20_000))
+    assert found(page, insert, slow)[3] == (), "no lookup by an index takes 3 ms"
+
+
+def test_the_lookup_of_each_request_beside_its_page_is_no_loop() -> None:
+    page = statement(1, "select id from orders order by at desc limit $1", count(9_000, rows=90_000))
+    login = statement(2, "select id from sessions where token = $1", count(20_000, 100.0, rows=20_000))
+    assert found(page, login)[2] == ()
+
+
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
