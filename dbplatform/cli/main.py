@@ -45,6 +45,7 @@ VERBS = {
     "slow-queries": "slow_queries",
     "explain": "explain",
     "advise": "advise",
+    "capacity": "capacity",
     "alerts": "alerts",
     "optimize": "optimize",
     "cleanup": "cleanup",

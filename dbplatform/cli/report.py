@@ -1,14 +1,14 @@
-"""``dbplatform report``: the data-quality reports that were written, and who has reviewed them."""
+"""``dbplatform report``: the reports that were written, of checks, months and quarters, and who has reviewed them."""
 
 from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from dbplatform.cli import report_rows
+from dbplatform.cli import report_periods, report_rows
 from dbplatform.cli.common import (
     SubVerbs,
     bold,
@@ -40,10 +40,12 @@ class ReportGone(UsageError):
 
 @click.group("report", cls=SubVerbs)
 def command() -> None:
-    """The data-quality reports, one per run, and their reviews."""
+    """The reports of data quality, one per run; of maintenance by month and capacity by quarter; and their reviews."""
 
 
 command.add_command(report_rows.command)
+command.add_command(report_periods.capacity)
+command.add_command(report_periods.maintenance)
 
 
 @command.command()
@@ -85,15 +87,30 @@ def show(context: click.Context, database: str | None, run_id: str | None, form:
 @click.option("--limit", default=20, show_default=True, help="How many.")
 @click.option("--verdict", type=click.Choice(["passed", "failed", "errored"]), help="Only those of this verdict.")
 @click.option("--unreviewed", is_flag=True, help="Only failing ones that nobody has reviewed; exit 1 for any.")
+@click.option(
+    "--kind",
+    type=click.Choice(["quality", "capacity", "maintenance"]),
+    default="quality",
+    show_default=True,
+    help="What they are about.",
+)
 @json_option
 @click.pass_context
 def list_(
-    context: click.Context, database: str | None, limit: int, verdict: str | None, unreviewed: bool, as_json: bool
+    context: click.Context,
+    database: str | None,
+    limit: int,
+    verdict: str | None,
+    unreviewed: bool,
+    kind: Literal["quality", "capacity", "maintenance"],
+    as_json: bool,
 ) -> int:
-    """The newest reports."""
+    """The newest reports. Those of capacity and maintenance wait for a review while something is to be decided."""
     platform = platform_of(context)
     if database is not None:
         platform.declarations.get(database)
+    if kind != "quality":
+        return report_periods.show_list(platform, kind, database, limit=limit, unreviewed=unreviewed, as_json=as_json)
     reviewed = False if unreviewed else None
     entries = list_reports(platform.ledger, database, limit, verdict=verdict, reviewed=reviewed)
     said = reviews.reviews_of(platform.ledger, [entry.run_id for entry in entries])
@@ -122,13 +139,19 @@ def list_(
 def review(
     context: click.Context, run_id: str, comment: str, by: str | None, and_earlier: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Mark the report of a run as reviewed. ID is the run's, or how it begins. A report may have several reviews."""
+    """Mark a report as reviewed. ID is the run's, or how it begins; or that of a month or quarter.
+
+    A report may have several reviews; one that is written anew with other results waits for one again.
+    """
     platform = platform_of(context)
+    by = by if by is not None else getpass.getuser()
+    if report_periods.note_review(platform, run_id, by=by, comment=comment, dry_run=dry_run, as_json=as_json):
+        return
     entry = report_that_begins(platform.ledger, None, run_id)
     made = reviews.review(
         platform.ledger,
         entry.run_id,
-        by=by if by is not None else getpass.getuser(),
+        by=by,
         comment=comment,
         way="command line",
         and_earlier=and_earlier,

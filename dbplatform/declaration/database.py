@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dbplatform.alerting.policy import NotifyPolicy
     from dbplatform.archiving.policy import ArchivePolicy
     from dbplatform.backups.policy import BackupPolicy
+    from dbplatform.capacity.policy import CapacityPolicy
     from dbplatform.declaration.reports import ReportPolicy
     from dbplatform.declaration.runs import RunPolicy
     from dbplatform.live.policy import LivePolicy
@@ -37,6 +38,7 @@ else:
     NotifyPolicy = Annotated[Any, Later("dbplatform.alerting.policy", "NotifyPolicy")]
     ArchivePolicy = Annotated[Any, Later("dbplatform.archiving.policy", "ArchivePolicy")]
     BackupPolicy = Annotated[Any, Later("dbplatform.backups.policy", "BackupPolicy")]
+    CapacityPolicy = Annotated[Any, Later("dbplatform.capacity.policy", "CapacityPolicy")]
     HealthPolicy = Annotated[Any, Later("dbplatform.monitoring.audits.policy", "HealthPolicy")]
     LivePolicy = Annotated[Any, Later("dbplatform.live.policy", "LivePolicy")]
     ThresholdPolicy = Annotated[Any, Later("dbplatform.monitoring.thresholds", "ThresholdPolicy")]
@@ -151,6 +153,9 @@ class Database(Policy):
     )
     runs: RunPolicy | None = Field(
         default=None, description="How long a run may last, and what becomes of one whose process is gone."
+    )
+    capacity: CapacityPolicy | None = Field(
+        default=None, description="The room that there is, and how long before it runs out that is a finding."
     )
     time_zone: TimeZone = Field(
         default_factory=lambda: ZoneInfo("UTC"),

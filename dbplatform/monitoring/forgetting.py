@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import delete, func, inspect, select, tuple_
 
+from dbplatform.ledger.capacity import CapacityDay
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import (
     MetricCollection,
@@ -21,6 +22,7 @@ _KEPT: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "collections": MetricCollection,
         "steps": MetricHistory,
+        "days of sizes": CapacityDay,
         "statement windows": StatementWindow,
         "statement counts": StatementCounts,
         "statement texts": StatementText,

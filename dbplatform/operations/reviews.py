@@ -72,7 +72,7 @@ def review(
 
     One transaction in the ledger. Each call adds to the history. Raises ``NothingToReview`` and ``NoReview``.
     """
-    by, comment = _said("a name: who has read it", by, _REVIEWER_CHARACTERS), _said(
+    by, comment = said("a name: who has read it", by, _REVIEWER_CHARACTERS), said(
         "a comment: what was found, and what is done about it", comment, _COMMENT_CHARACTERS
     )  # fmt: skip
     with ledger.session() as session:
@@ -155,7 +155,7 @@ def unreviewed() -> ColumnElement[bool]:
     return QualityRun.verdict.in_(("failed", "errored")) & Report.removed_at.is_(None) & ~reviewed()
 
 
-def _said(what: str, text: str, most: int) -> str:
+def said(what: str, text: str, most: int) -> str:
     """The text without what surrounds it; what PostgreSQL cannot hold is left out."""
     said = text.replace("\0", "").strip()
     if not said:

@@ -13,7 +13,7 @@ from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.probes.collecting import FIRST_COLLECTION, NONE_OF_THEM
 from dbplatform.monitoring.probes.replication import LAGS
 from dbplatform.monitoring.sessions import SessionState, sessions
-from dbplatform.operations import heartbeats, pooling, recoverability, slow_statements
+from dbplatform.operations import daily_sizes, heartbeats, pooling, recoverability, slow_statements
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres import exact
 from dbplatform.postgres.connection import Target, connect
@@ -58,6 +58,7 @@ def measure(platform: Platform, declared: Declared, *, judged: bool = False) -> 
         record.tidy(ledger, name, now=metrics.at)
         windows.tidy_statements(ledger, name, now=metrics.at)
         tidying.tidy(ledger, (name, heartbeats.PLATFORM), now=metrics.at)
+        daily_sizes.keep_when_due(platform, declared, target, metrics)
     return metrics
 
 

@@ -70,6 +70,7 @@ CALENDAR: Mapping[Cadence, tuple[Work, ...]] = {
         _waits("maintenance/repack", "Bloated tables are written anew, where pg_repack is installed."),
         _waits("maintenance/autovacuum", "Large tables get settings of their own."),
         _waits("maintenance/statistics", "Columns that plans misjudge get larger samples."),
+        Work(asset="maintenance/report", why="What was done in the month before, and what needs a decision."),
     ),
     "quarterly": (
         Work(asset="capacity", why="How many days are left until a disk, a sequence or the connections run out."),

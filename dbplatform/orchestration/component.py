@@ -20,6 +20,7 @@ from dbplatform.orchestration.advice import advice_assets
 from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writing_assets
 from dbplatform.orchestration.audit_checks import audit_checks
 from dbplatform.orchestration.automation import automated
+from dbplatform.orchestration.capacity import planning_assets
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.cleanup import cleanup_assets
 from dbplatform.orchestration.jobs import jobs_of
@@ -79,6 +80,7 @@ class ManagedDatabase(dg.Component):
         assets += advice_assets(self.platform, self.declared)
         assets += upkeep_assets(self.platform, self.declared)
         assets += cleanup_assets(self.platform, self.declared)
+        assets += planning_assets(self.platform, self.declared)
         assets += rehearsal_assets(self.platform, self.declared)
         assets += period_assets(self.platform, self.declared)
         assets = automated(self.declared, assets)

@@ -96,6 +96,10 @@ def advice(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "advice"])
 
 
+def capacity(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "capacity"])
+
+
 def alerts(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "alerts"])
 

@@ -129,7 +129,7 @@ def write_report(
     contents = {"junit": render_junit(run), "json": render_document(run), "html": page}
     location = _free_location(ledger, run)
     store = store_at_destination(destination, folder)
-    hashes = {form: _write(store, form_name(location, form), text.encode()) for form, text in contents.items()}
+    hashes = {form: write_file(store, form_name(location, form), text.encode()) for form, text in contents.items()}
     kept = {
         "location": location,
         "destination": destination,
@@ -288,7 +288,7 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\w.-]", "_", text).lstrip(".") or "_"
 
 
-def _write(store: Store, name: str, content: bytes) -> str:
+def write_file(store: Store, name: str, content: bytes) -> str:
     """Write a file by way of the local disk; returns its hash."""
     sha256 = hashlib.sha256(content).hexdigest()
     location = store.location(name)

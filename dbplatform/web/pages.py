@@ -17,6 +17,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations import reviews
 from dbplatform.operations.runbooks import runbooks
 from dbplatform.reporting import page as report_page
+from dbplatform.reporting import periods
 from dbplatform.reporting.errors import NotAWebAddress, ReportNotFound
 from dbplatform.reporting.store import list_reports, read_report, report_at, report_of
 from dbplatform.web.answers import ReportChanged, databases
@@ -70,10 +71,24 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
     @routes.get("/reports/{database}/{file}")
     def report(database: str, file: str) -> Response:
         """A form as it was written: only what the ledger names is served, and only with the hash that it names."""
-        entry, form = report_at(ledger, f"{database}/{file}")
+        location = f"{database}/{file}"
+        try:
+            entry, form = report_at(ledger, location)
+        except ReportNotFound:
+            return _of_period(location)
         content = read_report(reports, entry, form)
         if content is None:
             raise ReportChanged(location=entry.name(form), hint="Write it again: dbplatform check DATABASE.")
+        return Response(content, media_type=_TYPES[form])
+
+    def _of_period(location: str) -> Response:
+        """A report of a month or quarter, by the same rule."""
+        entry, form = periods.period_at(ledger, location)
+        content = periods.read_period(reports, entry, form)
+        if content is None:
+            raise ReportChanged(
+                location=entry.name(form), hint=f"Write it again: dbplatform report {entry.kind} {entry.database}."
+            )
         return Response(content, media_type=_TYPES[form])
 
     return routes

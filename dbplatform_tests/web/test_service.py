@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from dbplatform.monitoring.metrics import Metric, Metrics
 from dbplatform.monitoring.record import record
 from dbplatform.postgres.connection import Target
 from dbplatform.reporting.errors import NotAWebAddress
+from dbplatform.reporting.periods import Period, write_period
 from dbplatform.reporting.store import WrittenReport, write_report
 from dbplatform.web.answers import PortTaken
 from dbplatform.web.app import create_app
@@ -69,6 +70,22 @@ def test_report_is_served_byte_for_byte_with_headers_that_forbid_everything_else
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cache-control"] == "private, no-store"
+
+
+def test_a_report_of_a_month_is_served_as_it_was_written_and_nothing_else_by_its_name(
+    client: TestClient, ledger: Ledger, reports: Path
+) -> None:
+    begin = datetime(2026, 10, 1, tzinfo=UTC)
+    october = Period(name="2026-10", starts_at=begin, ends_at=begin + timedelta(days=31))
+    made = write_period(
+        ledger, "flights", "maintenance", october, page="<p>October</p>", document={"decisions": []}, decisions=0,
+        folder=reports, destination=None,
+    )  # fmt: skip
+    assert client.get(f"/reports/{made.location}").text == "<p>October</p>"
+    assert client.get("/reports/flights/maintenance-2026-10.json").json() == {"decisions": []}
+    assert client.get("/reports/flights/maintenance-2026-11.html").status_code == 404
+    Path(made.kept_at(reports)).write_text("<p>changed</p>")
+    assert client.get(f"/reports/{made.location}").status_code == 500
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ select count(*) as sequences, count(*) filter (where not readable) as hidden,
        string_agg(distinct quote_ident(nspname), ', ') filter (where not readable) as schemas,
        (select array[name, ratio::text, last::text] from measured
         where ratio is not null order by ratio desc, 1 limit 1) as worst,
-       (select jsonb_agg(l) from (select name, round(ratio, 4) as used, last from measured
+       (select jsonb_agg(l) from (select name, round(ratio, 4) as used, last,
+                                         case when up then top else bottom end as "end" from measured
                                   where ratio is not null order by ratio desc, name limit 10) l) as nearest
 from measured
