@@ -32,7 +32,9 @@ lint: $(READY)         ## ruff, mypy, the layers
 docs: $(READY)         ## the reference pages, from the code
 	@$(BIN)/python docs/make_reference.py
 
-drill: $(READY)        ## every case of the fault matrices; `make test` runs a sample of them
+drill: $(READY)        ## every case of the fault matrices, and metrics on other versions; `make test` runs a sample of them
+	@dbplatform_tests/debian.sh
+	@dbplatform_tests/other_versions.sh $(UV) $(VENV)
 	@$(BIN)/python -m pytest --drill-all -m drill
 
 lock: $(UV)            ## resolve pyproject.toml anew

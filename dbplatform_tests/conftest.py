@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from dbplatform.operations.platform import apply_ledger_schema
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform_tests.installation import Installation
+from dbplatform_tests.typed import Type, typist
 
 _LEDGER_TEMPLATE = "ledger_template"
 
@@ -76,6 +78,27 @@ def ledger_template(server_url: str) -> str:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     apply_ledger_schema(Target(name, make_conninfo(server_url, dbname=name)))
     return name
+
+
+@pytest.fixture
+def declare_shop(
+    tmp_path: Path,
+    database: Target,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[[str], Type]:
+    """Declares the test's database as ``shop``, whose URL is in SHOP_URL, and types commands for it."""
+
+    def declared(declaration: str) -> Type:
+        file = tmp_path / "defs" / "shop" / "defs.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(declaration)
+        monkeypatch.setenv("SHOP_URL", database.url)
+        monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+        return typist(tmp_path, capsys)
+
+    return declared
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.taken: list[dict[str, str]] = []
+        self._arrived = threading.Condition()
         self.status = 200
         receiver = self
 
@@ -22,7 +23,9 @@ class Receiver:
             def do_POST(self) -> None:
                 content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if receiver.status == 200:
-                    receiver.taken.append(content)
+                    with receiver._arrived:
+                        receiver.taken.append(content)
+                        receiver._arrived.notify_all()
                 self.send_response(receiver.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -44,6 +47,11 @@ class Receiver:
     @property
     def keys(self) -> list[str]:
         return [message["message"].rsplit("Message ", 1)[1] for message in self.taken]
+
+    def wait_for(self, words: str, *, seconds: float) -> bool:
+        """Wait until a message with these words in its title has arrived; whether it has."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: any(words in title for title in self.titles), timeout=seconds)
 
     def close(self) -> None:
         self.server.shutdown()

@@ -21,6 +21,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -94,10 +95,13 @@ def exporter(folder: Path, url: str) -> Iterator[Callable[[], int]]:
                 f"--web.listen-address=127.0.0.1:{port}",
                 f"--extend.query-path={file}",
                 "--disable-settings-metrics",
-                "--log.level=error",
             ],
             env={**os.environ, "DATA_SOURCE_NAME": source},
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        assert process.stderr is not None
+        said = process.stderr
 
         def scrape() -> int:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
@@ -106,14 +110,9 @@ def exporter(folder: Path, url: str) -> Iterator[Callable[[], int]]:
             return sum(line.startswith(b"pg_") for line in lines)
 
         try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    scrape()
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline, "the exporter does not answer"
-                    time.sleep(0.1)
+            # It says so once it listens, and closes the pipe when it ends.
+            assert any("istening on" in line for line in said), "the exporter has ended"
+            threading.Thread(target=said.read, daemon=True).start()
             yield scrape
         finally:
             process.terminate()

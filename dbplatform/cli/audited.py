@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -78,9 +78,28 @@ def _counts(counts: Mapping[str, Any]) -> str:
 def _show_access(inventory: Mapping[str, Any]) -> None:
     if inventory["access"] is None:
         return
+    for title, login in (("who can log in", True), ("roles that others are members of", False)):
+        _show_roles(title, [role for role in inventory["access"] if role["login"] is login])
+
+
+def _show_roles(title: str, roles: Sequence[Mapping[str, Any]]) -> None:
+    if not roles:
+        return
     show_table(
-        "who can log in",
-        ("role", "is", "member of", "connects", "reads", "writes", "owns", "of tables", "valid until"),
+        title,
+        (
+            "role",
+            "is",
+            "member of",
+            "members",
+            "connects",
+            "reads",
+            "writes",
+            "owns",
+            "tables",
+            "creates in",
+            "until",
+        ),
         [
             (
                 role["role"],
@@ -88,13 +107,15 @@ def _show_access(inventory: Mapping[str, Any]) -> None:
                     what for what in ("superuser", "bypassrls", "createrole", "createdb", "replication") if role[what]
                 ),
                 ", ".join(role["member_of"]),
+                ", ".join(role["members"]),
                 role["connects"],
                 role["reads"],
                 role["writes"],
                 role["owns"],
                 role["tables"],
+                ", ".join(role["creates_in"]),
                 f"{role['valid_until']:%Y-%m-%d}" if role["valid_until"] else "",
             )
-            for role in inventory["access"]
+            for role in roles
         ],
     )

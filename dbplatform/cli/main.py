@@ -52,11 +52,13 @@ VERBS = {
     "token": "token",
     "audit": "audit",
     "runs": "runs",
+    "roles": "roles",
     "doctor": "doctor",
 }
 
 #: Verbs of the contract that this version does not build.
 NOT_BUILT_YET = ("adopt", "roles", "bench")
+NOT_BUILT_YET = ("adopt", "optimize", "bench")
 
 
 _REPORT = "This is a mistake of dbplatform itself: run it again with --debug and report what it prints."

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dbplatform.monitoring.thresholds import ThresholdPolicy
     from dbplatform.partitioning.policy import PartitionPolicy
     from dbplatform.quality.policy import FailedRowsPolicy, TablePolicy
+    from dbplatform.roles.policy import RolesPolicy
 else:
     AdvicePolicy = Annotated[Any, Later("dbplatform.advice.policy", "AdvicePolicy")]
     NotifyPolicy = Annotated[Any, Later("dbplatform.alerting.policy", "NotifyPolicy")]
@@ -47,6 +48,7 @@ else:
     ReportPolicy = Annotated[Any, Later("dbplatform.declaration.reports", "ReportPolicy")]
     RunPolicy = Annotated[Any, Later("dbplatform.declaration.runs", "RunPolicy")]
     TablePolicy = Annotated[Any, Later("dbplatform.quality.policy", "TablePolicy")]
+    RolesPolicy = Annotated[Any, Later("dbplatform.roles.policy", "RolesPolicy")]
 
 #: What Dagster takes for an owner.
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
@@ -161,6 +163,9 @@ class Database(Policy):
         default_factory=lambda: ZoneInfo("UTC"),
         json_schema_extra={"default": "UTC"},
         description="Whose clock the schedules and freezes are on, such as Europe/Vienna; left out: UTC.",
+    )
+    roles: RolesPolicy | None = Field(
+        default=None, description="Least-privilege roles of the database, made by dbplatform roles apply."
     )
     maintenance: MaintenancePolicy = Field(default_factory=MaintenancePolicy)
     freeze: list[FreezePolicy] = Field(default=[], description="Times in which nothing changes it by itself.")

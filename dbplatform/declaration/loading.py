@@ -18,6 +18,7 @@ from typing import Any
 from dbplatform.declaration.database import JOBS, Database
 from dbplatform.declaration.project import Project
 from dbplatform.errors import PlatformError, UnknownDatabase, UsageError, VariableNotSet
+from dbplatform.postgres.transport import demand_verified
 from dbplatform.yaml_files import LinedDocument, Where
 
 TYPE = "dbplatform.ManagedDatabase"
@@ -40,7 +41,8 @@ class Declared:
     def url_from_environment(self) -> str | None:
         """The URL in the declared variable; None for a database on the embedded server.
 
-        Raises ``VariableNotSet`` with the line that names the variable.
+        Raises ``VariableNotSet`` with the line that names the variable, and of a database in production
+        ``TlsNotVerified``; so do the others.
         """
         return self._url("url_env", self.database.connection.url_env, f"holds the URL of the database {self.name}")
 
@@ -71,6 +73,9 @@ class Declared:
                 file=self.document.shown,
                 line=self.document.line_of(("attributes", "connection", key)),
             )
+        if self.database.connection.environment == "production":
+            with self.written_at("connection", key):
+                demand_verified(url, variable=variable)
         return url
 
     @contextmanager

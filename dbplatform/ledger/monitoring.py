@@ -1,6 +1,6 @@
 """The ledger's tables of metrics and alerts: history, what is wrong now, and the messages that must arrive.
 
-The schema is that of ``V4``, ``V20`` and ``V21``; a test compares the two.
+The schema is that of ``V4``, ``V20``, ``V21`` and ``V34``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -98,6 +98,22 @@ class SettingChange(Base):
     after: Mapped[str]
     changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
     undone_at: Mapped[datetime | None]
+
+
+class SettingSeen(Base):
+    """What a setting of a database or its server was at the first look, or became later."""
+
+    __tablename__ = "setting_seen"
+
+    database: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    first: Mapped[bool]
+    """Of the first look: nobody knows when it was set."""
+    before: Mapped[str | None]
+    """None: it was the default."""
+    value: Mapped[str | None]
+    """None: it is the default again."""
 
 
 class Alert(Base):

@@ -110,6 +110,7 @@ def collect(
         missing=tuple(collecting.missing),
         worst=collecting.worst,
         statements=collecting.statements,
+        settings=collecting.settings,
     )
 
 

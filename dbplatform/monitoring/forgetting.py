@@ -13,6 +13,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import (
     MetricCollection,
     MetricHistory,
+    SettingSeen,
     StatementCounts,
     StatementText,
     StatementWindow,
@@ -23,6 +24,7 @@ _KEPT: Final[Mapping[str, Any]] = MappingProxyType(
         "collections": MetricCollection,
         "steps": MetricHistory,
         "days of sizes": CapacityDay,
+        "settings": SettingSeen,
         "statement windows": StatementWindow,
         "statement counts": StatementCounts,
         "statement texts": StatementText,

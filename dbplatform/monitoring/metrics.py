@@ -74,7 +74,8 @@ class Metrics:
     backups are added by whoever has their record.
     ``counters`` are the running totals, from which the next collection takes differences. ``missing`` are the rights
     that the user lacks, each with the statement that grants it. ``worst`` are short lists by what is wrong: ten tables,
-    indexes, sequences or sessions at most, however many there are. ``statements`` is kept by itself (``windows``).
+    indexes, sequences or sessions at most, however many there are. ``statements`` and ``settings`` (those
+    that are not the default) are kept by themselves (``windows``, ``settings``).
     """
 
     database: str
@@ -86,6 +87,7 @@ class Metrics:
     missing: tuple[str, ...] = ()
     worst: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     statements: Counts | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``metrics --json``."""

@@ -230,7 +230,9 @@ def place_of(platform: Platform, declared: Declared, policy: ArchivePolicy) -> P
     to, work = destination_of(platform, policy), platform.home.archives / ".uploads"
     if isinstance(to, str):
         return place_at(to, work=work)
-    target = Target(to.url_env, url_of(to.url_env)) if to.url_env is not None else platform.target(declared)
+    target = (
+        Target(to.url_env, url_of(to.url_env)) if to.url_env is not None else platform.target_as(declared, "archive")
+    )
     return TablePlace(target=target, table=to.table, variable=to.url_env, work=work)
 
 

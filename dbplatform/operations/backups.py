@@ -39,7 +39,7 @@ def take(platform: Platform, declared: Declared, *, only: Sequence[str] = (), ru
     """
     policy = policy_of(declared)
     return create.create_backup(
-        platform.target(declared),
+        platform.target_as(declared, "backup"),
         destination_of(platform, declared),
         policy,
         platform.ledger,

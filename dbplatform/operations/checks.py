@@ -103,7 +103,7 @@ def check_table(
 
     with declared.written_at("quality", index, "table"), _masks_written(declared):
         if any(isinstance(check, Separable) and check.quarantine is not None for check in policy.checks):
-            return work(platform.target(declared))
+            return work(platform.target_as(declared, "migrate"))
         return read(platform, declared, work).value
 
 

@@ -22,6 +22,7 @@ from dbplatform.postgres.locks import WRITER, advisory_lock
 if TYPE_CHECKING:
     from dbplatform.ledger.ledger import Ledger
     from dbplatform.postgres.embedded.server import EmbeddedServer
+    from dbplatform.roles.policy import Capability
 
 LEDGER_DATABASE = "dbplatform_ledger"
 LEDGER_HISTORY = Relation("ledger", "schema_history")
@@ -105,14 +106,25 @@ class Platform:
             return None
         return Ledger(Target("the ledger", self.server.url(LEDGER_DATABASE)))
 
+    def target_as(self, declared: Declared, *capabilities: Capability) -> Target:
+        """The same, to work as the first of these roles that its user has; as itself where no roles are declared."""
+        policy = declared.database.roles
+        if policy is None:
+            return self.target(declared)
+        from dbplatform.roles.acting import acting
+
+        return acting(self.target(declared), *(policy.role(one, declared.name) for one in capabilities))
+
     @contextmanager
     def writer(self, declared: Declared, work: str) -> Iterator[AutocommitConnection]:
         """The one writing session of a database, under its advisory lock, which goes with this process (PostgreSQL 14).
 
+        With declared roles, archives are written by the role for that; all else belongs to the one that migrates.
         Raises ``LockNotAcquired``.
         """
+        roles: tuple[Capability, ...] = ("archive", "migrate") if work.startswith("archive") else ("migrate",)
         with (
-            connect(self.target(declared), work=work) as connection,
+            connect(self.target_as(declared, *roles), work=work) as connection,
             watched(connection),
             advisory_lock(connection, WRITER),
         ):

@@ -53,14 +53,25 @@ def known_drift(
     if known is None:
         return None
     expected = Expected.from_json(known.result)
-    report = drifting.drift(live, plan, expected, known=_made_here(declared, live))
+    report = _compared(declared, live, plan, expected)
     return {"version": str(plan.version) if plan.version else None, **expected.counts}, report
 
 
 def _drift(platform: Platform, declared: Declared, live: AutocommitConnection, run_id: str | None) -> DriftReport:
     plan = _plan(declared, live)
     expected = _expected(platform, declared, plan, run_id)
-    return drifting.drift(live, plan, expected, known=_made_here(declared, live))
+    return _compared(declared, live, plan, expected)
+
+
+def _compared(declared: Declared, live: AutocommitConnection, plan: Blueprint, expected: Expected) -> DriftReport:
+    roles = declared.database.roles
+    return drifting.drift(
+        live,
+        plan,
+        expected,
+        known=_made_here(declared, live),
+        roles=roles.roles(declared.name).values() if roles is not None else (),
+    )
 
 
 def _plan(declared: Declared, live: AutocommitConnection) -> Blueprint:

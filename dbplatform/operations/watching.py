@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from dbplatform.alerting import tidying
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import WorkError
-from dbplatform.monitoring import collect, health, record, thresholds, windows
+from dbplatform.monitoring import collect, health, record, settings, thresholds, windows
 from dbplatform.monitoring.metrics import Metrics
 from dbplatform.monitoring.probes.collecting import FIRST_COLLECTION, NONE_OF_THEM
 from dbplatform.monitoring.probes.replication import LAGS
@@ -54,6 +54,7 @@ def measure(platform: Platform, declared: Declared, *, judged: bool = False) -> 
         metrics = added(platform, declared, metrics)
     metrics = health.added(metrics, limits(declared))
     record.record(ledger, metrics)
+    settings.record_settings(ledger, name, metrics.settings, at=metrics.at)
     if record.step_ended(previous.at if previous else None, metrics.at):
         record.tidy(ledger, name, now=metrics.at)
         windows.tidy_statements(ledger, name, now=metrics.at)

@@ -10,7 +10,7 @@ import dagster as dg
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.monitoring.audits.finding import Audit
-from dbplatform.operations import audits
+from dbplatform.operations import audits, roles
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.asked import Asked, asset_checks
@@ -18,12 +18,17 @@ from dbplatform.orchestration.steps import Found, table_metadata
 
 
 def audit_checks(platform: Platform, declared: Declared) -> list[dg.AssetChecksDefinition]:
-    """``structure`` and ``security`` of a database."""
+    """``structure`` and ``security`` of a database; ``roles`` where they are declared."""
     key = keys.health(declared.name)
     asked = {
         dg.AssetCheckKey(key, name): Asked(words=words, ask=partial(_found, audit, platform, declared))
         for name, (words, audit) in _CHECKS.items()
     }
+    if declared.database.roles is not None:
+        asked[dg.AssetCheckKey(key, "roles")] = Asked(
+            words="Each role has the rights that it needs, and no other; what nobody declared is told.",
+            ask=lambda _run_id: _roles(platform, declared),
+        )
     return asset_checks(declared, "audits", asked)
 
 
@@ -49,6 +54,20 @@ def _found(audit: Callable[[Platform, Declared], Audit], platform: Platform, dec
                 "findings", rows, ("severity", "rule", "object", "evidence", "mend", "document", "accepted")
             ),
             **table_metadata("not examined", reasons, ("rule", "reason")),
+        },
+    )
+
+
+def _roles(platform: Platform, declared: Declared) -> Found:
+    plan = roles.plan(platform, declared)
+    words = f"{len(plan.steps)} statements would make it so: dbplatform roles apply {declared.name}."
+    return Found(
+        passed=not plan.steps,
+        words=words if plan.steps else "The rights are as declared.",
+        severity=dg.AssetCheckSeverity.WARN,
+        evidence={
+            **table_metadata("steps", [step.as_json() for step in plan.steps], ("sql", "undo", "why")),
+            **table_metadata("notes", [{"note": note} for note in plan.notes], ("note",)),
         },
     )
 

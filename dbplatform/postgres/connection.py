@@ -147,7 +147,9 @@ def beside(connection: AnyConnection, *, work: str, settings: Mapping[str, str])
         connection.info.dsn,
         password=connection.info.password or None,
         application_name=f"dbplatform {work}",
-        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
+        options=" ".join(
+            [conninfo_to_dict(connection.info.dsn).get("options") or "", *(f"-c {k}={v}" for k, v in settings.items())]
+        ).strip(),
     )
     return psycopg.connect(info, autocommit=True)
 

@@ -25,7 +25,10 @@ def ensure_state(connection: AutocommitConnection, table: str, ddl: str) -> None
     with advisory_lock(connection, "state"):
         if not _exists(connection, name):
             with connection.transaction():
-                connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(SCHEMA)))
+                # CREATE SCHEMA IF NOT EXISTS needs the right to create schemas even where the schema exists.
+                row = connection.execute("select to_regnamespace(%s) is null", (SCHEMA,)).fetchone()
+                if row is not None and row[0]:
+                    connection.execute(sql.SQL("create schema {}").format(sql.Identifier(SCHEMA)))
                 connection.execute(ddl.encode())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,24 +59,22 @@ def started(installation: Installation, *arguments: str) -> Iterator[subprocess.
         process.wait()
 
 
-def until(told: Receiver, words: str, *, seconds: float) -> float:
-    """How long it took until such a title arrived."""
-    begun = time.monotonic()
-    while not any(words in title for title in told.titles):
-        assert time.monotonic() - begun < seconds, told.titles
-        time.sleep(0.2)
-    return time.monotonic() - begun
-
-
-def watched(installation: Installation) -> None:
-    """Wait for the first tick of the watch."""
-    begun = time.monotonic()
-    while True:
-        with installation.connect("dbplatform_ledger") as ledger:
-            if ledger.execute("select from ledger.heartbeat where name = 'watch'").fetchone() is not None:
-                return
-        assert time.monotonic() - begun < _START
-        time.sleep(0.5)
+def await_first_tick(installation: Installation) -> None:
+    """Wait until the watch gives its first sign of life: the ledger tells."""
+    with installation.connect("dbplatform_ledger") as ledger:
+        ledger.execute("listen sign_of_life")
+        ledger.execute(
+            "create function tell() returns trigger language plpgsql as"
+            " $$ begin perform pg_notify('sign_of_life', new.name); return null; end $$"
+        )
+        ledger.execute(
+            "create trigger tell after insert or update on ledger.heartbeat for each row execute function tell()"
+        )
+        if ledger.execute("select from ledger.heartbeat where name = 'watch'").fetchone() is not None:
+            return
+        assert any(sign.payload == "watch" for sign in ledger.notifies(timeout=_START)), (
+            "the watch gave no sign of life"
+        )
 
 
 def test_a_killed_daemon_a_raising_sensor_and_a_stopped_server_are_told_within_two_minutes(
@@ -86,21 +83,21 @@ def test_a_killed_daemon_a_raising_sensor_and_a_stopped_server_are_told_within_t
     ports = ("--port", str(free_port()), "--service-port", str(free_port()))
     with started(shop, "serve", "--port", str(free_port())):
         with started(shop, "dev", *ports) as dev:
-            watched(shop)
+            await_first_tick(shop)
             with shop.connect("dbplatform_ledger") as ledger:
                 ledger.execute("alter table ledger.watch rename to watch_is_gone")
-            assert until(receiver, "[critical] dbplatform: watch", seconds=_WITHIN) > 0
+            assert receiver.wait_for("[critical] dbplatform: watch", seconds=_WITHIN), receiver.titles
             with shop.connect("dbplatform_ledger") as ledger:
                 ledger.execute("alter table ledger.watch_is_gone rename to watch")
-            assert until(receiver, "[resolved] dbplatform: watch", seconds=_START) > 0
+            assert receiver.wait_for("[resolved] dbplatform: watch", seconds=_START), receiver.titles
 
             receiver.taken.clear()
             dev.kill()
-        assert until(receiver, "[critical] dbplatform: watch", seconds=_WITHIN) > 0
+        assert receiver.wait_for("[critical] dbplatform: watch", seconds=_WITHIN), receiver.titles
         assert len([title for title in receiver.titles if "dbplatform: watch" in title]) == 1
 
         receiver.taken.clear()
         shop.server.stop()
-        assert until(receiver, "[critical] dbplatform: the ledger does not answer", seconds=_WITHIN) > 0
+        assert receiver.wait_for("[critical] dbplatform: the ledger does not answer", seconds=_WITHIN), receiver.titles
         shop.server.start()
-        assert until(receiver, "[resolved] dbplatform: the ledger answers", seconds=_WITHIN) > 0
+        assert receiver.wait_for("[resolved] dbplatform: the ledger answers", seconds=_WITHIN), receiver.titles

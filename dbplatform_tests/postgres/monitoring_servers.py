@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,16 +11,26 @@ import pytest
 
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.server import EmbeddedServer
+from dbplatform_tests.installation import REPOSITORY
 from dbplatform_tests.postgres.embedded_support import embedded, open_folder
 
-#: The one that the embedded server takes by itself, and as drills each of the system's packages.
+#: Debian's packages, and what `make drill` installs beside the tests' own server.
+_FOLDERS = (
+    *Path("/usr/lib/postgresql").glob("*/bin/postgres"),
+    *Path(os.environ.get("DBPLATFORM_TEST_SERVERS", REPOSITORY / ".venv")).glob("postgres-*/**/bin/postgres"),
+)
+
+
+def version_of(folder: Path | None) -> str:
+    """The major version, by the folder's name."""
+    found = re.search(r"postgres(?:ql)?[-/](\d+)/", str(folder))
+    return found[1] if found else "own"
+
+
+#: The one that the embedded server takes by itself, and as drills each of the others.
 INSTALLATIONS = [
     pytest.param(None),
-    *(
-        pytest.param(folder, marks=pytest.mark.drill)
-        for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-        if (folder / "postgres").is_file()
-    ),
+    *(pytest.param(file.parent, marks=pytest.mark.drill) for file in sorted(_FOLDERS)),
 ]
 SETTINGS = {
     "fsync": "off",
@@ -31,7 +43,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=INSTALLATIONS, ids=lambda folder: folder.parent.name if folder else "own")
+@pytest.fixture(scope="module", params=INSTALLATIONS, ids=version_of)
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     """The server, for the tests of one module."""
     with pytest.MonkeyPatch.context() as patch, open_folder() as folder:

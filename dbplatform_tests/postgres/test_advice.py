@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,9 @@ from dbplatform.advice.indexes import needless_indexes
 from dbplatform.advice.missing import missing_indexes
 from dbplatform.advice.model import Kind, Named
 from dbplatform.advice.policy import AdvicePolicy
-from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target, connect
-from dbplatform_tests.typed import Type, typist
+from dbplatform_tests.by_hand import by_hand
+from dbplatform_tests.typed import Type
 
 if TYPE_CHECKING:
     from dbplatform_tests.second_server import SecondServer
@@ -65,28 +66,11 @@ WORKLOAD = (
 
 
 @pytest.fixture
-def type_(
-    tmp_path: Path,
-    database: Target,
-    ledger: Ledger,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Type:
+def type_(declare_shop: Callable[[str], Type], database: Target) -> Type:
     """A declared shop, whose workload was run."""
-    file = tmp_path / "defs" / "shop" / "defs.yaml"
-    file.parent.mkdir(parents=True)
-    file.write_text(DECLARATION)
-    monkeypatch.setenv("SHOP_URL", database.url)
-    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
     by_hand(database, "create extension pg_stat_statements", *SCHEMA.split(";\n"))
     work(database)
-    return typist(tmp_path, capsys)
-
-
-def by_hand(database: Target, *statements: str) -> None:
-    with psycopg.connect(database.url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
+    return declare_shop(DECLARATION)
 
 
 def work(database: Target) -> None:

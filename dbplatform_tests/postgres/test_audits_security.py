@@ -16,6 +16,9 @@ from dbplatform.monitoring.audits import security
 from dbplatform.monitoring.audits.finding import Audit, Finding
 from dbplatform.monitoring.audits.policy import AcceptedFinding, accepted
 from dbplatform.postgres.connection import Target
+from dbplatform_tests.by_hand import by_hand
+
+pytest_plugins = ("dbplatform_tests.postgres.audited_database",)
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -75,12 +78,6 @@ FAULTS = {
 }
 
 
-def by_hand(database: Target, *statements: str) -> None:
-    with psycopg.connect(database.url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
-
-
 def audited(database: Target, *, production: bool = False) -> Audit:
     with collect.session(database) as connection:
         return security.audit(connection, database="shop", now=NOW, production=production)
@@ -91,22 +88,9 @@ def of(found: Audit, rule: str, object_: str) -> list[Finding]:
     return [finding for finding in found.findings if (finding.rule.name, finding.object) == (rule, object_)]
 
 
-@pytest.fixture(scope="module")
-def kept(server_url: str) -> Iterator[Target]:
-    """One database for all tests of the module."""
-    name = f"audited_{uuid.uuid4().hex[:8]}"
-    server = Target("server", server_url)
-    by_hand(server, f"create database {name}")
-    yield Target(name, make_conninfo(server_url, dbname=name))
-    by_hand(server, f"drop database {name} with (force)")
-
-
 @pytest.fixture
-def database(kept: Target) -> Target:
-    """The same database, empty again."""
-    by_hand(kept, "drop schema public cascade", "create schema public", "grant usage on schema public to public")
-    by_hand(kept, "drop schema if exists shut, migrations, dbplatform cascade")
-    return kept
+def database(audited_database: Target) -> Target:
+    return audited_database
 
 
 @pytest.fixture
@@ -186,6 +170,21 @@ def test_the_review_of_access_counts_what_each_role_reaches(database: Target, ro
     (one,) = [one for one in audited(database).inventory["access"] if one["role"] == role]
     assert (one["tables"], one["reads"], one["writes"], one["owns"]) == (3, 1, 1, 0)
     assert (one["superuser"], one["connects"], one["member_of"]) == (False, True, ["pg_monitor"])
+
+
+def test_the_review_of_access_tells_who_has_a_role_and_what_that_gives(database: Target, role: str) -> None:
+    group = f"{role}s"
+    by_hand(
+        database,
+        f"create table a (id int); create role {group}; grant {group} to {role}",
+        f"grant update on a to {group}; grant create on schema public to {group}",
+    )
+    try:
+        found = {one["role"]: one for one in audited(database).inventory["access"]}
+        assert (found[group]["login"], found[group]["members"], found[group]["writes"]) == (False, [role], 1)
+        assert (found[role]["login"], found[role]["writes"], found[role]["creates_in"]) == (True, 1, ["public"])
+    finally:
+        by_hand(database, f"drop owned by {group}", f"drop role {group}")
 
 
 def test_with_few_rights_the_rest_is_not_examined_and_the_grant_is_named(database: Target, role: str) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from dbplatform.migrations.engine import MigrationPolicy, apply_migrations
 from dbplatform.monitoring import collect
@@ -17,7 +14,10 @@ from dbplatform.monitoring.audits import structure
 from dbplatform.monitoring.audits.finding import Audit
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform_tests.by_hand import by_hand
 from dbplatform_tests.installation import REPOSITORY
+
+pytest_plugins = ("dbplatform_tests.postgres.audited_database",)
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 MIGRATIONS = REPOSITORY / "dbplatform" / "defs" / "restoreassist" / "migrations"
@@ -97,28 +97,9 @@ FAULTS = {
 }
 
 
-def by_hand(database: Target, *statements: str) -> None:
-    with psycopg.connect(database.url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
-
-
-@pytest.fixture(scope="module")
-def kept(server_url: str) -> Iterator[Target]:
-    """One database for all tests of the module."""
-    name = f"audited_{uuid.uuid4().hex[:8]}"
-    server = Target("server", server_url)
-    by_hand(server, f"create database {name}")
-    yield Target(name, make_conninfo(server_url, dbname=name))
-    by_hand(server, f"drop database {name} with (force)")
-
-
 @pytest.fixture
-def database(kept: Target) -> Target:
-    """The same database, empty again."""
-    by_hand(kept, "drop schema public cascade", "create schema public", "grant usage on schema public to public")
-    by_hand(kept, "drop schema if exists shut, migrations, dbplatform cascade")
-    return kept
+def database(audited_database: Target) -> Target:
+    return audited_database
 
 
 def audited(database: Target, migrated: Any = None, **options: Any) -> Audit:

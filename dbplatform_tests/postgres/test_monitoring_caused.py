@@ -302,6 +302,18 @@ def test_a_checkpoint_that_a_person_asks_for_is_told_from_one_by_time(target: Ta
     assert value(found, "checkpoint_write_s") >= 0
 
 
+@pytest.mark.drill
+def test_a_checkpoint_whose_time_has_come_is_counted_as_such(target: Target) -> None:
+    run(target, "alter system set checkpoint_timeout = '30s'", "select pg_reload_conf()")
+    try:
+        before = look(target)
+        run(target, "create table for_checkpoint as select 1 as a", "drop table for_checkpoint")
+        wait_until(lambda: value(look(target, before), "checkpoints_timed") >= 1)
+        assert value(look(target, before), "checkpoints_requested") == 0
+    finally:
+        run(target, "alter system reset checkpoint_timeout", "select pg_reload_conf()")
+
+
 def test_files_that_the_archiver_does_not_take_are_counted(target: Target) -> None:
     before = value(look(target), "archiver_queue_files")
     run(target, "create table for_queue as select 1 as a", "select pg_switch_wal()", "drop table for_queue")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import psycopg
 import pytest
 
-from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
-from dbplatform_tests.typed import Type, typist
+from dbplatform_tests.by_hand import by_hand
+from dbplatform_tests.typed import Type
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -20,28 +20,11 @@ attributes:
 
 
 @pytest.fixture
-def type_(
-    tmp_path: Path,
-    database: Target,
-    ledger: Ledger,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Type:
+def type_(declare_shop: Callable[[str], Type], database: Target) -> Type:
     """A declared database with a table of 20,000 items."""
-    file = tmp_path / "defs" / "shop" / "defs.yaml"
-    file.parent.mkdir(parents=True)
-    file.write_text(DECLARATION)
-    monkeypatch.setenv("SHOP_URL", database.url)
-    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
     by_hand(database, "create table item (id int primary key, name text)", "create extension pg_stat_statements")
     by_hand(database, "insert into item select g, md5(g::text) from generate_series(1, 20000) g", "analyze item")
-    return typist(tmp_path, capsys)
-
-
-def by_hand(database: Target, *statements: str) -> None:
-    with psycopg.connect(database.url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
+    return declare_shop(DECLARATION)
 
 
 def test_what_was_measured_has_a_history_and_lists_of_the_worst(type_: Type) -> None:

@@ -74,7 +74,7 @@ def test_a_replica_that_is_paused_lags_and_one_that_is_away_holds_wal(server: Em
             wait_until(lambda: look(target).values["replication_lag_bytes"].detail == "replica replica")
             lag_s(target)
             # A standby knows how late it is from the first commit on that it has replayed.
-            wait_until(lambda: has_tick(standby))
+            wait_until(lambda: has(standby, "tick"))
             run(standby, "select pg_wal_replay_pause()")
             run(target, "create table wide as select repeat('x', 1000) as x from generate_series(1, 5000)")
             wait_until(lambda: look(target).values["replication_lag_bytes"].value > 4_000_000)
@@ -123,6 +123,25 @@ def test_a_replica_that_is_paused_lags_and_one_that_is_away_holds_wal(server: Em
         run(target, "select pg_drop_replication_slot('replica')")
 
 
+def test_a_read_that_replay_does_not_wait_for_is_counted_as_a_conflict(server: EmbeddedServer, target: Target) -> None:
+    run(target, "create table read_there as select generate_series(1, 1000) as a")
+    try:
+        with replica(server) as standby:
+            run(standby, "alter system set max_standby_streaming_delay = 0", "select pg_reload_conf()")
+            wait_until(lambda: has(standby, "read_there"))
+            before = look(standby)
+            with psycopg.connect(standby.url) as reader:
+                reader.execute("begin isolation level repeatable read")
+                reader.execute("select count(*) from read_there")
+                run(target, "delete from read_there", "vacuum read_there")
+                with pytest.raises(psycopg.OperationalError, match="conflict with recovery"):
+                    reader.execute("select pg_sleep(60)")
+            wait_until(lambda: later(standby, before, minutes=1).values["recovery_conflicts"].value >= 1)
+    finally:
+        wait_until(lambda: not_active(target))
+        run(target, "select pg_drop_replication_slot('replica')", "drop table read_there")
+
+
 def lag_s(target: Target) -> float:
     """How late the replica is; WAL goes on, because PostgreSQL measures at what is written."""
     run(target, "create table if not exists tick (a int)", "insert into tick values (1)")
@@ -130,9 +149,9 @@ def lag_s(target: Target) -> float:
     return metric.value if metric is not None else 0.0
 
 
-def has_tick(target: Target) -> bool:
+def has(target: Target, table: str) -> bool:
     with psycopg.connect(target.url) as session:
-        return session.execute("select to_regclass('tick')").fetchone() != (None,)
+        return session.execute("select to_regclass(%s)", (table,)).fetchone() != (None,)
 
 
 def not_active(target: Target) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from dbplatform.declaration.loading import load_project
 from dbplatform.declaration.project import Project
 from dbplatform.errors import PlatformError, UnknownDatabase, VariableNotSet
+from dbplatform.postgres.transport import TlsNotVerified
 from dbplatform.yaml_files import YamlMistake
 
 GOOD = """\
@@ -214,3 +215,15 @@ def test_errors_have_the_shape_of_the_contract(project: Project) -> None:
     error = broken(project, "")
     document = json.loads(json.dumps(error.as_json()))
     assert set(document) == {"kind", "message", "hint", "file", "line"}
+
+
+def test_a_url_of_production_must_verify_the_server(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(project, GOOD.replace("    environment: test", "    url_env: SHOP_URL\n    environment: production"))
+    shop = load_project(project).get("shop")
+    monkeypatch.setenv("SHOP_URL", "postgresql://u:secret@db.example.org/shop?sslmode=require")
+    with pytest.raises(TlsNotVerified) as refused:
+        shop.url_from_environment()
+    assert (refused.value.file, refused.value.line) == ("defs/shop/defs.yaml", 6)
+    assert "secret" not in str(refused.value)
+    monkeypatch.setenv("SHOP_URL", "postgresql://u@db.example.org/shop?sslmode=verify-full")
+    assert shop.url_from_environment() is not None

@@ -8,7 +8,7 @@ transaction a part of its work: what such a file makes is found out, and left ou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -169,14 +169,25 @@ def build(connection: AutocommitConnection, plan: Blueprint, *, server_wide: boo
 
 
 def drift(
-    live: AutocommitConnection, plan: Blueprint, expected: Expected, *, known: Mapping[Relation, str] | None = None
+    live: AutocommitConnection,
+    plan: Blueprint,
+    expected: Expected,
+    *,
+    known: Mapping[Relation, str] | None = None,
+    roles: Collection[str] = (),
 ) -> DriftReport:
     """Compare. Only reads, under ACCESS SHARE on the catalog.
 
     ``known``: tables that the platform itself has made or set aside, and why. Where no migration makes them, they are
-    noted and not compared.
+    noted and not compared. ``roles``: what is granted to these is no matter of migrations.
     """
-    found = schema_objects(live, history_table=plan.policy.history_table, partitioned=plan.partitioned)
+    found = {
+        key: one
+        for key, one in schema_objects(
+            live, history_table=plan.policy.history_table, partitioned=plan.partitioned
+        ).items()
+        if one.kind not in ("grant", "default privileges") or one.sql["to"] not in roles
+    }
     left_out = {key for keys in expected.left_out.values() for key in keys}
     aside = {
         key: f"The table {key[1]} {words}."

@@ -75,6 +75,7 @@ class Collecting:
     missing: list[str] = field(default_factory=list)
     worst: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     statements: Counts | None = None
+    settings: dict[str, str] = field(default_factory=dict)
 
     def found(self, name: str, value: Any, **about: Any) -> None:
         """Keep a value; its unit is the kind's."""

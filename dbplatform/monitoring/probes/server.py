@@ -42,6 +42,7 @@ def _measure(connection: AutocommitConnection, into: Collecting) -> None:
     view, columns = _CHECKPOINTS[17 if into.major >= 17 else 14]
     row = one(connection, "metrics_server", checkpointer=sql.SQL(view), checkpoints=sql.SQL(columns))
     into.facts = _facts(row, into.major)
+    into.settings = row["settings"] or {}
     into.count(row, "postmaster_start", "database_stats_reset")
     _database(row, into)
     _ids(row, into)

@@ -17,11 +17,11 @@ from dbplatform.operations.diagnosis.model import Finding, Patient, error, not_c
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target, connect_plainly
 from dbplatform.postgres.refusals import STAGES, Stage
+from dbplatform.postgres.transport import VERIFIED, TlsNotVerified
 
 #: How long a pooler may take to give a session.
 _PATIENCE_S = 5.0
 _TRIES = 3
-_VERIFIED = ("verify-ca", "verify-full")
 
 
 def find_target(platform: Platform, declared: Declared) -> Target | Finding:
@@ -33,6 +33,8 @@ def find_target(platform: Platform, declared: Declared) -> Target | Finding:
         running = platform.server.status().running
     except VariableNotSet as missing:
         return error(missing.message, missing.hint, probe="URL", file=missing.file, line=missing.line)
+    except TlsNotVerified as refused:
+        return error(refused.message, refused.hint, probe="TLS", file=refused.file, line=refused.line)
     except PlatformError as refused:
         return error(refused.message, refused.hint, probe="embedded server")
     if running:
@@ -81,7 +83,9 @@ def tls(patient: Patient) -> Iterator[Finding]:
     )
     if not patient.session.info.host or patient.session.info.host.startswith("/"):
         yield ok("a socket of this machine: nothing goes over a network")
-    elif patient.session.pgconn.ssl_in_use and mode in _VERIFIED:
+    elif patient.session.pgconn.ssl_in_use and (
+        mode == VERIFIED or (mode == "verify-ca" and not patient.in_production)
+    ):
         yield ok(f"encrypted, and the server's certificate is verified (sslmode={mode})")
     elif patient.session.pgconn.ssl_in_use:
         judge = error if patient.in_production else ok

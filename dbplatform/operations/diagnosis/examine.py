@@ -94,7 +94,7 @@ def _looked_at(platform: Platform, declared: Declared, now: Callable[[], datetim
     target = connecting.find_target(platform, declared)
     if isinstance(target, Finding):
         yield target
-        yield from _not_asked(f"there is nothing to connect to (see {target.probe})")
+        yield from _not_asked(f"there is nothing to connect to (see {target.probe})", known=target.probe)
     else:
         try:
             with connect_plainly(target, work="doctor") as session:

@@ -1,4 +1,5 @@
--- Purpose: who can log in, what that role is, and how much of the database it reaches. One row a role, 500 at most.
+-- Purpose: who can log in, and the roles that others are members of: what each is, and how much of the database it
+--          reaches. One row a role, 500 at most.
 -- Parameters: %(leave_out)s: the platform's own schema.
 -- Lock: ACCESS SHARE on the catalog.
 -- First version: 14.
@@ -9,11 +10,16 @@ with tables as materialized (
     where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
       and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', %(leave_out)s)
 )
-select r.rolname as role, r.rolsuper as superuser, r.rolbypassrls as bypassrls, r.rolcreaterole as createrole,
+select r.rolname as role, r.rolcanlogin as login, r.rolsuper as superuser, r.rolbypassrls as bypassrls, r.rolcreaterole as createrole,
        r.rolcreatedb as createdb, r.rolreplication as replication, nullif(r.rolvaliduntil, 'infinity') as valid_until,
        has_database_privilege(r.oid, current_database(), 'CONNECT') as connects,
        array(select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid
              where m.member = r.oid order by 1)::text[] as member_of,
+       array(select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.member
+             where m.roleid = r.oid order by 1)::text[] as members,
+       array(select n.nspname from pg_namespace n
+             where n.oid in (select schema_id from tables) and has_schema_privilege(r.oid, n.oid, 'CREATE')
+             order by 1)::text[] as creates_in,
        t.tables, t.reads, t.writes, t.owns
 from pg_roles r, lateral (
     select count(*) as tables,
@@ -24,6 +30,6 @@ from pg_roles r, lateral (
                                    or has_any_column_privilege(r.oid, oid, 'INSERT, UPDATE'))) as writes,
            count(*) filter (where relowner = r.oid) as owns
     from tables) t
-where r.rolcanlogin and r.rolname !~ '^pg_'
-order by r.rolsuper desc, t.writes desc, r.rolname
+where (r.rolcanlogin or exists (select from pg_auth_members m where m.roleid = r.oid)) and r.rolname !~ '^pg_'
+order by r.rolcanlogin desc, r.rolsuper desc, t.writes desc, r.rolname
 limit 500

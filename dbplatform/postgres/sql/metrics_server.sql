@@ -1,5 +1,6 @@
 -- Purpose: what the other statements of a collection must know beforehand (rights, settings, extensions), and the
---          counters of the database and of the whole server. One row.
+--          counters of the database and of the whole server. One row. Settings: those that are not the default, but for
+--          what the session, its user or the start of the server sets, and what may hold a secret.
 -- Parameters: {checkpoints}: the four columns of checkpoints, which moved to another view in version 17.
 -- Lock: none beside the catalog's.
 -- First version: 14.
@@ -14,6 +15,12 @@ select pg_is_in_recovery() as in_recovery, quote_ident(current_user) as user_nam
            - coalesce(current_setting('reserved_connections', true)::int, 0) as usable_connections,
        (select array[n.nspname::text, e.extversion] from pg_extension e join pg_namespace n on n.oid = e.extnamespace
         where e.extname = 'pg_stat_statements') as statements,
+       (select json_object_agg(s.name, current_setting(s.name)) from pg_settings s
+        where s.source in ('environment variable', 'configuration file', 'command line', 'global', 'database')
+          and s.name not in ('primary_conninfo', 'archive_command', 'restore_command', 'archive_cleanup_command',
+                             'recovery_end_command', 'ssl_passphrase_command', 'port', 'unix_socket_directories',
+                             'data_directory', 'external_pid_file')
+          and not (s.name like '%.%' and s.vartype = 'string') or s.name = 'server_version') as settings,
        extract(epoch from pg_postmaster_start_time()) as postmaster_start,
        d.xact_commit, d.xact_rollback, d.blks_hit, d.blks_read, d.deadlocks, d.temp_files, d.temp_bytes, d.conflicts,
        coalesce(extract(epoch from d.stats_reset), 0) as database_stats_reset,
