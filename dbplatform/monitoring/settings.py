@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from dbplatform.ledger.ledger import Ledger
@@ -58,7 +59,7 @@ def _known(session: Session, database: str) -> dict[str, SettingSeen]:
     """By setting, what was seen last."""
     statement = (
         select(SettingSeen)
-        .distinct(SettingSeen.name)
+        .ext(distinct_on(SettingSeen.name))
         .where(SettingSeen.database == database)
         .order_by(SettingSeen.name, SettingSeen.at.desc())
     )

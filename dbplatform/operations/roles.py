@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from dbplatform.archiving.policy import TableDestination
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import VariableNotSet
 from dbplatform.operations.platform import Platform
@@ -57,7 +58,7 @@ def scope_of(declared: Declared) -> Scope:
         made |= {database.migrations.history_table.schema} - {"public"}
     schemas |= {policy.table.schema for policy in (*database.partitioned_tables, *database.quality)}
     schemas |= {archive.table.schema for archive in database.archives}
-    tables = [archive.to for archive in database.archives if archive.to is not None and not isinstance(archive.to, str)]
+    tables = [archive.to for archive in database.archives if isinstance(archive.to, TableDestination)]
     return Scope(
         database=declared.name,
         schemas=tuple(sorted(schemas)),

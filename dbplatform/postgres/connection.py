@@ -148,7 +148,10 @@ def beside(connection: AnyConnection, *, work: str, settings: Mapping[str, str])
         password=connection.info.password or None,
         application_name=f"dbplatform {work}",
         options=" ".join(
-            [conninfo_to_dict(connection.info.dsn).get("options") or "", *(f"-c {k}={v}" for k, v in settings.items())]
+            [
+                str(conninfo_to_dict(connection.info.dsn).get("options") or ""),
+                *(f"-c {k}={v}" for k, v in settings.items()),
+            ]
         ).strip(),
     )
     return psycopg.connect(info, autocommit=True)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import NamedTuple
 
-from psycopg.rows import namedtuple_row
-
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.roles.model import Owned, Right, Scope
@@ -90,9 +88,9 @@ _ELSEWHERE = """
 
 def read_catalog(connection: AnyConnection, scope: Scope) -> Catalog:
     """What there is to give rights on. Reads the catalog only."""
-    with connection.cursor(row_factory=namedtuple_row) as cursor:
-        here = cursor.execute(_HERE).fetchone()
+    here = connection.execute(_HERE).fetchone()
     assert here is not None
+    database, user, may_make_roles = here
     schemas = frozenset(name for (name,) in connection.execute(_SCHEMAS))
     relations = tuple(Existing(*row) for row in connection.execute(_RELATIONS, (list(scope.schemas),)))
     there = {(one.schema, one.name) for one in relations}
@@ -105,9 +103,9 @@ def read_catalog(connection: AnyConnection, scope: Scope) -> Catalog:
             one = Relation(schema, relation)
             archived[one] = archived.get(one, False) or leaves
     return Catalog(
-        database=here.database,
-        user=here.user,
-        may_make_roles=here.may_make_roles,
+        database=database,
+        user=user,
+        may_make_roles=may_make_roles,
         schemas=schemas,
         relations=relations,
         archived=archived,

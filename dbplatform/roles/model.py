@@ -68,7 +68,7 @@ class Scope:
 class Step:
     """One change: its statements, what takes it back, and what for."""
 
-    statements: tuple[sql.Composable, ...]
+    statements: tuple[sql.Composed, ...]
     sql: str
     undo: str
     why: str

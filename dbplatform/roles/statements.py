@@ -49,7 +49,7 @@ def handing_over(connection: AnyConnection, one: Owned, to: str) -> Step:
     def owner_to(role: str) -> sql.Composed:
         return sql.SQL("alter {} {} owner to {}").format(sql.SQL(one.what), sql.SQL(one.name), sql.Identifier(role))
 
-    change: list[sql.Composable] = [owner_to(to)]
+    change: list[sql.Composed] = [owner_to(to)]
     for rights in one.owner_keeps:
         change.append(sql.SQL("grant {} to {}").format(sql.SQL(rights), sql.Identifier(one.owner)))
     locked = one.what in ("TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE")
@@ -65,14 +65,14 @@ def handing_over(connection: AnyConnection, one: Owned, to: str) -> Step:
 
 def _step(
     connection: AnyConnection,
-    change: Sequence[sql.Composable],
-    undo: Sequence[sql.Composable],
+    change: Sequence[sql.Composed],
+    undo: Sequence[sql.Composed],
     why: str,
     *,
     takes: bool = False,
     lock: str | None = None,
 ) -> Step:
-    def text(statements: Sequence[sql.Composable]) -> str:
+    def text(statements: Sequence[sql.Composed]) -> str:
         return " ".join(f"{statement.as_string(connection)};" for statement in statements)
 
     return Step(statements=tuple(change), sql=text(change), undo=text(undo), why=why, takes=takes, lock=lock)
@@ -113,7 +113,7 @@ def _statements(group: _Group, objects: list[tuple[str, ...]]) -> tuple[sql.Comp
             sql.SQL("grant {of} to {who} with admin option" if admin else "grant {of} to {who}").format(**names),
             sql.SQL("revoke admin option for {of} from {who}" if admin else "revoke {of} from {who}").format(**names),
         )
-    before = sql.SQL("")
+    before: sql.Composable = sql.SQL("")
     if kind == "default":
         ((owner, schema, what),) = objects
         inside = sql.SQL(" in schema {}").format(sql.Identifier(schema)) if schema else sql.SQL("")

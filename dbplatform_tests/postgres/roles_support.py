@@ -48,6 +48,7 @@ MIGRATIONS = {
         create table visit (at timestamptz not null, page text) partition by range (at);
         create table salary (id int primary key, amount int);
         alter table salary enable row level security;
+        create materialized view sums as select count(*) from sale;
         create view sales_of_today as select * from sale where at > now() - interval '1 day';
         insert into customer (name) select 'c' || g from generate_series(1, 20) g;
         insert into sale (customer_id, at)
@@ -55,8 +56,8 @@ MIGRATIONS = {
         insert into line select g, 1 + g % 20 from generate_series(1, 40) g;
         insert into salary values (1, 100);
     """,
-    "V2__note.sql": "create table note (id int primary key, text text);",
-    "U2__note.sql": "drop table note;",
+    "V2__index.sql": "create index line_sale on line (sale_id);",
+    "U2__index.sql": "drop index line_sale;",
 }
 
 

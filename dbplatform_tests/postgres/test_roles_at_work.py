@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("dbplatform_tests.second_server",)
 
-#: What everybody but the owner is refused, and nearly everybody at all; {other} is a session of the superuser.
-_OF_THE_SERVER = (
+#: What a dump reads, and nobody else.
+_SECRETS = (
     "select rolpassword from pg_authid",
+    "select secret from vault.secret",
+)
+#: What every role is refused; {other} is a session of the superuser.
+_OF_THE_SERVER = (
     "select pg_read_file('/etc/passwd')",
     "select lo_import('/etc/passwd')",
     "copy (select 1) to program 'true'",
@@ -38,7 +42,7 @@ _OF_THE_SERVER = (
     "grant pg_write_all_data to current_user",
     "alter role {superuser} nologin",
     "set role {superuser}",
-    "select secret from vault.secret",
+    "insert into vault.secret values ('x')",
     "drop schema vault cascade",
 )
 _OF_THE_SCHEMA = (
@@ -51,8 +55,8 @@ _OF_THE_SCHEMA = (
     "create index on customer (name)",
     "alter table salary disable row level security",
     "create policy intruder on salary using (true)",
-    "grant select on customer to public",
-    "lock table customer in exclusive mode",
+    "alter table customer owner to current_user",
+    "do $$ begin lock table customer in exclusive mode; end $$",
     "insert into customer (name) values ('x')",
     "update customer set name = 'x'",
     "delete from customer",
@@ -67,6 +71,7 @@ FORBIDDEN = {
         "alter database {database} owner to {read}",
     ),
     "read": (
+        *_SECRETS,
         *_OF_THE_SERVER,
         *_OF_THE_SCHEMA,
         "create temporary table t (a int)",
@@ -77,6 +82,7 @@ FORBIDDEN = {
         "refresh materialized view sums",
     ),
     "monitor": (
+        *_SECRETS,
         *_OF_THE_SERVER,
         *_OF_THE_SCHEMA,
         "create temporary table t (a int)",
@@ -96,6 +102,7 @@ FORBIDDEN = {
         "select pg_promote()",
     ),
     "archive": (
+        *_SECRETS,
         *_OF_THE_SERVER,
         *_OF_THE_SCHEMA,
         "select * from customer",
@@ -104,7 +111,7 @@ FORBIDDEN = {
         "truncate sale",
         "drop table sale",
         "alter table sale disable trigger all",
-        "delete from note",
+        "delete from sums",
     ),
 }
 #: What each role is for, as it is typed, in an order that works.
@@ -112,7 +119,7 @@ AT_WORK = (
     ("migrate", "migrate plan shop"),
     ("migrate", "migrate apply shop"),
     ("migrate", "partition apply shop"),
-    ("migrate", "migrate undo shop --target 1 --yes"),
+    ("migrate", "migrate undo shop --yes"),
     ("migrate", "migrate apply shop"),
     ("migrate", "migrate history shop"),
     ("migrate", "migrate drift shop"),
@@ -149,18 +156,11 @@ def shop(
         ledger_of(server_url, ledger_template) as ledger,
         shop_on(where, ledger, tmp_path_factory.mktemp("roles")) as shop,
     ):
-        shop.run("create schema vault", "create table vault.secret (secret text)")
         shop.typed("superuser", "roles", "apply", "shop", "--yes")
         for role, words in AT_WORK:
             shop.typed(role, *words.split())
+        shop.run("create schema vault", "create table vault.secret (secret text)")
         yield shop
-
-
-@pytest.fixture(scope="module")
-def other(shop: Shop) -> Iterator[int]:
-    """A session of the superuser."""
-    with psycopg.connect(shop.url) as session:
-        yield session.info.backend_pid
 
 
 def test_everything_works_with_the_made_roles_alone(shop: Shop) -> None:
@@ -169,7 +169,7 @@ def test_everything_works_with_the_made_roles_alone(shop: Shop) -> None:
     assert shop.ask("select distinct tableowner from pg_tables where schemaname = 'public'") == [
         (f"{shop.name}_migrate",)
     ], "what a deployer makes belongs to the role"
-    assert shop.ask("select distinct tableowner from pg_tables where tablename like 'archive!_%' escape '!'") == [
+    assert shop.ask("select distinct tableowner from pg_tables where starts_with(tablename, 'archive_')") == [
         (f"{shop.name}_archive",)
     ]
     (archive,) = shop.typed("archive", "archive", "list", "shop")["archives"]
@@ -189,19 +189,32 @@ def test_monitoring_lacks_nothing_but_what_would_show_rows(shop: Shop) -> None:
     assert {"connections_used_ratio", "sequence_used_ratio", "dead_tuple_ratio", "wal_bytes"} <= found["metrics"].keys()
 
 
-@pytest.mark.parametrize(("role", "act"), [(role, act) for role, acts in FORBIDDEN.items() for act in acts])
-def test_a_forbidden_act_is_refused_by_the_server_itself(shop: Shop, other: int, role: str, act: str) -> None:
-    statement = (
-        act.replace("{other}", str(other))
-        .replace("{superuser}", shop.ask("select quote_ident(current_user)")[0][0])
-        .replace("{database}", shop.name)
-        .replace("{migrate}", f"{shop.name}_migrate")
-        .replace("{read}", f"{shop.name}_read")
-    )
-    with psycopg.connect(shop.url_of(shop.logins[role])) as session:
-        with pytest.raises(psycopg.Error) as refused:
-            session.execute(statement.encode()).fetchall()
-        assert refused.value.sqlstate == "42501", refused.value
+@pytest.mark.parametrize("role", FORBIDDEN)
+def test_every_forbidden_act_is_refused_by_the_server_itself(shop: Shop, role: str) -> None:
+    with (
+        psycopg.connect(shop.url) as other,
+        psycopg.connect(shop.url_of(shop.logins[role]), autocommit=True) as session,
+    ):
+        names = {
+            "{other}": str(other.info.backend_pid),
+            "{superuser}": f'"{other.info.user}"',
+            "{database}": shop.name,
+            "{migrate}": f"{shop.name}_migrate",
+            "{read}": f"{shop.name}_read",
+        }
+        outcome = {act: refusal(session, act, names) for act in FORBIDDEN[role]}
+    assert outcome == dict.fromkeys(FORBIDDEN[role], "42501")
+
+
+def refusal(session: psycopg.Connection[Any], act: str, names: dict[str, str]) -> str | None:
+    """The SQLSTATE by which an act is refused."""
+    for word, name in names.items():
+        act = act.replace(word, name)
+    try:
+        session.execute(act.encode())
+    except psycopg.Error as refused:
+        return refused.sqlstate
+    return None
 
 
 def test_whoever_has_no_role_does_not_even_come_in(shop: Shop) -> None:
