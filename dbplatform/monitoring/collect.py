@@ -53,7 +53,11 @@ _NETWORK = {
 def session(target: Target, *, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Iterator[AutocommitConnection]:
     """A session to measure by, whose statements neither run nor wait for long. Raises what ``connect`` raises."""
     with connect(
-        bounded(target), work=WORK, lock_timeout_ms=LOCK_TIMEOUT_MS, statement_timeout_ms=statement_timeout_ms
+        bounded(target),
+        work=WORK,
+        lock_timeout_ms=LOCK_TIMEOUT_MS,
+        statement_timeout_ms=statement_timeout_ms,
+        jit=False,
     ) as connection:
         yield connection
 

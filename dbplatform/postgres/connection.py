@@ -74,18 +74,21 @@ def connect(
     lock_timeout_ms: int | None = None,
     statement_timeout_ms: int | None = None,
     search_path: str | None = None,
+    jit: bool | None = None,
 ) -> Iterator[AutocommitConnection]:
     """A session that runs each statement by itself, closed at the end of the block.
 
     ``work`` names what it is for (``application_name`` becomes ``dbplatform <work>``). Raises ``CannotConnect``; an
     error of PostgreSQL that nobody in the block answered becomes ``ServerRefused`` or, where the session was lost,
-    ``SessionLost``.
+    ``SessionLost``. ``jit=False``: long statements over a catalog take many times as long to compile as to run.
     """
     connection = AutocommitConnection(_open(target, work))
     try:
         settings = dict(_SESSION)
         if search_path is not None:
             settings["search_path"] = search_path
+        if jit is not None:
+            settings["jit"] = "on" if jit else "off"
         if lock_timeout_ms is not None:
             settings["lock_timeout"] = str(lock_timeout_ms)
         if statement_timeout_ms is not None:

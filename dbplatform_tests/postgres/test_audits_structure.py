@@ -221,3 +221,8 @@ def test_a_statement_that_waits_too_long_leaves_its_rules_unexamined(database: T
     assert "lock timeout" in found.not_examined["no_primary_key"]
     assert "key_near_its_end" in found.examined
     assert (found.verdict, found.inventory["counts"]) == ("errored", None)
+
+
+def test_the_statements_of_audits_and_metrics_are_not_compiled(database: Target) -> None:
+    with collect.session(database) as connection:
+        assert connection.execute("show jit").fetchone() == ("off",), "of a large catalog that took 23 s instead of 1.4"

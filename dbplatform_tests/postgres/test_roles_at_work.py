@@ -125,12 +125,10 @@ AT_WORK = (
     ("migrate", "migrate drift shop"),
     ("superuser", "roles apply shop --yes"),
     ("monitor", "metrics shop"),
-    ("monitor", "metrics shop"),
     ("monitor", "connections shop"),
     ("monitor", "slow-queries shop"),
     ("monitor", "roles plan shop"),
     ("read", "check shop"),
-    ("read", "migrate history shop"),
     ("read", "roles plan shop"),
     ("backup", "backup create shop"),
     ("backup", "drill shop"),
@@ -172,9 +170,13 @@ def test_everything_works_with_the_made_roles_alone(shop: Shop) -> None:
     assert shop.ask("select distinct tableowner from pg_tables where starts_with(tablename, 'archive_')") == [
         (f"{shop.name}_archive",)
     ]
-    (archive,) = shop.typed("archive", "archive", "list", "shop")["archives"]
-    assert (archive["rows"], archive["status"]) == (10, "deleted")
-    shop.typed("archive", "archive", "restore", archive["id"], "shop")
+    listed = shop.typed("archive", "archive", "list", "shop")["archives"]
+    archived = {one["table"]: one for one in listed}
+    assert {table: (one["rows"], one["status"]) for table, one in archived.items()} == {
+        "public.sale": (10, "deleted"),
+        "public.line": (20, "deleted"),
+    }
+    shop.typed("archive", "archive", "restore", "shop", archived["public.sale"]["id"], "--yes")
     assert shop.ask("select count(*) from sale") == [(20,)]
 
 
