@@ -228,7 +228,8 @@ rows (kind, name, parent, parts, sql) as (
                'virtual expression', virtual, 'identity', identity, 'not null',
                case when attnotnull then case when unproven then 'not validated' else 'yes' end end,
                'storage', storage, 'compression', compression, 'statistics target', statistics_target::text,
-               'options', array_to_string(attoptions, ', ')),
+               -- Newer minor versions count a column's changes there.
+               'options', (select string_agg(o, ', ') from unnest(attoptions) o where o not like 'pg\_attver=%%')),
            json_build_object('make', case of_kind when 'table' then format('alter table %%s add column %%s', of_name, definition) end,
                              'alter', case of_kind when 'table' then format('alter table %%s alter column %%s', of_name, column_name) end)
     from columns where of_kind in ('table', 'type')
