@@ -3,9 +3,8 @@
 # environment sees: <venv>/postgres-<major version>. The drills run the tests of metrics on each of them.
 set -eu
 uv="$1" venv="$2"
-cd "$(dirname "$0")"
-for lock in postgres-*.lock; do
-    folder="$venv/${lock%.lock}"
+for lock in "$(dirname "$0")"/postgres-*.lock; do
+    folder="$venv/$(basename "$lock" .lock)"
     test -f "$folder/.ready" && continue
     "$uv" pip install --quiet --target "$folder" --no-deps --require-hashes -r "$lock"
     touch "$folder/.ready"
