@@ -57,8 +57,7 @@ VERBS = {
 }
 
 #: Verbs of the contract that this version does not build.
-NOT_BUILT_YET = ("adopt", "roles", "bench")
-NOT_BUILT_YET = ("adopt", "optimize", "bench")
+NOT_BUILT_YET = ("adopt", "bench")
 
 
 _REPORT = "This is a mistake of dbplatform itself: run it again with --debug and report what it prints."

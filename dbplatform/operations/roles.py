@@ -56,8 +56,9 @@ def scope_of(declared: Declared) -> Scope:
     if database.migrations is not None:
         schemas.add(database.migrations.history_table.schema)
         made |= {database.migrations.history_table.schema} - {"public"}
-    schemas |= {policy.table.schema for policy in (*database.partitioned_tables, *database.quality)}
-    schemas |= {archive.table.schema for archive in database.archives}
+    schemas |= {policy.table.schema for policy in database.partitioned_tables}
+    schemas |= {policy.table.schema for policy in database.quality}
+    schemas |= {policy.table.schema for policy in database.archives}
     tables = [archive.to for archive in database.archives if isinstance(archive.to, TableDestination)]
     return Scope(
         database=declared.name,
