@@ -22,7 +22,8 @@ from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 
 _LEFT_BEHIND = """
     select d.datname, pg_database_size(d.oid) from pg_database d
-    where d.datname ~ '^dbplatform_(restore|drill|replaced|trial)_[0-9a-f]{12}$' and pg_has_role(d.datdba, 'usage')
+    where d.datname ~ '^dbplatform_(restore|drill|replaced|trial|changed)_[0-9a-f]{12}$'
+      and pg_has_role(d.datdba, 'usage')
       and not exists (select from pg_stat_activity a
                       where a.application_name = 'dbplatform restore ' || right(d.datname, 12))
 """
@@ -77,6 +78,19 @@ def scratch_database(
     finally:
         if not connection.closed:
             drop(connection, name)
+
+
+@contextmanager
+def copied(scratch: Scratch, server: Target) -> Iterator[Target]:
+    """A second database with the content of the scratch database, dropped at the end. Nobody may be connected to it."""
+    name = f"dbplatform_changed_{scratch.token}"
+    create = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(scratch.name))
+    scratch.maintenance.execute(create)
+    try:
+        yield Target(name, make_conninfo(server.url, dbname=name))
+    finally:
+        if not scratch.maintenance.closed:
+            drop(scratch.maintenance, name)
 
 
 def left_behind(connection: AutocommitConnection) -> dict[str, int]:

@@ -46,6 +46,7 @@ VERBS = {
     "explain": "explain",
     "advise": "advise",
     "capacity": "capacity",
+    "bench": "bench",
     "alerts": "alerts",
     "optimize": "optimize",
     "cleanup": "cleanup",
@@ -58,6 +59,7 @@ VERBS = {
 
 #: Verbs of the contract that this version does not build.
 NOT_BUILT_YET = ("adopt", "bench")
+NOT_BUILT_YET = ("adopt", "roles")
 
 
 _REPORT = "This is a mistake of dbplatform itself: run it again with --debug and report what it prints."

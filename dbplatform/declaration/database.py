@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dbplatform.archiving.policy import ArchivePolicy
     from dbplatform.backups.policy import BackupPolicy
     from dbplatform.capacity.policy import CapacityPolicy
+    from dbplatform.benchmarking.policy import BenchmarkPolicy
     from dbplatform.declaration.reports import ReportPolicy
     from dbplatform.declaration.runs import RunPolicy
     from dbplatform.live.policy import LivePolicy
@@ -40,6 +41,7 @@ else:
     ArchivePolicy = Annotated[Any, Later("dbplatform.archiving.policy", "ArchivePolicy")]
     BackupPolicy = Annotated[Any, Later("dbplatform.backups.policy", "BackupPolicy")]
     CapacityPolicy = Annotated[Any, Later("dbplatform.capacity.policy", "CapacityPolicy")]
+    BenchmarkPolicy = Annotated[Any, Later("dbplatform.benchmarking.policy", "BenchmarkPolicy")]
     HealthPolicy = Annotated[Any, Later("dbplatform.monitoring.audits.policy", "HealthPolicy")]
     LivePolicy = Annotated[Any, Later("dbplatform.live.policy", "LivePolicy")]
     ThresholdPolicy = Annotated[Any, Later("dbplatform.monitoring.thresholds", "ThresholdPolicy")]
@@ -60,7 +62,7 @@ _TAKEN = ("dagster", "dbplatform_ledger", "postgres", "template0", "template1")
 #: The jobs of a database are named as it is, with one of these behind.
 JOBS = (
     "migrate", "rehearse", "backup", "drill", "physical", "recovery_drill",
-    "restore", "quality", "review", "daily", "weekly", "monthly", "quarterly",
+    "restore", "quality", "review", "benchmarks", "daily", "weekly", "monthly", "quarterly",
 )  # fmt: skip
 
 
@@ -158,6 +160,9 @@ class Database(Policy):
     )
     capacity: CapacityPolicy | None = Field(
         default=None, description="The room that there is, and how long before it runs out that is a finding."
+    )
+    benchmarks: BenchmarkPolicy | None = Field(
+        default=None, description="Named queries and pgbench scripts that are timed, and within what bounds."
     )
     time_zone: TimeZone = Field(
         default_factory=lambda: ZoneInfo("UTC"),

@@ -184,8 +184,8 @@ def rehearse(
         if not planned.pending and not planned.callbacks:
             return None
         top = query_plans.top_statements(connection, history_table=policy.history_table)
-    backup = _newest(platform, declared)
-    filled = _restored(platform, declared, backup) if backup is not None else _cloned(platform, declared)
+    backup = newest_backup(platform, declared)
+    filled = restored(platform, declared, backup) if backup is not None else _cloned(platform, declared)
     with filled as (space, scratch):
         before = query_plans.plans(scratch, top.statements)
         try:
@@ -267,7 +267,8 @@ def _missing(platform: Platform, declared: Declared, planned: MigrationPlan) -> 
     return None
 
 
-def _newest(platform: Platform, declared: Declared) -> Backup | None:
+def newest_backup(platform: Platform, declared: Declared) -> Backup | None:
+    """The newest complete backup of a dump; none where there is none."""
     try:
         return catalogue.find_backup(platform.ledger, declared.name)
     except UnknownBackup:
@@ -291,7 +292,7 @@ def _cloned(platform: Platform, declared: Declared) -> Iterator[tuple[ScratchSpa
 
 
 @contextmanager
-def _restored(
+def restored(
     platform: Platform, declared: Declared, backup: Backup
 ) -> Iterator[tuple[ScratchSpace, AutocommitConnection]]:
     """A scratch database with what the backup holds, its statistics gathered."""

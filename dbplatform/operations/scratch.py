@@ -33,6 +33,7 @@ class ScratchSpace:
     """An empty database of the declared one's encoding and locale."""
 
     scratch: Scratch
+    server: Target
     source: Source
     own_server: bool
     """Whether it lies on the server of the declared database, whose roles and settings are then real ones."""
@@ -70,7 +71,7 @@ def scratch_space(platform: Platform, declared: Declared) -> Iterator[ScratchSpa
         own_server = found is not None and found[0] == source.system_identifier
         embedded = platform.server.status()
         room = embedded.data_directory if embedded.running and f":{embedded.port}/" in server.place else None
-        yield ScratchSpace(scratch=made, source=source, own_server=own_server, room=room)
+        yield ScratchSpace(scratch=made, server=server, source=source, own_server=own_server, room=room)
 
 
 def drill_server(platform: Platform, declared: Declared) -> tuple[Target, Path | None]:

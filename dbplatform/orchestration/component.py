@@ -21,6 +21,7 @@ from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writin
 from dbplatform.orchestration.audit_checks import audit_checks
 from dbplatform.orchestration.automation import automated
 from dbplatform.orchestration.capacity import planning_assets
+from dbplatform.orchestration.benchmarks import benchmark_assets
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.cleanup import cleanup_assets
 from dbplatform.orchestration.jobs import jobs_of
@@ -81,6 +82,7 @@ class ManagedDatabase(dg.Component):
         assets += upkeep_assets(self.platform, self.declared)
         assets += cleanup_assets(self.platform, self.declared)
         assets += planning_assets(self.platform, self.declared)
+        assets += benchmark_assets(self.platform, self.declared)
         assets += rehearsal_assets(self.platform, self.declared)
         assets += period_assets(self.platform, self.declared)
         assets = automated(self.declared, assets)

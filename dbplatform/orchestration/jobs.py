@@ -18,9 +18,10 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
     """The main job, named as the database, and one per capability."""
     database = declared.name
     every = [key for asset in assets for key in asset.keys]
-    # A run of the whole graph has no period, rehearses nothing, and leaves upkeep and the server's copies to schedules.
+    # A run of the whole graph has no period, rehearses and times nothing, and leaves upkeep and the server's copies to
+    # schedules.
     physical = [keys.physical_backup(database), keys.recovery_drill(database), keys.physical_retention(database)]
-    apart = {keys.rehearsal(database), *physical}
+    apart = {keys.rehearsal(database), keys.benchmarks(database), *physical}
     graph = [key for key in every if key not in apart and key.path[1] not in ("periods", *UPKEEP)]
     jobs = [_job(declared, database, graph, "The whole graph: migrate, partition, seed, check, report.")]
     if keys.migrations(database) in every:
@@ -39,6 +40,9 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
         words = "Take a base backup of the server, prove it by a recovery, and remove what is too old."
         jobs.append(_job(declared, f"{database}_physical", physical, words))
         jobs.append(_job(declared, f"{database}_recovery_drill", physical[1:2], "Prove the newest base backup."))
+    if keys.benchmarks(database) in every:
+        words = "Time the declared queries and scripts, and compare them with the baseline."
+        jobs.append(_job(declared, f"{database}_benchmarks", [keys.benchmarks(database)], words))
     for policy in declared.database.partitioned_tables:
         words = f"One {policy.interval} of {policy.table}, or many: made where missing, archived where due, checked."
         name, key = keys.periods_name(database, policy.table), keys.periods(database, policy.table)

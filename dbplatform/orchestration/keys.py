@@ -100,6 +100,10 @@ def capacity(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "capacity"])
 
 
+def benchmarks(database: str) -> dg.AssetKey:
+    return dg.AssetKey([database, "benchmarks"])
+
+
 def alerts(database: str) -> dg.AssetKey:
     return dg.AssetKey([database, "alerts"])
 

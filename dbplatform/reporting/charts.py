@@ -63,6 +63,13 @@ def row_count_range(table: TableEvidence) -> str:
     return _range([point.rows for point in table.row_counts])
 
 
+def trend(values: Sequence[float | None], what: str) -> Chart | None:
+    """Any number over the last runs; none of fewer than two."""
+    if sum(value is not None for value in values) < 2:
+        return None
+    return _line(values, 120, 24, f"{what} over the last {len(values)} runs: {_range(values)}")
+
+
 def _range(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     now = "unknown" if values[-1] is None else number(values[-1])

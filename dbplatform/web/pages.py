@@ -16,6 +16,7 @@ from dbplatform.errors import PlatformError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations import reviews
 from dbplatform.operations.runbooks import runbooks
+from dbplatform.reporting import benchmarks as benchmarks_page
 from dbplatform.reporting import page as report_page
 from dbplatform.reporting import periods
 from dbplatform.reporting.errors import NotAWebAddress, ReportNotFound
@@ -67,6 +68,16 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
         if not list_reports(ledger, database, 1):
             raise ReportNotFound(what=f"database {database!r}", hint=f"Write one: dbplatform check {database}.")
         return _list(ledger, database, chosen)
+
+    @routes.get("/benchmarks/{database}/")
+    def benchmarks(database: str) -> str:
+        """The newest run of benchmarks of a database; 404 where there is none."""
+        return benchmarks_page.page_of(ledger, database)
+
+    @routes.get("/benchmarks/{database}/{run}")
+    def benchmarks_of_run(database: str, run: str) -> str:
+        """The run of benchmarks whose id begins so."""
+        return benchmarks_page.page_of(ledger, database, run)
 
     @routes.get("/reports/{database}/{file}")
     def report(database: str, file: str) -> Response:

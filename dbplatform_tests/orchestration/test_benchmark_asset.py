@@ -1,0 +1,78 @@
+"""The asset of benchmarks: the first run becomes the baseline, later ones are compared, what cannot be run fails it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from dbplatform.declaration.project import Project
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import keys
+from dbplatform.orchestration.benchmarks import benchmark_assets
+from dbplatform.orchestration.jobs import jobs_of
+from dbplatform.orchestration.resources import Options
+from dbplatform.postgres.connection import Target
+
+DECLARATION = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL, environment: test}
+  benchmarks:
+    seconds: 500 ms
+    queries: [{name: how_many, sql: select count(*) from orders}]
+"""
+
+
+@pytest.fixture
+def platform(tmp_path: Path, database: Target, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    file = tmp_path / "defs" / "shop" / "defs.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(DECLARATION)
+    monkeypatch.setenv("SHOP_URL", database.url)
+    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("create table orders (id int)")
+    return Platform(Project.at(tmp_path))
+
+
+def run(platform: Platform, **options: bool) -> tuple[bool, dict[str, object]]:
+    """Whether the asset was materialised, and its metadata."""
+    assets = benchmark_assets(platform, platform.declarations.get("shop"))
+    done = dg.materialize(assets, resources={"options": Options(**options)}, raise_on_error=False)
+    [materialized] = done.asset_materializations_for_node("shop__benchmarks") or [None]
+    metadata = {} if materialized is None else {name: one.value for name, one in materialized.metadata.items()}
+    return done.success, metadata
+
+
+def test_the_first_run_becomes_the_baseline_and_the_next_is_compared_with_it(platform: Platform) -> None:
+    assert run(platform, dry_run=True)[1]["plan"] == "measure as it is"
+    success, first = run(platform)
+    assert success
+    assert first["baseline"] == "baseline"
+    assert isinstance(first["how_many ms"], float)
+    success, second = run(platform)
+    assert success
+    assert "baseline" not in second
+    assert second["worse"] in (0, 1)
+    assert Path(str(second["report"])).is_file()
+
+
+def test_what_cannot_be_run_fails_the_step(platform: Platform, database: Target) -> None:
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("drop table orders")
+    assert run(platform) == (False, {})
+
+
+def test_it_has_a_job_of_its_own_and_is_no_part_of_the_whole_graph(platform: Platform) -> None:
+    declared = platform.declarations.get("shop")
+    assets = benchmark_assets(platform, declared)
+    jobs = {job.name: job for job in jobs_of(declared, assets)}
+    assert "shop_benchmarks" in jobs
+    graph = dg.Definitions(assets=assets, resources={"options": Options()}).resolve_asset_graph()
+    assert keys.benchmarks("shop") in jobs["shop_benchmarks"].selection.resolve(graph)
+    assert keys.benchmarks("shop") not in jobs["shop"].selection.resolve(graph)
