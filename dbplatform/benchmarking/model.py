@@ -49,6 +49,11 @@ class Result:
         return median(self.a) if self.a else None
 
     @property
+    def waiting(self) -> float:
+        """How many times its best a call usually took: it waited for others on the machine."""
+        return self.ms / self.best_ms if self.ms and self.best_ms else 1.0
+
+    @property
     def tps(self) -> float | None:
         """Transactions in a second, of a script: by all of its clients."""
         return 1000 * self.clients / self.ms if self.kind == "script" and self.ms else None

@@ -95,17 +95,18 @@ def differences(rounds: Sequence[Round]) -> Numbers:
     return np.array([math.log(one.b[0] * one.b[1] / (one.a[0] * one.a[1])) / 2 for one in rounds])
 
 
-def between_runs(then: Sequence[float], now: Sequence[float], *, notable: float) -> Comparison:
+def between_runs(then: Sequence[float], now: Sequence[float], *, notable: float, waiting: float = 1.0) -> Comparison:
     """Two runs at different times, each given by the ratios of a benchmark to the yardstick of its rounds. Pure.
 
-    The noise between runs is not seen by either of them: a change below a tenth is none.
+    The noise between runs is not seen by either of them: a change below a tenth is none, nor is one below ``waiting``,
+    how many times its best a call took in the run in which it waited more for the machine.
     """
     fewest = min(len(then), len(now))
     if fewest < LEAST_ROUNDS:
         return _none("too few samples", fewest, f"{fewest} rounds, and {LEAST_ROUNDS} are needed")
     change = rank_sum(np.log(then), np.log(now))
     halves = [rank_sum(np.log(one[: len(one) // 2]), np.log(one[len(one) // 2 :])) for one in (then, now)]
-    noise = max(abs(half.estimate) for half in halves)
+    noise = max(math.log(max(waiting, 1.0)), *(abs(half.estimate) for half in halves))
     return _judged(change, noise=noise, notable=max(notable, NOTABLE_BETWEEN_RUNS), rounds=fewest)
 
 

@@ -98,7 +98,7 @@ def plan(platform: Platform, declared: Declared, wanted: Wanted) -> Plan:
         words=words,
         benchmarks=tuple(listed),
         connections=connections(declared, chosen, wanted),
-        seconds=min(policy.budget.timedelta.total_seconds(), seconds * max(len(chosen), 1)),
+        seconds=min(policy.budget.timedelta.total_seconds(), seconds * (1 if wanted.mode == "pool" else len(chosen))),
     )
 
 

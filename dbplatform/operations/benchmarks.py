@@ -105,7 +105,7 @@ def _since(then: Result | None, now: Result, reasons: Sequence[str], notable: fl
         return not_comparable("its statement, its parameters or its clients are other ones")
     if reasons:
         return not_comparable("; ".join(reasons))
-    found = between_runs(_ratios(then), _ratios(now), notable=notable)
+    found = between_runs(_ratios(then), _ratios(now), notable=notable, waiting=max(then.waiting, now.waiting))
     if then.values != now.values and found.verdict in ("better", "worse"):
         return replace(found, reason="other values were drawn from the data")
     return found

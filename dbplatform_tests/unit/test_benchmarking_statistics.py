@@ -127,6 +127,7 @@ def test_another_run_on_a_slower_machine_is_no_slower_by_its_yardstick() -> None
     assert between_runs(then, now, notable=NOTABLE).verdict == "no difference"
     assert between_runs(then, [1.2 * ratio for ratio in now], notable=NOTABLE).verdict == "worse"
     assert between_runs(then, [1.07 * ratio for ratio in now], notable=NOTABLE).verdict != "worse"
+    assert between_runs(then, [1.2 * ratio for ratio in now], notable=NOTABLE, waiting=1.5).verdict == "too noisy"
     assert between_runs(then[:5], now, notable=NOTABLE).verdict == "too few samples"
 
 
