@@ -21,7 +21,7 @@ def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[U
     # A run of the whole graph has no period, rehearses and times nothing, and leaves upkeep and the server's copies to
     # schedules.
     physical = [keys.physical_backup(database), keys.recovery_drill(database), keys.physical_retention(database)]
-    apart = {keys.rehearsal(database), keys.benchmarks(database), *physical}
+    apart = {keys.rehearsal(database), *physical}
     graph = [key for key in every if key not in apart and key.path[1] not in ("periods", *UPKEEP)]
     jobs = [_job(declared, database, graph, "The whole graph: migrate, partition, seed, check, report.")]
     if keys.migrations(database) in every:
