@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from dbplatform.alerting.policy import NotifyPolicy
     from dbplatform.archiving.policy import ArchivePolicy
     from dbplatform.backups.policy import BackupPolicy
-    from dbplatform.capacity.policy import CapacityPolicy
     from dbplatform.benchmarking.policy import BenchmarkPolicy
+    from dbplatform.capacity.policy import CapacityPolicy
     from dbplatform.declaration.reports import ReportPolicy
     from dbplatform.declaration.runs import RunPolicy
     from dbplatform.live.policy import LivePolicy

@@ -20,8 +20,8 @@ from dbplatform.orchestration.advice import advice_assets
 from dbplatform.orchestration.assets import last_stage, rehearsal_assets, writing_assets
 from dbplatform.orchestration.audit_checks import audit_checks
 from dbplatform.orchestration.automation import automated
-from dbplatform.orchestration.capacity import planning_assets
 from dbplatform.orchestration.benchmarks import benchmark_assets
+from dbplatform.orchestration.capacity import planning_assets
 from dbplatform.orchestration.checks import table_assets
 from dbplatform.orchestration.cleanup import cleanup_assets
 from dbplatform.orchestration.jobs import jobs_of
