@@ -7,6 +7,7 @@ mistake here could not send data away.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -18,8 +19,17 @@ from dbplatform.reporting.errors import NotAWebAddress
 from dbplatform.reporting.evidence import HISTORY_RUNS, CheckEvidence, RunEvidence
 
 
-def render_report(run: RunEvidence, *, dagster_run_url: str | None = None, review_url: str | None = None) -> str:
-    """The whole page. The same evidence gives the same text, byte for byte. Raises ``NotAWebAddress``."""
+def render_report(
+    run: RunEvidence,
+    *,
+    dagster_run_url: str | None = None,
+    review_url: str | None = None,
+    owners: Sequence[str] = (),
+) -> str:
+    """The whole page. The same evidence gives the same text, byte for byte. Raises ``NotAWebAddress``.
+
+    ``owners`` are those of the database: who is asked about a check that declares nobody.
+    """
     for url in (dagster_run_url, review_url):
         if url is not None and urlsplit(url).scheme not in ("http", "https"):
             raise NotAWebAddress(url=url, hint="Give one that begins with http:// or https://.")
@@ -40,7 +50,7 @@ def render_report(run: RunEvidence, *, dagster_run_url: str | None = None, revie
             history_runs=HISTORY_RUNS,
             dagster_run_url=dagster_run_url,
             review_url=review_url,
-            owners=_owners(run),
+            owners=_owners(run, ", ".join(owners) or None),
             causes={key: place for place, cause in enumerate(run.causes, 1) for key in cause.checks},
         )
     )
@@ -83,12 +93,15 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_.])", name))
 
 
-def _owners(run: RunEvidence) -> list[tuple[str | None, list[CheckEvidence]]]:
-    """The checks that need somebody, by their owner, the one with the most first; those of nobody come last."""
+def _owners(run: RunEvidence, others: str | None) -> list[tuple[str | None, list[CheckEvidence]]]:
+    """The checks that need somebody, by their owner, the one with the most first; those of nobody come last.
+
+    Those without an owner belong to the ``others``.
+    """
     found: dict[str | None, list[CheckEvidence]] = {}
     for check in run.checks:
         if check.bad:
-            found.setdefault(check.owner, []).append(check)
+            found.setdefault(check.owner or others, []).append(check)
     return sorted(found.items(), key=lambda one: (one[0] is None, -len(one[1]), one[0] or ""))
 
 

@@ -72,6 +72,7 @@ def publish(platform: Platform, declared: Declared, run_id: str, *, in_dagster: 
         destination=destination_of(platform, declared),
         dagster_run_url=f"{dagster_address()}/runs/{run_id}" if in_dagster else None,
         review_url=review_address(run_id),
+        owners=declared.database.owners,
     )
     return published(platform, run_id, problem=_prune(platform, declared))
 

@@ -116,16 +116,17 @@ def write_report(
     destination: str | None = None,
     dagster_run_url: str | None = None,
     review_url: str | None = None,
+    owners: Sequence[str] = (),
 ) -> WrittenReport:
     """Write the report of a finished run to ``<database>/<start>-<run id>.html`` and its other forms, and record it.
 
-    It goes to ``destination`` (an absolute folder, or ``s3://bucket/prefix``), by default to ``folder``. Run twice, it
-    replaces its own files and record. Raises ``UnknownRun``, ``RunOfAnotherDatabase``, ``RunNotFinished``,
-    ``NotAWebAddress`` and, when a file cannot be written or does not read back as written, ``ReportNotWritten``; then
-    no record is made.
+    ``owners`` are those of the database. It goes to ``destination`` (an absolute folder, or ``s3://bucket/prefix``), by
+    default to ``folder``. Run twice, it replaces its own files and record. Raises ``UnknownRun``,
+    ``RunOfAnotherDatabase``, ``RunNotFinished``, ``NotAWebAddress`` and, when a file cannot be written or does not read
+    back as written, ``ReportNotWritten``; then no record is made.
     """
     run = load_evidence(ledger, run_id, database=database)
-    page = render_report(run, dagster_run_url=dagster_run_url, review_url=review_url)
+    page = render_report(run, dagster_run_url=dagster_run_url, review_url=review_url, owners=owners)
     contents = {"junit": render_junit(run), "json": render_document(run), "html": page}
     location = _free_location(ledger, run)
     store = store_at_destination(destination, folder)

@@ -35,6 +35,7 @@ _SHOP = """\
 type: dbplatform.ManagedDatabase
 attributes:
   name: shop
+  owners: ["team:shop"]
   connection: {{url_env: SHOP_URL}}
   migrations: {{}}
   quality:
@@ -122,6 +123,14 @@ def test_the_report_tells_the_migration_and_the_setting_before_a_failure(shop: S
     assert "V7__more_items.sql" in page
     assert json.loads(Path(found.forms["json"]).read_text())["causes"][0]["first_bad"]["run_id"] == "bad"
     assert ElementTree.parse(found.forms["junit"]).getroot().get("failures") == "1"
+
+
+def test_a_check_without_an_owner_is_asked_of_the_owners_of_the_database(shop: Shop) -> None:
+    shop.sql("insert into item values (null)")
+    page = Path(shop.check().location).read_text()
+    assert "Who is asked" in page
+    assert "<bdi>team:shop</bdi>" in page
+    assert "no owner declared" not in page
 
 
 def test_no_setting_that_may_hold_a_secret_is_kept(shop: Shop, ledger: Ledger) -> None:

@@ -86,6 +86,20 @@ def test_the_same_evidence_gives_the_same_page() -> None:
     assert render_report(run) == render_report(run)
 
 
+def test_checks_without_an_owner_are_asked_of_those_of_the_database() -> None:
+    checks = [
+        check_evidence(name="a", status="failed", failed_rows=1, owner="team:fleet"),
+        check_evidence(name="b", status="failed", failed_rows=1, owner=None),
+        check_evidence(name="c", status="errored", failed_rows=None, owner=None),
+    ]
+    run = run_evidence([table_evidence("public.t", checks)])
+    page = render_report(run, owners=["team:data", "dba@example.com"])
+    assert '<bdi>team:data, dba@example.com</bdi> <span class="num muted">(2)' in page
+    assert "<bdi>team:fleet</bdi>" in page
+    assert "no owner declared" not in page
+    assert "no owner declared" in render_report(run)
+
+
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "//host/path", "runs/1", ""])
 def test_only_a_web_address_becomes_a_link(url: str) -> None:
     with pytest.raises(NotAWebAddress):
