@@ -116,6 +116,9 @@ class QualityResult(Base):
     accepted_until: Mapped[date | None]
     """From the beginning of this day (UTC) on a failure counts again; as declared, whatever the status."""
     accepted_reason: Mapped[str | None]
+    sample: Mapped[str | None]
+    """By which part of the table it was judged, in words; none: by all rows."""
+    sampled_rows: Mapped[int | None] = mapped_column(BigInteger)
     value: Mapped[float | None]
     """What was measured, where the check measures a number."""
     message: Mapped[str]

@@ -4,7 +4,8 @@ A check that fails on the copy is the data's fault as long as it says the same o
 source is of another moment than the backup, so a check in doubt is asked of the live source again, beside the content
 of the tables that it reads: only the same rows with another answer speak against the backup. So does what cannot run
 on the copy for want of something that the source had before the backup. What the copy's server lacks or was short of,
-and what cannot be told, is said, and proves nothing. Anomalies are not looked for: they are judged by a past that the
+and what cannot be told, is said, and proves nothing. Checks that are declared with a sample read all rows here: the
+sample of a copy is another one. Anomalies are not looked for: they are judged by a past that the
 copy does not have.
 """
 
@@ -65,7 +66,7 @@ def examine(platform: Platform, declared: Declared, copy: Target, *, at: datetim
     recorded = record.nearest_results(platform.ledger, declared.name, at=at)
     masks = Masks.declared(declared.database.quality)
     found: list[CheckProof] = []
-    for whole in declared.database.quality:
+    for whole in (policy.of_all_rows for policy in declared.database.quality):
         policy = whole.model_copy(update={"checks": [c for c in whole.checks if not isinstance(c, Anomaly)]})
         table = str(policy.table)
         results = _on_copy(copy, policy, masks, ends)

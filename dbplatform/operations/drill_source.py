@@ -28,8 +28,9 @@ from dbplatform.operations.reading import read
 from dbplatform.postgres import catalog
 from dbplatform.postgres.connection import AnyConnection, SnapshotConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.attempt import Refused, attempt
 from dbplatform.quality.checks.base import Check
-from dbplatform.quality.examination import Refused, attempt, examined
+from dbplatform.quality.examination import examined
 from dbplatform.quality.masks import MaskedColumnMissing, Masks
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult

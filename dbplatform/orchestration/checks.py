@@ -48,7 +48,7 @@ def _checked_table(
             name=check.name,
             asset=key,
             description=check.description,
-            metadata=_declared(check),
+            metadata=_declared(policy, check),
         )
         for check in policy.checks
     ]
@@ -81,7 +81,7 @@ def _checked_table(
             yield dg.MaterializeResult(
                 asset_key=key,
                 metadata={
-                    "dagster/row_count": result.row_count,
+                    **({} if result.row_count is None else {"dagster/row_count": result.row_count}),
                     "dagster/column_schema": _column_schema(columns),
                     "checks failed": sum(check.status in ("failed", "errored") for check in result.checks),
                     "checks accepted": sum(check.status == "accepted" for check in result.checks),
@@ -96,7 +96,7 @@ def _checked_table(
     return checked_table
 
 
-def _declared(check: Check) -> dict[str, Any]:
+def _declared(policy: TablePolicy, check: Check) -> dict[str, Any]:
     """What is declared of a check beside what it asks."""
     declared: dict[str, Any] = {"severity": check.severity}
     if check.owner:
@@ -105,6 +105,8 @@ def _declared(check: Check) -> dict[str, Any]:
         declared["accepted until"] = check.accepted_until.until.isoformat()
     if isinstance(check, Separable) and check.quarantine is not None:
         declared["quarantine"] = str(check.quarantine)
+    if (sample := policy.sample_of(check)) is not None:
+        declared["sample"] = str(sample)
     return declared
 
 
@@ -160,6 +162,9 @@ def _evaluation(key: dg.AssetKey, check: CheckResult) -> dg.AssetCheckResult:
     if check.accepted_until is not None:
         measured["accepted until"] = check.accepted_until.isoformat()
         measured["accepted because"] = check.accepted_reason
+    if check.sample is not None:
+        measured["sample"] = check.sample
+        measured["sampled rows"] = check.sampled_rows
     if check.masked_columns:
         measured["masked"] = ", ".join(check.masked_columns)
     # Somebody answers for an accepted failure: it is a warning, whatever its severity.

@@ -58,7 +58,7 @@ class Relation:
         return cls("public", parts[0]) if len(parts) == 1 else cls(*parts)
 
     @property
-    def identifier(self) -> sql.Identifier:
+    def identifier(self) -> sql.Composable:
         """The name for a composed statement."""
         return sql.Identifier(self.schema, self.name)
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from dbplatform.ledger.models import QualityResult
-    from dbplatform.quality.examination import Examination, Run
+    from dbplatform.quality.examination import Examination
     from dbplatform.quality.failed_rows import Batch
+    from dbplatform.quality.run import Run
 
 
 class ByPartition(Protocol):

@@ -131,8 +131,8 @@ def keep(session: Session, database: str, run_id: str, at: datetime, result: Tab
         for check in result.checks
         for values in _values(check, at)
     ]
-    for start in range(0, len(rows), 1_000):
-        kept = insert(QualityHistory).values(rows[start : start + 1_000])
+    if rows:
+        kept = insert(QualityHistory)
         changed: dict[str, Any] = {
             name: kept.excluded[name]
             for name in ("value", "failed_rows", "considered_rows", "seconds", "expected", "low", "high")
@@ -142,9 +142,8 @@ def keep(session: Session, database: str, run_id: str, at: datetime, result: Tab
         known = (QualityHistory.status == "accepted") & QualityHistory.expected.is_not(None)
         stays = known & (kept.excluded.status == "failed")
         changed["status"] = case((stays, QualityHistory.status), else_=kept.excluded.status)
-        session.execute(
-            kept.on_conflict_do_update(index_elements=["database", "table_name", "name", "at"], set_=changed)
-        )
+        keys = ["database", "table_name", "name", "at"]
+        session.execute(kept.on_conflict_do_update(index_elements=keys, set_=changed), rows)
     if newest is None or newest.date() != at.date():
         session.execute(_THIN, {"database": database, "table": result.table, "now": at, "newest": NEWEST_KEPT})
 

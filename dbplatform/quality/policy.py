@@ -25,6 +25,7 @@ from pydantic import (
     NonNegativeInt,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
@@ -32,13 +33,14 @@ from pydantic_core import InitErrorDetails
 
 from dbplatform.postgres.words import DurationWords, Interval, IntervalWords, Policy, RelationName
 from dbplatform.quality.checks import CHECK_TYPES, Check
-from dbplatform.quality.checks.base import WrongField
+from dbplatform.quality.checks.base import Sampleable, WrongField
+from dbplatform.quality.checks.sample import Sample, SampleWords
 from dbplatform.quality.masks import MaskWords
 from dbplatform.quality.unchanged.words import UnchangedWords
 
 COMMON_OPTIONS = (
     "name", "where", "severity", "blocking", "tolerance", "owner", "accepted_until", "reason", "keep_rows",
-    "quarantine",
+    "quarantine", "sample",
 )  # fmt: skip
 NOT_BUILT_TYPES: tuple[str, ...] = ()
 
@@ -121,6 +123,8 @@ def _fields(cls: type[Check], value: Mapping[Any, Any], kind: str) -> tuple[dict
         if option == "quarantine" and field not in cls.model_fields:
             text = f"{kind} does not judge each row by itself, so that none can be moved aside; leave quarantine out"
             mistakes.append((path, text, given))
+        elif option == "sample" and field not in cls.model_fields:
+            mistakes.append((path, f"{kind} proves nothing on a sample: {cls.no_sample}; leave sample out", given))
         elif field not in cls.model_fields and field != "reason":
             mistakes.append((path, f"{kind} has no option {option!r}; it has {_options(cls)}", given))
         elif field in fields:
@@ -224,6 +228,11 @@ class TablePolicy(Policy):
         description="How long one statement of its checks may take, else the check has errored; a shorter one of the "
         "role holds.",
     )
+    sample: SampleWords | None = Field(
+        default=None,
+        description="Judge the checks that allow it by a part of the rows, and say so in their results: 1% (of the "
+        "blocks), 100000 rows, 1% bernoulli (each row by chance). A check may write its own, or all.",
+    )
     checks: list[CheckPolicy]
 
     @field_validator("statement_timeout")
@@ -247,6 +256,37 @@ class TablePolicy(Policy):
                 raise _Mistakes(((index,), sentence, check.name)).as_validation_error()
             first[check.name] = index
         return checks
+
+    @field_validator("checks")
+    @classmethod
+    def _fit_for_the_sample(cls, checks: list[Check], info: ValidationInfo) -> list[Check]:
+        of_table: Sample | None = info.data.get("sample")
+        if of_table is None or of_table.all:
+            return checks
+        meant = [(i, check) for i, check in enumerate(checks) if isinstance(check, Sampleable) and not check.sample]
+        if not meant:
+            raise ValueError("no check of this table can be judged by its sample; leave sample out of the table")
+        for index, check in meant:
+            if check.all_or_none is not None:
+                sentence = f"{check.all_or_none[1]}, or write sample: all for {check.name}"
+                raise _Mistakes(((index,), sentence, check.name)).as_validation_error()
+        return checks
+
+    @property
+    def of_all_rows(self) -> TablePolicy:
+        """The same without samples: where two tables are compared, the rows of one sample are not in the other."""
+        checks = [
+            check.model_copy(update={"sample": None}) if isinstance(check, Sampleable) else check
+            for check in self.checks
+        ]
+        return self.model_copy(update={"sample": None, "checks": checks})
+
+    def sample_of(self, check: Check) -> Sample | None:
+        """By which part of the rows a check is to be judged; none: by all of them."""
+        if not isinstance(check, Sampleable):
+            return None
+        wish = check.sample or self.sample
+        return None if wish is None or wish.all else wish
 
     @property
     def statement_timeout_ms(self) -> int:

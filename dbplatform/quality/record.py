@@ -22,8 +22,9 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityFailedRow, QualityResult, QualityRun, QualityTable
 from dbplatform.ledger.quality_partitions import QualityPartition
 from dbplatform.quality import history
+from dbplatform.quality.attempt import Refused, attempt
 from dbplatform.quality.checks.base import Severity, Status
-from dbplatform.quality.examination import Examination, Refused, attempt
+from dbplatform.quality.examination import Examination
 from dbplatform.quality.failed_rows import Batch, Fields, batches, lines
 from dbplatform.quality.policy import FAILED_ROWS_KEPT
 from dbplatform.quality.results import (
@@ -92,11 +93,11 @@ def record_table(
         _forget(session, run_id, result, replace_all)
         session.add(_table(run_id, result))
         stored = {check.name: _stored(run_id, result.table, check) for check in result.checks}
-        for row in stored.values():
-            session.add(row)
-            session.flush()  # one by one: the ids keep the declared order
-        for batch in batches(examination.of_whole_table, bound=bound):
-            _keep(session, examination, batch, stored)
+        session.add_all(stored.values())
+        session.flush()  # inserted, and numbered, in the declared order
+        for part in examination.by_source:
+            for batch in batches(part, bound=bound):
+                _keep(session, part, batch, stored)
         database = _run(session, run_id).database
         if examination.by_partition is not None:
             examination.by_partition.record(session, stored, bound=bound, keep=_keep)
@@ -379,4 +380,6 @@ def _check_result(row: QualityResult) -> CheckResult:
         quarantine_table=row.quarantine_table,
         accepted_until=row.accepted_until,
         accepted_reason=row.accepted_reason,
+        sample=row.sample,
+        sampled_rows=row.sampled_rows,
     )

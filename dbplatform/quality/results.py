@@ -50,6 +50,10 @@ class CheckResult:
     accepted_until: date | None = None
     """As declared: from the beginning of this day (UTC) on a failure is not accepted any more."""
     accepted_reason: str | None = None
+    sample: str | None = None
+    """By which part of the table it was judged, in words; none: by all rows. Nothing is extrapolated."""
+    sampled_rows: int | None = None
+    """How many rows of it were read, whether they passed ``where`` or not."""
     judged: tuple[Judged, ...] = field(default=(), compare=False)
     """Of a check that compares with the past: values beside what was expected of them, the newest last. As results are
     read back they have none: ``history.trends`` has them."""
@@ -94,6 +98,8 @@ class CheckResult:
             "quarantine_table": self.quarantine_table,
             "accepted_until": None if self.accepted_until is None else self.accepted_until.isoformat(),
             "accepted_reason": self.accepted_reason,
+            "sample": self.sample,
+            "sampled_rows": self.sampled_rows,
             **self._expected(),
         }
 
@@ -118,7 +124,8 @@ class PartitionsRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableResult:
-    """What was found in one table, in one snapshot. ``row_count`` is none when the table could not be read.
+    """What was found in one table, in one snapshot. ``row_count`` is none when the table could not be read, or only by
+    samples.
 
     ``partitions`` is none where the table was read as a whole.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ from dbplatform.quality.checks.keys import Relationship, Unique
 if TYPE_CHECKING:
     from dbplatform.quality.streaming.plan import Streaming
 
-How = Literal["proven", "streamed", "fused", "own query", "error"]
+How = Literal["proven", "streamed", "fused", "own query", "sampled", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +60,22 @@ class TableWays:
         return asdict(self)
 
 
-def way(check: Check, *, proof: str | None, plan: Streaming | str, whole: PartitionWays | None = None) -> Way:
+def way(
+    check: Check,
+    *,
+    proof: str | None,
+    plan: Streaming | str,
+    whole: PartitionWays | None = None,
+    beside: Sequence[str] = (),
+) -> Way:
     """The way of a check that can run; ``plan`` is the stream of its table, or why there is none.
 
-    ``whole`` tells which checks of the table are not answered partition by partition.
+    ``whole`` tells which checks of the table are not answered partition by partition; ``beside`` are those whose query
+    answers it, too.
     """
     found = _way(check, proof=proof, plan=plan)
+    if beside:
+        found = replace(found, why=f"{found.why}, together with {', '.join(beside)}")
     if whole is not None and check.name in whole.whole:
         return replace(found, why=f"{found.why}; over the whole table, because {whole.whole[check.name]}")
     return found

@@ -104,6 +104,11 @@ class TableEvidence(TableResult):
         """How many of its checks ended so."""
         return sum(check.status in statuses for check in self.checks)
 
+    @property
+    def sampled(self) -> int:
+        """How many of its checks were judged by a sample of its rows."""
+        return sum(check.sample is not None for check in self.checks)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvidence(RunResult):
@@ -287,6 +292,9 @@ def notes(check: CheckEvidence) -> list[str]:
         words = {"accepted": "accepted until", "failed": "its acceptance ended on"}
         begin = words.get(check.status, "a failure would be accepted until")
         found.append(f"{begin} {until}" + (f": {reason}" if reason else ""))
+    if check.sample is not None:
+        rows = "no row" if check.sampled_rows is None else f"{check.sampled_rows:,} rows"
+        found.append(f"judged by a sample: {rows}, {check.sample}")
     aside, where = getattr(check, "quarantined_rows", None), getattr(check, "quarantine_table", None)
     if aside is not None:
         found.append(f"{aside:,} row{'' if aside == 1 else 's'} moved aside into {where}")
@@ -295,10 +303,13 @@ def notes(check: CheckEvidence) -> list[str]:
 
 def coverage(table: TableEvidence) -> str | None:
     """How much of a table was read, in words, where that was not all of it."""
+    found = []
     partitions = getattr(table, "partitions", None)
-    if partitions is None or partitions.read == partitions.all:
-        return None
-    return f"{partitions.read:,} of {partitions.all:,} partitions read, the others are unchanged"
+    if partitions is not None and partitions.read != partitions.all:
+        found.append(f"{partitions.read:,} of {partitions.all:,} partitions read, the others are unchanged")
+    if table.sampled:
+        found.append(f"only a sample for {table.sampled} of {len(table.checks)} checks")
+    return "; ".join(found) or None
 
 
 def sample_columns(check: CheckEvidence) -> list[str]:

@@ -104,6 +104,9 @@ def headline(run: RunEvidence) -> str:
         sentence += f", {counted(accepted - learning, 'failure')} accepted"
     if learning:
         sentence += f", {learning:,} not judged yet"
+    sampled = sum(table.sampled for table in run.tables)
+    if sampled:
+        sentence += f", {sampled:,} of the checks judged by a sample"
     return sentence
 
 
@@ -122,6 +125,7 @@ def summary_lines(run: RunEvidence) -> list[str]:
     lines = [f"{run.database}: {run.verdict}. {headline(run)}."]
     for table in run.tables:
         rows = "rows not counted" if table.row_count is None else counted(table.row_count, "row")
+        rows += f", {table.sampled} judged by a sample" if table.sampled else ""
         lines.append(
             f"  {table.table}: {table.count('passed')} of {counted(len(table.checks), 'check')} passed, {rows}"
         )

@@ -226,7 +226,7 @@ class _Loading:
         named = (error.diag.schema_name, error.diag.table_name)
         return next((one for one in self.todo if (one.table.schema, one.table.name) == named), self.current)
 
-    def _copied(self, table: TableSeed, target: sql.Identifier, counted_in: sql.Identifier) -> int:
+    def _copied(self, table: TableSeed, target: sql.Composable, counted_in: sql.Composable) -> int:
         """COPY into the table or its staging table; the rows made, taken and present must be the same number."""
         task = f"seed {table.table.words}"
         if isinstance(table.content, Generated):
@@ -248,7 +248,7 @@ class _Loading:
         return rows
 
     def _lines(
-        self, table: TableSeed, content: CsvContent | JsonContent, target: sql.Identifier, task: str
+        self, table: TableSeed, content: CsvContent | JsonContent, target: sql.Composable, task: str
     ) -> tuple[int, int]:
         statement = sql.SQL("copy {} ({}) from stdin").format(
             target, sql.SQL(", ").join(map(sql.Identifier, content.targets))
@@ -263,7 +263,7 @@ class _Loading:
                         progress.report(task, done=rows, unit="rows")
             return rows, cursor.rowcount
 
-    def _generated(self, table: TableSeed, content: Generated, target: sql.Identifier, task: str) -> tuple[int, int]:
+    def _generated(self, table: TableSeed, content: Generated, target: sql.Composable, task: str) -> tuple[int, int]:
         siblings = {other.table: other.content for other in self.todo if isinstance(other.content, Generated)}
         length = self.plan.shift.length if self.plan.shift is not None else None
         moved = dict.fromkeys(table.moved, length) if length is not None else {}

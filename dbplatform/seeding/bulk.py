@@ -237,7 +237,7 @@ def _source(
 
 def copy_source(
     connection: psycopg.Connection[Any],
-    target: sql.Identifier,
+    target: sql.Composable,
     given: Source,
     types: dict[str, str],
     *,

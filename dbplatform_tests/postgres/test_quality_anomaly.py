@@ -12,6 +12,7 @@ import pytest
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.quality import history, record
+from dbplatform.quality.anomaly.periods import measured_together
 from dbplatform.quality.engine import check_table, run_table
 from dbplatform.quality.examination import explained
 from dbplatform.quality.policy import TablePolicy
@@ -373,6 +374,58 @@ def test_hours_lag_where_and_every_metric_by_period(connection: AutocommitConnec
     assert judge(connection, metric="distinct_values", column="k", by="at").value == 10
     assert judge(connection, metric="null_ratio", column="k", by="at").value == 0
     assert judge(connection, metric="mean", column="v", by="at").value == pytest.approx(3, abs=0.3)
+
+
+MANY: list[dict[str, Any]] = [
+    {"by": "at", "name": "rows"},
+    {"by": "at", "lag": "2 days", "window": "40 days", "name": "late"},
+    {"by": "at", "seasonality": "day_of_week", "where": "k < 5", "name": "some"},
+    {"by": "at", "metric": "mean", "column": "v", "name": "mean"},
+    {"by": "at", "metric": "null_ratio", "column": "k", "window": "30 days", "name": "nulls"},
+    {"by": "at", "metric": "distinct_values", "column": "k", "name": "values"},
+]
+HOURS: list[dict[str, Any]] = [
+    {"by": "at", "seasonality": "hour_of_day", "name": "hours"},
+    {
+        "by": "at",
+        "seasonality": "hour_of_day",
+        "metric": "mean",
+        "column": "v",
+        "window": "30 days",
+        "name": "of_hours",
+    },
+]
+
+
+@pytest.mark.parametrize("type_", ["timestamptz", "date"])
+def test_checks_by_one_time_column_share_one_query_and_find_what_each_finds_alone(
+    connection: AutocommitConnection, emptied: Target, monkeypatch: pytest.MonkeyPatch, type_: str
+) -> None:
+    sales(emptied, type_=type_)
+    remove(emptied, day(9), day(8))
+    alone = [run_table(connection, policy(one)).checks[0] for one in MANY + HOURS]
+    asked = []
+
+    def counted(*arguments: Any) -> Any:
+        asked.append([check.name for check in arguments[1]])
+        return measured_together(*arguments)
+
+    monkeypatch.setattr("dbplatform.quality.anomaly.periods.measured_together", counted)
+    together = run_table(connection, policy(*MANY, *HOURS, {"by": "at", "time_zone": "Asia/Tokyo", "name": "tokyo"}))
+    assert asked == [[one["name"] for one in MANY], [one["name"] for one in HOURS], ["tokyo"]]
+    for mine, theirs in zip(together.checks, alone, strict=False):
+        assert (mine, mine.judged) == (theirs, theirs.judged)
+    ways = {way.check: way.why for way in explained(connection, policy(*HOURS)).checks}
+    assert ways["hours"] == "one aggregation of its window, by hour, together with of_hours"
+
+
+def test_a_shared_query_that_the_data_spoil_is_asked_check_by_check(
+    connection: AutocommitConnection, emptied: Target
+) -> None:
+    sales(emptied)
+    result = run_table(connection, policy({"by": "at"}, {"by": "at", "where": "1 / (k - 5) > 0", "name": "spoiled"}))
+    assert [check.status for check in result.checks] == ["passed", "errored"]
+    assert result.checks[1].message == "division by zero."
 
 
 def test_what_is_no_time_column_is_an_error_of_its_check_alone(

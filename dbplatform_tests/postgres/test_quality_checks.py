@@ -340,7 +340,7 @@ def test_progress_counts_the_checks(connection: AutocommitConnection) -> None:
 def test_more_checks_than_one_scan_can_return_are_all_counted(
     connection: AutocommitConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbplatform.quality.examination.CHECKS_PER_SCAN", 3)
+    monkeypatch.setattr("dbplatform.quality.asking.CHECKS_PER_SCAN", 3)
     checks = [{"range": {"column": "id", "max": limit}, "name": f"c{limit}"} for limit in range(90, 100)]
     assert [check.failed_rows for check in run(connection, *checks).checks] == list(range(10, 0, -1))
 

@@ -10,9 +10,10 @@ import pytest
 
 from dbplatform.postgres.catalog import TableMissing
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.quality.attempt import ChecksInterrupted
 from dbplatform.quality.checks.keys import Unique
 from dbplatform.quality.engine import run_table
-from dbplatform.quality.examination import ChecksInterrupted, examined
+from dbplatform.quality.examination import examined
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult
 from dbplatform_tests.postgres.quality_support import emptied, kept_database
@@ -186,6 +187,38 @@ def test_a_table_that_may_not_be_read_errs_every_check(connection: AutocommitCon
     assert {check.status for check in found.checks} == {"errored"}
     assert "permission denied" in found.checks[0].message
     assert found.row_count is None
+
+
+def test_a_check_that_may_not_have_seen_all_rows_says_so(connection: AutocommitConnection, emptied: Target) -> None:
+    """A defect in a row that a policy hides is none that could be found: that has to be told with the verdict."""
+    role = f"reader_{emptied.name}"
+    connection.execute(
+        "create table kinds (kind text); insert into kinds values ('a'), ('b');"
+        "create table o (n int, kind text); insert into o values (1, 'a'), (null, 'b');"
+        "alter table o enable row level security; create policy known on o using (n is not null);"
+        "alter table kinds enable row level security"
+    )
+    checks: list[Any] = [
+        {"not_null": "n"},
+        {"row_count": {"min": 1}},
+        {"relationship": {"column": "kind", "to": "kinds.kind"}},
+        {"schema": {"columns": {"n": "int"}}},
+        {"not_null": "missing"},
+    ]
+    owner = run_table(connection, TablePolicy(table="o", checks=checks))
+    assert not any("Row-level security" in check.message for check in owner.checks)
+    connection.execute(
+        f"create role {role}; grant usage on schema public to {role}; grant select on o, kinds to {role}".encode()
+    )
+    try:
+        connection.execute(f"set role {role}".encode())
+        found = run_table(connection, TablePolicy(table="o", checks=checks)).checks
+    finally:
+        connection.execute(f"reset role; drop owned by {role}; drop role {role}".encode())
+    assert [check.status for check in found] == ["passed", "passed", "failed", "passed", "errored"]
+    said = f"Row-level security of o applies to the role {role}: rows that it hides were not seen."
+    assert [check.message.endswith(said) for check in found] == [True, True, False, False, False]
+    assert f"Row-level security of o and kinds applies to the role {role}" in found[2].message
 
 
 def test_a_lost_connection_ends_the_run_with_an_error_of_its_own(connection: AutocommitConnection) -> None:

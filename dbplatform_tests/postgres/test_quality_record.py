@@ -230,6 +230,8 @@ def test_a_run_is_read_back_as_it_was_found(emptied: Target, ledger: Ledger) -> 
         "quarantine_table": None,
         "accepted_until": None,
         "accepted_reason": None,
+        "sample": None,
+        "sampled_rows": None,
     }
 
 

@@ -20,8 +20,7 @@ from dbplatform.quality.checks import Check
 from dbplatform.quality.engine import run_table
 from dbplatform.quality.examination import examined, explained
 from dbplatform.quality.policy import TablePolicy
-from dbplatform.quality.streaming import plan as streaming_plan
-from dbplatform.quality.streaming import sessions
+from dbplatform.quality.streaming import reading, sessions
 from dbplatform.quality.streaming.cost import table_of
 from dbplatform.quality.streaming.patterns import as_re2
 from dbplatform.quality.streaming.plan import Streaming, planned
@@ -182,7 +181,8 @@ def test_only_what_the_client_cannot_know_is_left_out_of_the_stream(connection: 
     assert set(plan.left_out) == {"mean_wide", "sum_wide", "local_now"}
     assert len(plan.targets) == 4
     assert {"unique_wide", "unique_uid", "unique_price", "unique_fixed"}.isdisjoint(plan.keys)
-    assert plan.ranges > 1
+    assert plan.place is not None
+    assert plan.place.ranges > 1
 
 
 def test_a_partitioned_table_is_streamed_as_one(connection: AutocommitConnection) -> None:
@@ -233,7 +233,7 @@ def test_a_stream_sees_the_moment_of_the_snapshot(connection: AutocommitConnecti
         moment.execute("select 1")
         with psycopg.connect(emptied.url) as writer:
             writer.execute("insert into t values (2000)")
-        found = streaming_plan.streamed(moment, plan_of(moment, policy), tell=lambda: None)
+        found = reading.streamed(moment, plan_of(moment, policy), tell=lambda: None)
     assert found.rows == 1000
 
 
@@ -243,6 +243,14 @@ def test_an_error_in_the_data_spoils_the_stream_and_then_one_check_alone(connect
     found = run_table(connection, policy, stream=True)
     assert [check.status for check in found.checks] == ["errored", "passed"]
     assert found.checks[0].message == "division by zero."
+
+
+def test_a_moment_beyond_the_clients_calendar_is_asked_of_the_server(connection: AutocommitConnection) -> None:
+    connection.execute("create table t (day date); insert into t values ('2024-01-01'), ('12000-01-01')")
+    policy = TablePolicy(table="t", checks=[{"freshness": {"column": "day", "max_age": "1 day"}}, {"not_null": "day"}])
+    found = run_table(connection, policy, stream=True)
+    assert [check.status for check in found.checks] == ["passed", "passed"]
+    assert "12000-01-01" in found.checks[0].message
 
 
 def test_a_server_without_room_for_another_session_is_asked_by_sql(
@@ -263,7 +271,7 @@ def test_an_interrupted_stream_leaves_no_query_on_the_server(connection: Autocom
         raise KeyboardInterrupt
 
     with snapshot(connection) as moment, pytest.raises(KeyboardInterrupt):
-        streaming_plan.streamed(moment, plan_of(moment, policy), tell=interrupt)
+        reading.streamed(moment, plan_of(moment, policy), tell=interrupt)
     left = connection.execute(
         "select count(*) from pg_stat_activity where application_name = 'dbplatform check stream' and state = 'active'"
     ).fetchone()
@@ -284,7 +292,7 @@ def test_hashes_that_collide_are_not_believed(
 
 def test_a_small_table_is_not_streamed(connection: AutocommitConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     connection.execute("create table t (a int); insert into t values (1)")
-    monkeypatch.setattr(streaming_plan, "sessions", None)
+    monkeypatch.setattr(reading, "sessions", None)
     assert run_table(connection, TablePolicy(table="t", checks=[{"not_null": "a"}])).checks[0].status == "passed"
 
 
@@ -301,7 +309,7 @@ def test_a_session_that_waits_for_the_stream_is_not_ended_for_being_idle(
             waited.wait(0.1)
 
         with snapshot(other) as moment:
-            assert streaming_plan.streamed(moment, plan_of(moment, policy), tell=tell).rows == 1000
+            assert reading.streamed(moment, plan_of(moment, policy), tell=tell).rows == 1000
             assert moment.execute("select count(*) from t").fetchone() == (1000,)
 
 
@@ -322,7 +330,7 @@ def test_a_stream_does_not_wait_behind_who_waits_for_the_checks(
             while watcher.execute(waiting).fetchone() == (0,):
                 pass
             with pytest.raises(StreamRefused, match="lock timeout"):
-                streaming_plan.streamed(moment, plan, tell=lambda: None)
+                reading.streamed(moment, plan, tell=lambda: None)
             assert moment.execute("select count(*) from t").fetchone() == (1000,)
         queued.join()
 

@@ -23,6 +23,7 @@ from dbplatform.quality.engine import check_table, partitions_of
 from dbplatform.quality.examination import explained
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import TableResult
+from dbplatform.quality.streaming.reading import streamed_each
 from dbplatform.quality.ways import PartitionWays
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.quality_support import emptied, kept_database
@@ -325,6 +326,8 @@ def test_what_might_be_answered_otherwise_over_the_same_rows_is_read_as_a_whole(
         ({"not_null": "n", "where": '"My %s"(n)'}, "redefined"),
         ({"not_null": "n", "where": "n in (select 1)"}, "other rows"),
         ({"not_null": "mood"}, "redefined"),
+        ({"not_null": "n", "where": "t.n > 3"}, "names the table"),
+        ({"not_null": "n", "where": "t::text like '(1%'"}, "names the table"),
         ({"not_null": "n", "where": "mood = 'good'"}, "redefined"),
         ({"range": {"column": "kind", "max": "b"}}, "library"),
         ({"mean": {"column": "score", "min": 0}}, "exactly"),
@@ -398,6 +401,36 @@ def test_a_streamed_partition_is_answered_as_a_read_one(checked: Checked, monkey
     assert checked.read() == ALL_READ
     checked.do("update t set n = null, price = 'NaN' where id = 401")
     assert checked.read() == ONE_READ
+
+
+def test_partitions_are_streamed_on_one_pair_of_sessions(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked.checks = list(CHECKS)
+    monkeypatch.setattr("dbplatform.quality.streaming.cost.Table.may_pay", lambda *_: True)
+    monkeypatch.setattr("dbplatform.quality.streaming.plan._pays", lambda *_: True)
+    read: list[list[str]] = []
+
+    def counted(connection: Any, plan: Any, places: Any, *, tell: Any) -> Any:
+        read.append([place.relation.name for place in places])
+        return streamed_each(connection, plan, places, tell=tell)
+
+    monkeypatch.setattr("dbplatform.quality.streaming.reading.streamed_each", counted)
+    checked.run()
+    partitions = ["t_1", "t_2", "t_3", "t_rest"]
+    assert read == [partitions, ["t"], ["t"]], "at once; what must be read as a whole; the run that it is compared with"
+    checked.do("update t set n = null where id in (1, 401)")
+    checked.run()
+    assert read[3] == ["t_1", "t_2"]
+
+
+def test_a_stream_of_partitions_that_fails_is_answered_by_scans(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked.checks = list(CHECKS)
+    monkeypatch.setattr("dbplatform.quality.streaming.cost.Table.may_pay", lambda *_: True)
+    monkeypatch.setattr("dbplatform.quality.streaming.plan._pays", lambda *_: True)
+    monkeypatch.setattr("dbplatform.quality.streaming.sessions.make_conninfo", lambda *_, **__: "host=127.0.0.1 port=1")
+    assert checked.read() == ALL_READ
+    assert checked.read() == NONE_READ
 
 
 def test_the_bound_of_kept_rows_holds_over_all_partitions(checked: Checked) -> None:

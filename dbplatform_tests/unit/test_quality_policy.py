@@ -147,6 +147,21 @@ def test_the_policy_has_a_json_schema_with_every_type() -> None:
         ({"sql": {"name": "x", "rows": "select 1", "quarantine": True}}, ("sql", "quarantine"), "leave quarantine out"),
         ({"row_count": {"min": 1}, "quarantine": True}, ("quarantine",), "does not judge each row by itself"),
         ({"not_null": "a", "quarantine": "yes"}, ("quarantine",), "quarantine: true"),
+        ({"unique": "a", "sample": "1%"}, ("sample",), "proves nothing on a sample: the other row"),
+        ({"row_count": {"min": 1, "sample": "1%"}}, ("row_count", "sample"), "the rows of the sample"),
+        ({"sum": {"column": "a", "min": 1}, "sample": "1%"}, ("sample",), "the rows that were read"),
+        ({"freshness": {"column": "a", "max_age": "1 day"}, "sample": "1%"}, ("sample",), "the newest value may"),
+        ({"anomaly": {"metric": "row_count"}, "sample": "1%"}, ("sample",), "its past is that of all rows"),
+        ({"sql": {"name": "x", "rows": "select 1"}, "sample": "1%"}, ("sample",), "a TABLESAMPLE, too"),
+        ({"schema": {"columns": {"a": "text"}}, "sample": "1%"}, ("sample",), "it reads no rows"),
+        ({"not_null": "a", "sample": "1"}, ("sample",), "is no part of a table"),
+        ({"not_null": "a", "sample": "0%"}, ("sample",), "is not between 0% and 100%"),
+        ({"not_null": "a", "sample": "101%"}, ("sample",), "is not between 0% and 100%"),
+        ({"not_null": "a", "sample": "0 rows"}, ("sample",), "has no row"),
+        ({"not_null": "a", "sample": "1% of them"}, ("sample",), "is no part of a table"),
+        ({"not_null": "a", "sample": "1% slow"}, ("sample",), "slow is no method"),
+        ({"not_null": {"column": "a", "tolerance": 3, "sample": "1%"}}, ("not_null", "tolerance"), "in percent"),
+        ({"not_null": "a", "quarantine": True, "sample": "1%"}, ("quarantine",), "not those of a sample"),
         ({"not_null": "a", "quarantine": {"at_most": "many"}}, ("quarantine", "at_most"), "neither a number of rows"),
         ({"not_null": "a", "keep_rows": -1}, ("keep_rows",), "greater than or equal to 0"),
         ({"row_count": {"min": 1}, "keep_rows": 5}, ("keep_rows",), "has no option 'keep_rows'"),
@@ -310,3 +325,36 @@ def test_an_acceptance_that_ends_soon_is_known_by_the_days_that_are_left() -> No
 def test_a_value_that_json_cannot_hold_is_null() -> None:
     assert result("failed", value=float("nan")).as_json()["value"] is None
     assert table(result("passed")).as_json()["checks"][0]["status"] == "passed"
+
+
+def test_a_sample_of_the_table_is_for_the_checks_that_allow_it_and_do_not_say_otherwise() -> None:
+    written: list[Any] = [
+        {"not_null": "a"},
+        {"not_null": {"column": "b", "sample": "all"}},
+        {"not_null": {"column": "c", "sample": "1_000 rows bernoulli"}},
+        {"unique": "a"},
+    ]
+    found = TablePolicy.model_validate({"table": "t", "sample": "2.5%", "checks": written})
+    wishes = [found.sample_of(check) for check in found.checks]
+    assert [str(wish) for wish in wishes] == ["2.5%", "None", "1,000 rows bernoulli", "None"]
+    assert TablePolicy.model_validate(found.model_dump(mode="json", include={"table", "sample"}) | {"checks": written})
+    everything = found.of_all_rows
+    assert [everything.sample_of(check) for check in everything.checks] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("check", "loc", "text"),
+    [
+        ({"not_null": {"column": "a", "tolerance": 3}}, ("checks", 0), "or write sample: all for not_null_a"),
+        ({"not_null": "a", "quarantine": True}, ("checks", 0), "or write sample: all for not_null_a"),
+        ({"unique": "a"}, ("checks",), "leave sample out of the table"),
+    ],
+)
+def test_a_sample_of_the_table_that_fits_no_check_or_not_this_one_is_refused(
+    check: Any, loc: tuple[Any, ...], text: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TablePolicy.model_validate({"table": "t", "sample": "1%", "checks": [check]})
+    (error,) = caught.value.errors()
+    assert error["loc"] == loc
+    assert text in error["msg"]

@@ -1,4 +1,4 @@
-"""The values of a metric in each day or hour of a time column, measured by one query of a bounded window.
+"""The values of metrics in each day or hour of a time column, measured by one query of a bounded window.
 
 Days and hours are those of the check's time zone; a column without a zone is UTC, a date is the day that it says. The
 condition on the column stands alone, so that an index or the partitions bound what is read.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from psycopg import sql
@@ -50,17 +50,34 @@ class Window:
 
 def measured(connection: SnapshotConnection, check: Anomaly, relation: Relation, now: datetime) -> Window:
     """Read the window that ends before the period of ``now``; raises ``psycopg.Error``."""
-    assert check.by is not None
-    dates = any(column.name == check.by and column.type == "date" for column in columns(connection, relation))
-    zone = ZoneInfo("UTC" if dates else check.time_zone)
-    end = _begun(now - check.lag.timedelta if check.lag else now, zone, hourly=check.hourly)
-    start = _begun(end - timedelta(days=check.window_days), zone, hourly=check.hourly)
-    query = sql.Composed([statement(check, relation, zone.key, _moment(start), _moment(end))])
-    rows = connection.execute(query, binary=True).fetchall()
-    points = tuple(
-        Point(at=at, value=float(value), rows=passing) for at, _, passing, value in rows if value is not None
-    )
-    first = next((at for at, present, _, _ in rows if present), None)
+    return measured_together(connection, [check], relation, now)[0]
+
+
+def measured_together(
+    connection: SnapshotConnection, checks: Sequence[Anomaly], relation: Relation, now: datetime
+) -> list[Window]:
+    """The window of each of some checks, of one time column by one unit in one time zone, by one query of the longest.
+
+    Raises ``psycopg.Error``.
+    """
+    by, hourly = checks[0].by, checks[0].hourly
+    dates = any(column.name == by and column.type == "date" for column in columns(connection, relation))
+    zone = ZoneInfo("UTC" if dates else checks[0].time_zone)
+    ends = [_begun(now - check.lag.timedelta if check.lag else now, zone, hourly=hourly) for check in checks]
+    starts = [
+        _begun(end - timedelta(days=check.window_days), zone, hourly=hourly)
+        for check, end in zip(checks, ends, strict=True)
+    ]
+    query = _statement(checks, relation, zone.key, _moment(min(starts)), _moment(max(ends)))
+    rows = connection.execute(sql.Composed([query]), binary=True).fetchall()
+    return [_window(rows, place, start, end, zone) for place, (start, end) in enumerate(zip(starts, ends, strict=True))]
+
+
+def _window(rows: Sequence[tuple[Any, ...]], place: int, start: datetime, end: datetime, zone: ZoneInfo) -> Window:
+    """What the rows of the query say of the check at ``place`` in its own window."""
+    own = [(row[0], row[1], row[2 + 2 * place], row[3 + 2 * place]) for row in rows if start <= row[0] < end]
+    points = tuple(Point(at=at, value=float(value), rows=passing) for at, _, passing, value in own if value is not None)
+    first = next((at for at, present, _, _ in own if present), None)
     return Window(start=start, end=end, zone=zone, measured=points, first=first)
 
 
@@ -68,17 +85,24 @@ def statement(
     check: Anomaly, relation: Relation, zone: str, start: sql.Composable, end: sql.Composable
 ) -> sql.Composable:
     """For each period with rows: its beginning, its rows, those that pass ``where``, the value."""
-    assert check.by is not None
-    by = column_of(relation, check.by)
+    return _statement([check], relation, zone, start, end)
+
+
+def _statement(
+    checks: Sequence[Anomaly], relation: Relation, zone: str, start: sql.Composable, end: sql.Composable
+) -> sql.Composable:
+    """For each period with rows: its beginning, its rows, and for each check those that pass ``where``, the value."""
+    assert checks[0].by is not None
+    by = column_of(relation, checks[0].by)
+    measures = [part for check in checks for part in (_filtered(COUNT, check.where_sql), _value(check, relation))]
     return sql.SQL(
-        "select date_trunc({unit}, {by}::timestamptz, {zone}) as period, count(*), {passing}, {value}\nfrom {table} "
+        "select date_trunc({unit}, {by}::timestamptz, {zone}) as period, count(*), {measures}\nfrom {table} "
         "where {by} >= {start} and {by} < {end}\ngroup by 1 order by 1"
     ).format(
-        unit=sql.Literal("hour" if check.hourly else "day"),
+        unit=sql.Literal("hour" if checks[0].hourly else "day"),
         by=by,
         zone=sql.Literal(zone),
-        passing=_filtered(COUNT, check.where_sql),
-        value=_value(check, relation),
+        measures=sql.SQL(", ").join(measures),
         table=relation.identifier,
         start=start,
         end=end,

@@ -49,6 +49,7 @@ class Anomaly(Filtered):
     type = "anomaly"
     example = "anomaly: {metric: row_count, seasonality: day_of_week}"
     tells_values = True
+    no_sample = "its past is that of all rows"
 
     metric: Metric
     column: ColumnName | None = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from psycopg import sql
 from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, StrictBool, model_validator
@@ -24,6 +24,7 @@ from dbplatform.postgres.words import Policy
 from dbplatform.quality.anomaly.points import Judged
 from dbplatform.quality.checks.conditions import Condition, Part, Where
 from dbplatform.quality.checks.options import AcceptanceWords, QuarantineWords
+from dbplatform.quality.checks.sample import SampleWords
 from dbplatform.quality.checks.tolerance import ToleranceWords
 
 Status = Literal["passed", "failed", "errored", "accepted"]
@@ -96,6 +97,11 @@ class Check(Policy):
 
     tells_values: ClassVar[bool] = False
     """Whether its outcome quotes values of its columns."""
+    no_sample: ClassVar[str] = "it needs all rows"
+    """Why some of the rows cannot stand for all; of a ``Sampleable`` check they can."""
+
+    reads_rows: ClassVar[bool] = True
+    """Whether it depends on the rows of its table."""
 
     name: CheckName = ""
     severity: Severity = "error"
@@ -125,6 +131,11 @@ class Check(Policy):
     def name_words(self) -> tuple[str, ...]:
         """What its name is made of, after the type."""
         return self.columns_read
+
+    @property
+    def takes_sql(self) -> bool:
+        """Whether a person's SQL is part of its statements, and not just names and literals."""
+        return True
 
     @property
     def description(self) -> str:
@@ -199,6 +210,11 @@ class Filtered(Check):
     where: Text | None = None
 
     @property
+    def takes_sql(self) -> bool:
+        """The condition is a person's."""
+        return self.where is not None
+
+    @property
     def where_sql(self) -> sql.Composable | None:
         """The condition in parentheses."""
         return None if self.where is None else Where(self.where).sql(Relation("", ""))
@@ -217,6 +233,23 @@ class Filtered(Check):
         if self.where is None:
             return ()
         return (sql.SQL("select {}\n from {}").format(sql.SQL(self.where), relation.identifier),)
+
+
+class Sampleable(Filtered):
+    """A check of which a part of the rows, chosen by chance, tells something."""
+
+    sample: SampleWords | None = None
+
+    @property
+    def all_or_none(self) -> tuple[str, str] | None:
+        """The option that does not go with a sample, and why; none where it can be taken."""
+        return None
+
+    @model_validator(mode="after")
+    def _fits_a_sample(self) -> Self:
+        if self.sample is not None and not self.sample.all and self.all_or_none is not None:
+            raise WrongField(*self.all_or_none)
+        return self
 
 
 class Blaming(Check):
@@ -242,10 +275,19 @@ class Tolerant(Blaming):
         return Outcome(status=status, message=f"{message}.", failed_rows=failed, considered_rows=considered)
 
 
-class Separable(Tolerant):
-    """A check that judges each row by itself, so that the rows that fail can be moved aside."""
+class Separable(Sampleable, Tolerant):
+    """A check that judges each row by itself: some can be judged for all, and those that fail be moved aside."""
 
     quarantine: QuarantineWords = None
+
+    @property
+    def all_or_none(self) -> tuple[str, str] | None:
+        """What counts or moves failing rows."""
+        if self.quarantine is not None:
+            return "quarantine", "all failing rows are moved aside, not those of a sample; leave one of them out"
+        if self.tolerance is not None and self.tolerance.rows is not None:
+            return "tolerance", "of a sample write the tolerance in percent; a number of rows is one of all rows"
+        return None
 
 
 def one_row(connection: SnapshotConnection, statement: sql.Composable) -> tuple[Any, ...]:

@@ -28,6 +28,7 @@ class Unique(Filtered, Tolerant):
     example = "unique: [carrier, flight, origin, time_hour]"
     bare = "columns"
     aliases = {"column": "columns"}
+    no_sample = "the other row with the same key may lie outside of it"
 
     columns: tuple[ColumnName, ...] = Field(min_length=1)
 
@@ -111,7 +112,7 @@ class ColumnReference:
 
 
 @check_type
-class Relationship(Filtered, Separable):
+class Relationship(Separable):
     """Fails rows whose column is not null and equals no value of the column ``to``. One anti-join of its own."""
 
     type = "relationship"

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import ColumnName, IntervalWords
-from dbplatform.quality.checks.base import Blaming, Filtered, Outcome, check_type, count_of, every
+from dbplatform.quality.checks.base import Blaming, Filtered, Outcome, Sampleable, check_type, count_of, every
 from dbplatform.quality.checks.bounds import NumberBounds, RatioBounds, RowNumberBounds, within
 from dbplatform.quality.checks.conditions import Count, Finite, IsNull, Measured, Part
 
@@ -37,7 +37,7 @@ class ColumnMeasure(Measure):
 
 
 @check_type
-class NullRatio(ColumnMeasure, Blaming, RatioBounds):
+class NullRatio(ColumnMeasure, Sampleable, Blaming, RatioBounds):
     """The share of nulls among the rows that pass ``where`` is within ``min`` and ``max``; of no rows it is 0.
 
     Above ``max`` the nulls are the failing rows; below ``min`` no row can be blamed.
@@ -107,7 +107,7 @@ class Aggregate(ColumnMeasure, NumberBounds):
 
 
 @check_type
-class Mean(Aggregate):
+class Mean(Aggregate, Sampleable):
     """The mean of the values that are not null is within ``min`` and ``max``. Without values it has errored."""
 
     type = "mean"
@@ -122,6 +122,7 @@ class Sum(Aggregate):
 
     type = "sum"
     example = "sum: {column: distance, min: 1}"
+    no_sample = "its sum is that of the rows that were read"
     function: ClassVar[Literal["avg", "sum"]] = "sum"
     words: ClassVar[str] = "sum"
 
@@ -131,6 +132,7 @@ class RowCount(Measure, RowNumberBounds):
     """The number of rows that pass ``where`` is within ``min`` and ``max``."""
 
     type = "row_count"
+    no_sample = "it would count the rows of the sample"
     example = "row_count: {min: 300000}"
 
     @property
@@ -158,6 +160,7 @@ class Freshness(ColumnMeasure):
     """
 
     type = "freshness"
+    no_sample = "the newest value may lie outside of it"
     tells_values = True
     example = "freshness: {column: time_hour, max_age: 1 day}"
 

@@ -32,6 +32,7 @@ class Sql(Tolerant):
     type = "sql"
     example = 'sql: {name: no_arrival, rows: "select * from flights where arr_time is null"}'
     needs_name = True
+    no_sample = "its query reads what it says, a TABLESAMPLE, too"
 
     rows: Annotated[Text, AfterValidator(_one_query)]
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.words import ColumnName
-from dbplatform.quality.checks.base import Filtered, Outcome, Separable, Text, check_type, every, shortened
+from dbplatform.quality.checks.base import Outcome, Separable, Text, check_type, every, shortened
 from dbplatform.quality.checks.bounds import RowNumberBounds, Scalar, ValueBounds
 from dbplatform.quality.checks.conditions import (
     Condition,
@@ -24,7 +24,7 @@ from dbplatform.quality.checks.conditions import (
 )
 
 
-class RowCheck(Filtered, Separable):
+class RowCheck(Separable):
     """A check of one column in each row that passes ``where``."""
 
     fusable_rows = True

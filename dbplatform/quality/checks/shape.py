@@ -24,6 +24,8 @@ class Schema(Check):
     """
 
     type = "schema"
+    no_sample = "it reads no rows"
+    reads_rows = False
     example = "schema: {columns: {tailnum: text}}"
 
     columns: dict[ColumnName, Text] = Field(min_length=1)

@@ -11,7 +11,8 @@ from typing import BinaryIO
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
 from dbplatform.quality import record
-from dbplatform.quality.examination import Examination, Refused, attempt
+from dbplatform.quality.attempt import Refused, attempt
+from dbplatform.quality.examination import Examination
 from dbplatform.quality.quarantine.move import Planned, apply_moves, plan_moves, staged
 from dbplatform.quality.quarantine.place import CannotQuarantine
 from dbplatform.quality.results import CheckResult, TableResult

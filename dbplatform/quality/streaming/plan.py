@@ -1,4 +1,4 @@
-"""Which checks of a table are answered by a stream of its columns, whether that pays, and the stream itself.
+"""Which checks of a table are answered by a stream of its columns, and whether that pays.
 
 A check takes part when all of its counts and measures can: by values that the client judges, or by conditions that the
 server evaluates as booleans of the same stream. What cannot: sums and means of floats (their last digits depend on the
@@ -9,22 +9,15 @@ another session, such as ``now()`` or ``random()``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from decimal import Decimal
-from typing import Any
-
-import pyarrow as pa
-from psycopg import sql
 
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
-from dbplatform.quality.checks.base import Check, one_row, shortened
+from dbplatform.quality.checks.base import Check, shortened
 from dbplatform.quality.checks.conditions import (
     NOW,
     Condition,
-    Count,
     IsNull,
     Measured,
     NoMatch,
@@ -34,17 +27,16 @@ from dbplatform.quality.checks.conditions import (
 )
 from dbplatform.quality.checks.keys import Relationship, Unique
 from dbplatform.quality.streaming import cost, references
-from dbplatform.quality.streaming.batches import Batch, Field, Flag, Value
+from dbplatform.quality.streaming.batches import Field, Flag, Value
 from dbplatform.quality.streaming.columns import Column, columns
 from dbplatform.quality.streaming.compiled import Compiled, Compiler
 from dbplatform.quality.streaming.cost import Table
-from dbplatform.quality.streaming.references import Known
-from dbplatform.quality.streaming.sessions import Session, StreamRefused, read, sessions
-from dbplatform.quality.streaming.tally import Key, Reference, Sum, Tally, Total
+from dbplatform.quality.streaming.tally import Key
 
 SESSIONS = 2
 _UNITS = 16
 _LEAST_BLOCKS = 64
+_RANGE_BLOCKS = 1024  # 8 MB: for fewer rows the query costs more than a fortieth of them
 
 _UNSTABLE = """
     select exists (select from pg_proc where provolatile <> 'i' and proname = any(%s))
@@ -54,6 +46,17 @@ _UNSTABLE_WORDS = {
     "localtime", "localtimestamp", "current_user", "session_user", "user", "current_role", "current_schema",
     "current_catalog", "select", "system_user",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Rows that are read by one name: those of a table, or of one of its partitions."""
+
+    relation: Relation
+    blocks: int
+    """Of its largest part."""
+    ranges: int
+    """In how many pieces it is read."""
 
 
 @dataclass(slots=True)
@@ -68,8 +71,8 @@ class Streaming:
     judges: dict[Condition, Compiled] = field(default_factory=dict)
     fields: dict[Field, int] = field(default_factory=dict)
     columns: dict[str, Column] = field(default_factory=dict)
-    blocks: int = 0
-    ranges: int = 1
+    place: Place | None = None
+    """The rows of the table itself; those of a partition are in a place of its own."""
     refused: str | None = None
     """Why there is none."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -80,18 +83,6 @@ class Streaming:
         conditions = {condition for part in self.parts[check] for condition in part.conditions}
         flags = (c for c in conditions if not isinstance(c, IsNull) and isinstance(self.judges[c].field, Flag))
         return sorted(shortened(c.sql(self.relation).as_string()) for c in flags)
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What a stream has found, by the name of the check: the values of its parts, and what it asks on its own."""
-
-    rows: int
-    parts: dict[str, list[Any]]
-    own: dict[str, tuple[int]]
-
-
-NOTHING = Answers(0, {}, {})
 
 
 def planned(
@@ -107,9 +98,8 @@ def planned(
 
     ``always``: whatever it costs.
     """
-    plan = Streaming(table.relation, blocks=table.blocks)
-    if connection.info.server_version >= 140000 and not table.secured:  # else each range would read the whole table
-        plan.ranges = max(1, min(_UNITS, table.blocks // (1 if always else _LEAST_BLOCKS)))
+    plan = Streaming(table.relation)
+    plan.place = place_of(connection, table.relation, table.blocks, whole=table.secured, always=always)
     plan.columns = columns(connection, table.relation)
     compiler = Compiler(connection, plan.columns)
     for check in checks:
@@ -122,33 +112,17 @@ def planned(
     return plan
 
 
-def streamed(connection: SnapshotConnection, plan: Streaming, *, tell: Callable[[], None]) -> Total:
-    """Stream the table once and count. Raises ``StreamRefused``; must not be called inside a savepoint."""
-    tallies: list[Tally] = []
-    try:
-        with sessions(connection, min(SESSIONS, plan.ranges)) as opened:
-            known = _known(opened[0], plan)
-            tallies += [_tally(plan, known) for _ in opened]
-
-            def take(number: int, batch: pa.RecordBatch) -> None:
-                tallies[number].take(Batch(batch, plan.fields, tallies[number].memory))
-
-            read(opened, _queries(plan), take, tell=tell)
-        return Total.of(tallies)
-    except (OSError, pa.ArrowException) as error:  # OSError: no room for the keys
-        raise StreamRefused(str(error)) from error
-    finally:
-        for tally in tallies:
-            tally.close()
-
-
-def answers(connection: SnapshotConnection, plan: Streaming, total: Total) -> Answers:
-    """What was counted, as the server would give it; divisions and ages are the server's own."""
-    return Answers(
-        rows=total.rows,
-        parts={name: [_value(connection, plan, part, total) for part in parts] for name, parts in plan.parts.items()},
-        own=_own(plan, total),
-    )
+def place_of(
+    connection: SnapshotConnection, relation: Relation, blocks: int, *, whole: bool = False, always: bool = False
+) -> Place:
+    """Where so many blocks are read, in ranges of ``ctid`` unless they must be read as a ``whole``."""
+    # A server before 14 would read the whole table for each range; so does any where row-level security filters first.
+    ranges = 1
+    if connection.info.server_version >= 140000 and not whole:
+        even = blocks // _RANGE_BLOCKS // SESSIONS * SESSIONS  # each session has as much to do
+        least = SESSIONS if blocks >= SESSIONS * _LEAST_BLOCKS else 1
+        ranges = min(_UNITS, max(1, blocks) if always else max(even, least))
+    return Place(relation=relation, blocks=blocks, ranges=ranges)
 
 
 def _add(plan: Streaming, compiler: Compiler, check: Check, parts: tuple[Part, ...], *, proven: bool) -> None:
@@ -228,102 +202,11 @@ def _pays(plan: Streaming, table: Table) -> bool:
     scan += cost.UNIQUE * len(plan.keys) + (cost.SCAN + cost.LOOKUP) * len(plan.targets)
     stream = cost.STREAMED_ROW + cost.STREAMED_FIELD * len(plan.fields) + cost.STREAMED_AGGREGATE * len(parts)
     stream += cost.STREAMED_REGEX * regexes + cost.STREAMED_KEY * len(plan.keys)
-    stream = stream // min(SESSIONS, plan.ranges)
+    stream = stream // (min(SESSIONS, plan.place.ranges) if plan.place else 1)
     if not table.local:
         width = sum(4 + (f.column.width if isinstance(f, Value) else 1) for f in plan.fields)
         stream = max(stream, cost.REMOTE_BYTE * width)
     return table.rows * (scan - stream) > cost.START
-
-
-def _queries(plan: Streaming) -> list[sql.Composable]:
-    """A query for each range of blocks; the last has no end."""
-    selected: list[sql.Composable] = []
-    for field_ in plan.fields:
-        if isinstance(field_, Value):
-            selected.append(field_.column.sql(plan.relation))
-        else:
-            selected.append(sql.SQL("coalesce({}, false)").format(field_.condition.sql(plan.relation)))
-    what = sql.SQL(", ").join(
-        sql.SQL("{} as {}").format(value, sql.Identifier(f"c{index}")) for index, value in enumerate(selected)
-    )
-    whole = sql.SQL("select {} from {}").format(what or sql.SQL("true as c0"), plan.relation.identifier)
-    if plan.ranges == 1:
-        return [whole]
-    edges = [plan.blocks * number // plan.ranges for number in range(plan.ranges)]
-    place = sql.Identifier(plan.relation.name, "ctid")
-    queries: list[sql.Composable] = []
-    for number, low in enumerate(edges):
-        condition = sql.SQL("{} >= {}::tid").format(place, sql.Literal(f"({low},0)"))
-        if number + 1 < len(edges):
-            above = sql.Literal(f"({edges[number + 1]},0)")
-            condition = sql.SQL("{} and {} < {}::tid").format(condition, place, above)
-        queries.append(sql.SQL("{} where {}").format(whole, condition))
-    return queries
-
-
-def _tally(plan: Streaming, known: dict[str, Reference]) -> Tally:
-    parts = list(dict.fromkeys(part for parts in plan.parts.values() for part in parts))
-    keys = list(dict.fromkeys(plan.keys.values()))
-    return Tally(plan.judges, parts, keys, list(known.values()), plan.columns)
-
-
-def _known(session: Session, plan: Streaming) -> dict[str, Reference]:
-    """The referenced values of each relationship, unless they are more than expected."""
-    found = {}
-    for name, (column, to, check) in plan.targets.items():
-        arrays, rows, size = [], 0, 0
-        query = sql.SQL("select {} from {}").format(to.sql(check.to.relation), check.to.relation.identifier)
-        for batch in session.batches(query):
-            arrays.append(batch.column(0))
-            rows, size = rows + batch.num_rows, size + batch.nbytes
-            if rows > references.MOST_ROWS or size > references.MOST_ROWS * 8:
-                raise StreamRefused(f"{check.to.relation.words} has more rows than its statistics say")
-        known = Known(column, to, arrays)
-        found[name] = Reference(name, known, plan.parts[name][0].conditions)
-    return found
-
-
-def _own(plan: Streaming, total: Total) -> dict[str, tuple[int]]:
-    """The rows that repeat, or have no counterpart; none of a key whose hashes repeat: the server is asked."""
-    own = {name: (number,) for name, number in total.missing.items()}
-    for name, key in plan.keys.items():
-        if key.exact or total.repeats[key] == 0:
-            own[name] = (total.repeats[key],)
-    return own
-
-
-def _value(connection: SnapshotConnection, plan: Streaming, part: Part, total: Total) -> Any:
-    """The answer as the server gives it, of the same type."""
-    if isinstance(part, Count):
-        return total.counts[part]
-    found, column = total.sums[part], plan.columns[part.column]
-    if part.function == "max":
-        return one_row(connection, sql.SQL("select {}").format(part.shown(_moment(column, found))))[0]
-    if found.nan:
-        return Decimal("NaN")
-    if not found.count:
-        return None
-    total_ = Decimal(found.total).scaleb(-column.scale)
-    if part.function == "sum":
-        return found.total if column.type in ("int2", "int4") else total_
-    # PostgreSQL's own division: the mean is the exact sum over the number, in numeric.
-    mean = sql.SQL("select {}::numeric / {}::numeric").format(sql.Literal(f"{total_:f}"), sql.Literal(str(found.count)))
-    return one_row(connection, mean)[0]
-
-
-def _moment(column: Column, found: Sum) -> sql.Composable:
-    text = None
-    if found.greatest is not None:
-        try:
-            if column.type == "date":
-                text = (date(2000, 1, 1) + timedelta(days=found.greatest)).isoformat()
-            else:
-                text = (datetime(2000, 1, 1) + timedelta(microseconds=found.greatest)).isoformat(" ")  # noqa: DTZ001
-        except OverflowError as error:
-            raise StreamRefused("the newest moment is beyond the calendar of the client") from error
-        if column.type == "timestamptz":
-            text += "+00"
-    return sql.SQL("{}::{}").format(sql.Literal(text), sql.Identifier(column.type))
 
 
 def _unstable(compiler: Compiler, where: Where) -> bool:

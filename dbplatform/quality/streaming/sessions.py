@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
@@ -42,21 +41,25 @@ class StreamRefused(Exception):
 class Session:
     """A reader of the snapshot."""
 
-    def __init__(self, connection: SnapshotConnection, snapshot: str) -> None:
+    def __init__(
+        self, connection: SnapshotConnection, snapshot: str, settings: Mapping[str, str], *, like: Session | None = None
+    ) -> None:
+        """``like`` is another one: what its driver has learned of the server's types need not be asked again."""
         self._text = connection
-        info = make_conninfo(
-            connection.info.dsn,
-            password=connection.info.password or None,
-            application_name="dbplatform check stream",
-            client_encoding="UTF8",
-        )
         with _translated():
-            self._connection = adbc.connect(info, autocommit=True)
+            if like is None:
+                self._connection = adbc.connect(_info(connection), autocommit=True)
+            else:
+                self._connection = like._connection.adbc_clone()
+                self._connection.adbc_connection.set_autocommit(True)
             self._cursor = self._connection.cursor()
             self._execute(sql.SQL("begin isolation level repeatable read, read only"))
             self._execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
-            for name, value in _settings(connection):
-                self._execute(sql.SQL("select set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value)))
+            calls = [
+                sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
+                for name, value in settings.items()
+            ]
+            self._execute(sql.SQL("select {}").format(sql.SQL(", ").join(calls)))
             self._cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
 
     def batches(self, query: sql.Composable) -> Iterator[pa.RecordBatch]:
@@ -90,10 +93,11 @@ def sessions(connection: SnapshotConnection, number: int) -> Iterator[list[Sessi
         connection.execute("select set_config(%s, %s, true)", setting)
     row = connection.execute("select pg_export_snapshot()").fetchone()
     assert row is not None
+    settings = _settings(connection)
     opened: list[Session] = []
     try:
         while len(opened) < number:
-            opened.append(Session(connection, row[0]))
+            opened.append(Session(connection, row[0], settings, like=opened[0] if opened else None))
         yield opened
     finally:
         for session in opened:
@@ -156,22 +160,27 @@ def _cancel(sessions_: Sequence[Session], threads: Sequence[threading.Thread]) -
             thread.join(_LOOK_SECONDS)
 
 
-def _settings(connection: SnapshotConnection) -> list[tuple[str, Any]]:
+def _info(connection: SnapshotConnection) -> str:
+    return make_conninfo(
+        connection.info.dsn,
+        password=connection.info.password or None,
+        application_name="dbplatform check stream",
+        client_encoding="UTF8",
+    )
+
+
+def _settings(connection: SnapshotConnection) -> dict[str, str]:
     """What the session of the checks has set, its role, and what reading beside it needs.
 
     The session of the checks has its lock already: these wait only behind one who waits for it to end, and would wait
     for ever. No parallel workers: the sessions are parallel already.
     """
-    settings = dict(connection.execute(_SETTINGS).fetchall())
+    settings: dict[str, str] = dict(connection.execute(_SETTINGS).fetchall())
     role = connection.execute("select current_setting('role')").fetchone()
+    settings |= {"lock_timeout": _LOCK_TIMEOUT, "max_parallel_workers_per_gather": "0", **dict(_PATIENT)}
     if role is not None and role[0] != "none":
-        settings["role"] = role[0]
-    return [
-        *settings.items(),
-        ("lock_timeout", _LOCK_TIMEOUT),
-        ("max_parallel_workers_per_gather", "0"),
-        *_PATIENT,
-    ]
+        settings["role"] = role[0]  # the last: it may not be allowed to set the others
+    return settings
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dbplatform.quality.checks.conditions import Condition, Count, Measured, Part
-from dbplatform.quality.streaming.batches import Batch, Mask, Memory, both, count
+from dbplatform.quality.streaming.batches import Batch, Mask, both, count
 from dbplatform.quality.streaming.columns import Column
 from dbplatform.quality.streaming.compiled import Compiled
 from dbplatform.quality.streaming.keys import Keys, repeating
@@ -74,7 +74,6 @@ class Tally:
         columns: Mapping[str, Column],
     ) -> None:
         self.judges, self.columns, self.references = judges, columns, references
-        self.memory = Memory()
         self.rows = 0
         self.counts: dict[Count, int] = {part: 0 for part in parts if isinstance(part, Count)}
         self.sums: dict[Measured, Sum] = {part: Sum() for part in parts if isinstance(part, Measured)}

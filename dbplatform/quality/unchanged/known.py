@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, literal, select
+from sqlalchemy import Select, delete, func, insert, literal, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,13 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityFailedRow, QualityResult
 from dbplatform.ledger.quality_partitions import QualityPartition
 from dbplatform.quality.unchanged.witness import Witness
+
+_FORGET = text("""
+    update ledger.quality_partition
+    set answers = answers - array(select jsonb_object_keys(answers) except select unnest(cast(:names as text[])))
+    where database = :database and table_name = :table
+      and exists (select from jsonb_object_keys(answers) as kept(name) where name <> all (cast(:names as text[])))
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +59,7 @@ def load(ledger: Ledger, database: str, table: str, *, names: Collection[str]) -
 
 def forget(session: Session, database: str, table: str, *, but: Collection[str]) -> None:
     """Remove the answers of all checks but those with these names; the witnesses stay."""
-    for row in session.scalars(_of(database, table)):
-        kept = {name: answer for name, answer in row.answers.items() if name in but}
-        if len(kept) < len(row.answers):
-            row.answers = kept
-    session.flush()
+    session.execute(_FORGET, {"database": database, "table": table, "names": list(but)})
 
 
 def save(session: Session, database: str, table: str, known: dict[str, Known], *, existing: Collection[str]) -> None:

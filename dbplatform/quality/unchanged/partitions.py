@@ -1,10 +1,10 @@
 """Checks of a partitioned table, partition by partition: what has changed is read, the rest is taken over.
 
-Each check that can be put together is asked of one partition after the other, by its own name, in the snapshot of all
-checks; where the last answer of a partition still holds (``witness.changed``), it is taken from the ledger, its failing
-rows with it. The other checks are asked of the whole table, as always, and so are those that would tell values of a
-masked column: what a partition answers to them is kept nowhere. In doubt it reads: without a partitioned table, on a
-replica, under row-level security, or when a partition cannot be asked, the whole table is.
+Each check that can be put together is asked of each partition, by its own name, in the snapshot of all checks
+(``reading``); where the last answer of a partition still holds (``witness.changed``), it is taken from the ledger, its
+failing rows with it. The other checks are asked of the whole table, as always, and so are those that would tell values
+of a masked column: what a partition answers to them is kept nowhere. In doubt it reads: without a partitioned table, on
+a replica, under row-level security, or when a partition cannot be asked, the whole table is.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityResult
 from dbplatform.postgres.catalog import row_count
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.attempt import Refused
 from dbplatform.quality.by_partition import Answered
 from dbplatform.quality.checks.base import Check, Outcome
-from dbplatform.quality.checks.keys import Relationship, Unique
+from dbplatform.quality.checks.conditions import Count
+from dbplatform.quality.checks.keys import Relationship
 from dbplatform.quality.checks.measures import NullRatio
 from dbplatform.quality.checks.rows import RowCheck
-from dbplatform.quality.examination import Examination, Refused, Run
+from dbplatform.quality.examination import Examination
 from dbplatform.quality.failed_rows import Batch, batches, bound_of, key_columns
 from dbplatform.quality.policy import TablePolicy
 from dbplatform.quality.results import CheckResult, PartitionsRead, TableResult
-from dbplatform.quality.unchanged import answers, known, witness
+from dbplatform.quality.run import Run
+from dbplatform.quality.unchanged import answers, known, reading, witness
 from dbplatform.quality.unchanged.known import Answer, Known
+from dbplatform.quality.unchanged.reading import Read
 from dbplatform.quality.unchanged.witness import Server, Table, Tree, Witness
 from dbplatform.quality.ways import PartitionWay, PartitionWays
 
@@ -91,14 +95,15 @@ class Partitions:
         if isinstance(plan, str):
             return None
         self._run, self._plan = run, plan
-        for leaf in plan.leaves:
-            self._read(run, plan, leaf)
+        self._read(run, plan)
         found = Answered(sum(leaf.rows for leaf in plan.leaves), {}, {})
         for check in checks:
             every = [leaf.found[check.name] for leaf in plan.leaves if check.name in leaf.found]
             if check.name in plan.whole or len(every) < len(plan.leaves):
                 continue
-            joined = run.attempt(partial(self._together, run, plan, check, every))
+            put = partial(self._together, run, plan, check, every)
+            counts = all(isinstance(part, Count) for part in check.parts)  # the server need not be asked to add them
+            joined = put() if counts else run.attempt(put)
             if isinstance(joined, Refused):
                 continue
             found.parts[check.name] = joined
@@ -262,31 +267,34 @@ class Partitions:
             same[key] = why is None
         return same[key]
 
-    def _read(self, run: Run, plan: _Plan, leaf: _Leaf) -> None:
-        """Ask the partition what is wanted of it; a check that it cannot answer is asked of the whole table."""
-        if not leaf.wanted:
-            return
-        leaf.wanted = [check for check in leaf.wanted if check.name not in plan.whole]
-        one = _LeafRun(run, leaf.table.relation, tuple(leaf.wanted))
-        values, streamed = one.answers(leaf.wanted)
+    def _read(self, run: Run, plan: _Plan) -> None:
+        """Ask the partitions what is wanted of them; a check that one cannot answer is asked of the whole table."""
+        groups: dict[tuple[str, ...], list[_Leaf]] = {}
+        for leaf in plan.leaves:
+            if leaf.wanted:
+                groups.setdefault(tuple(check.name for check in leaf.wanted), []).append(leaf)
+        for leaves in groups.values():
+            found = reading.read(run, [leaf.table.relation for leaf in leaves], leaves[0].wanted)
+            for leaf, read in zip(leaves, found, strict=True):
+                self._take(run, plan, leaf, read)
+
+    def _take(self, run: Run, plan: _Plan, leaf: _Leaf, read: Read | None) -> None:
+        """Note what was read of a partition."""
         if leaf.earlier is None:
-            leaf.rows = one.row_count or 0
+            leaf.rows = 0 if read is None else read.rows
         for check in leaf.wanted:
-            proven = check.name in run.proofs
-            own: Sequence[Any] | Refused | None = None if proven else streamed.get(check.name)
-            if check.name in values and own is None and not proven and isinstance(check, Unique | Relationship):
-                own = run.attempt(partial(check.own, run.connection, leaf.table.relation))
-            if check.name not in values or isinstance(own, Refused) or one.row_count is None:
+            if read is None or check.name not in read.values:
                 plan.whole[check.name] = f"{leaf.table.relation.words} cannot be asked by itself"
                 continue
-            found = tuple(answers.as_text(value) for value in values[check.name])
-            counted = int(own[0]) if own else None
+            proven, own = check.name in run.proofs, read.own.get(check.name)
+            values = tuple(answers.as_text(value) for value in read.values[check.name])
+            counted = int(own[0]) if own and not proven else None
             reference = plan.references.get(check.to.relation) if isinstance(check, Relationship) else None
             leaf.found[check.name] = Answer(
                 fingerprint=plan.prints[check.name],
-                values=found,
+                values=values,
                 own=counted,
-                failed=_failed(check, found, counted, proven=proven),
+                failed=_failed(check, values, counted, proven=proven),
                 reference=None if proven else reference,
             )
 
@@ -337,23 +345,6 @@ class Partitions:
             masks=run.all_masks,
             key_of=run.relation,
         )
-
-
-class _LeafRun(Run):
-    """The checks of the whole table, asked of one partition for what can be put together."""
-
-    def __init__(self, whole: Run, leaf: Relation, checks: tuple[Check, ...]) -> None:
-        super().__init__(whole.connection, leaf, checks, whole.stream, whole.all_masks)
-        self.proofs, self._whole = whole.proofs, whole
-
-    def parts(self, check: Check) -> tuple[Any, ...]:
-        """The pieces of the parts; what holds of the table holds of each partition."""
-        pieces = answers.parts_of(check)
-        return pieces[:1] if check.name in self.proofs else pieces
-
-    def tell(self) -> None:
-        """The whole's progress."""
-        self._whole.tell()
 
 
 def _failed(check: Check, values: Sequence[str | None], own: int | None, *, proven: bool) -> int:
