@@ -75,6 +75,13 @@ class Scheduler:
         for run in self.instance.get_runs(dg.RunsFilter(statuses=schedules.NOT_FINISHED_STATUSES)):
             self.instance.report_run_canceled(run)
 
+    @property
+    def jobs(self) -> set[str]:
+        """The jobs that have a schedule."""
+        [location] = self.workspace.create_request_context().code_locations
+        [repository] = location.get_repositories().values()
+        return {schedule.job_name for schedule in repository.get_schedules()}
+
     def runs(self, job: str) -> list[DagsterRun]:
         """The runs of a job, oldest first."""
         return list(reversed(self.instance.get_runs(dg.RunsFilter(job_name=job))))
