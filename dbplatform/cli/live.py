@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from dbplatform.cli.common import (
+    ask_while_frozen,
     bars,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     opened,
     say,
@@ -37,6 +39,7 @@ def plan(context: click.Context, database: str, as_json: bool) -> None:
 @command.command()
 @database_argument
 @dry_run_option
+@during_freeze_option
 @json_option
 @click.pass_context
 def apply(context: click.Context, database: str, dry_run: bool, as_json: bool) -> None:
@@ -46,6 +49,8 @@ def apply(context: click.Context, database: str, dry_run: bool, as_json: bool) -
     if not as_json:
         _show(document)
     if not dry_run:
+        if document["actions"]:
+            ask_while_frozen(context, declared)
         with bars():
             document = live.apply(platform, declared).as_json()
         if not as_json:

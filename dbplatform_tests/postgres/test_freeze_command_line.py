@@ -27,7 +27,8 @@ attributes:
 _HARMLESS = {
     "alerts ack", "alerts close", "alerts silence", "alerts test", "alerts unsilence", "archive expire",
     "backup create", "backup prune", "backup restore-point", "check", "drill", "init", "report prune", "report review",
-    "runs cancel", "runs free", "server remove", "server start", "server stop", "wal receive",
+    "runs cancel", "runs free", "server remove", "server start", "server stop", "token create",
+    "token revoke", "wal receive",
 }  # fmt: skip
 
 
