@@ -10,10 +10,12 @@ import click
 
 from dbplatform.cli.common import (
     SubVerbs,
+    ask_while_frozen,
     bold,
     confirmed,
     database_argument,
     dry_run_option,
+    during_freeze_option,
     json_option,
     note,
     opened,
@@ -53,6 +55,7 @@ def plan(context: click.Context, database: str, url_env: str | None, as_json: bo
 @database_argument
 @url_option
 @dry_run_option
+@during_freeze_option
 @yes_option
 @json_option
 @click.pass_context
@@ -70,6 +73,8 @@ def apply(context: click.Context, database: str, url_env: str | None, dry_run: b
         return
     if not as_json:
         _show(planned)
+    if planned.steps:
+        ask_while_frozen(context, declared)
     if planned.taking:
         confirmed(f"Follow {len(planned.steps)} steps, {planned.taking} of which take rights away?", yes=yes)
     made = roles.apply(platform, declared, url_env=url_env)

@@ -43,7 +43,9 @@ _GRANTS = """
 """
 
 _COLUMNS = """
-    select a.attname, nullif(a.attstattarget, -1), a.attoptions
+    -- Not the version that newer minor releases keep among the options.
+    select a.attname, nullif(a.attstattarget, -1),
+           (select array_agg(o) from unnest(a.attoptions) o where o not like 'pg\\_attver=%%')
     from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
     where n.nspname = %s and c.relname = %s and a.attnum > 0 and not a.attisdropped
     order by a.attnum

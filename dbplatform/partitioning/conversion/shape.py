@@ -111,7 +111,8 @@ _SEQUENCES = """
 """
 
 _COLUMNS = """
-    select attname, attgenerated <> '', case when attstattarget >= 0 then attstattarget end, coalesce(attoptions, '{}')
+    select attname, attgenerated <> '', case when attstattarget >= 0 then attstattarget end,
+           array(select o from unnest(attoptions) o where o not like 'pg\\_attver=%%')
     from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped order by attnum
 """
 
