@@ -83,11 +83,15 @@ class Comparison:
 def paired(rounds: Sequence[Round], *, notable: float) -> Comparison:
     """The two sides of rounds that were measured in turns. Pure."""
     if len(rounds) < LEAST_ROUNDS:
-        return _none("too few samples", len(rounds), f"{len(rounds)} rounds, and {LEAST_ROUNDS} are needed")
+        return _none("too few samples", len(rounds), _few(len(rounds)))
     change = differences(rounds)
     # Two single blocks differ by the square root of two more than two means of two do.
     itself = np.array([math.log(one.a[1] / one.a[0]) for one in rounds]) / math.sqrt(2)
     return _judged(signed_rank(change), noise=signed_rank(itself).bound, notable=notable, rounds=len(rounds))
+
+
+def _few(rounds: int) -> str:
+    return f"{rounds} rounds, and {LEAST_ROUNDS} are needed: raise benchmarks.seconds"
 
 
 def differences(rounds: Sequence[Round]) -> Numbers:
@@ -103,7 +107,7 @@ def between_runs(then: Sequence[float], now: Sequence[float], *, notable: float,
     """
     fewest = min(len(then), len(now))
     if fewest < LEAST_ROUNDS:
-        return _none("too few samples", fewest, f"{fewest} rounds, and {LEAST_ROUNDS} are needed")
+        return _none("too few samples", fewest, _few(fewest))
     change = rank_sum(np.log(then), np.log(now))
     halves = [rank_sum(np.log(one[: len(one) // 2]), np.log(one[len(one) // 2 :])) for one in (then, now)]
     noise = max(math.log(max(waiting, 1.0)), *(abs(half.estimate) for half in halves))

@@ -264,7 +264,7 @@ def _changed(values: Floats, block: int, *, lag: int) -> int | None:
 
 
 def _slope(values: Floats, lag: int) -> float:
-    """The variance of values around the mean of their block: the newest one, and one at the limit, are off by it."""
+    """The median of the slopes between all pairs of days, of such that are a multiple of ``lag`` apart."""
     first, second = np.triu_indices(len(values), 1)
     if lag > 1:
         alike = (second - first) % lag == 0

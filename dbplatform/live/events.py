@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from dbplatform.live.keeping import KEPT, PRUNE
 from dbplatform.live.policy import LivePolicy
 from dbplatform.postgres.identifiers import Relation
 
@@ -53,18 +54,6 @@ _READ = """
                or pg_snapshot_xmax(since.snapshot) > pg_snapshot_xmax(now.snapshot),
            coalesce((select jsonb_agg(jsonb_build_array(relation, op, keys) order by xid, id) from found), '[]')
     from now cross join since left join feed on true
-"""
-#: What is older goes; a token from before is answered by a reset.
-_PRUNE = """
-    with horizon as (
-        select xid, (xid::text::numeric + 1)::text::xid8 as behind from dbplatform.live_event
-        where at < now() - %s::interval and xid < pg_snapshot_xmin(pg_current_snapshot())
-        order by xid desc limit 1
-    ),
-    marked as (
-        update dbplatform.live_feed f set pruned_before = greatest(f.pruned_before, h.behind) from horizon h returning 1
-    )
-    delete from dbplatform.live_event e using horizon h where e.xid < h.behind and exists (select from marked)
 """
 
 
@@ -181,9 +170,9 @@ async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change
     )
 
 
-async def prune(connection: Connection, *, keep: str) -> int:
-    """Let go of events that are older than ``keep``, an interval; how many."""
-    return (await connection.execute(_PRUNE.encode(), (keep,))).rowcount
+async def prune(connection: Connection) -> int:
+    """Let go of events that are older than ``KEPT``; how many."""
+    return (await connection.execute(PRUNE.encode(), (KEPT,))).rowcount
 
 
 def _folded(events: Sequence[Sequence[Any]]) -> tuple[Change, ...]:

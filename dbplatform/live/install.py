@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from psycopg import sql
 
 from dbplatform import progress
-from dbplatform.live.errors import ColumnMissing, NoKey
+from dbplatform.live.errors import ColumnMissing, KeyMasked, NoKey
 from dbplatform.live.policy import LivePolicy
 from dbplatform.postgres.catalog import columns, require_table
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
@@ -109,6 +110,7 @@ _KEY = """
 
 
 Kind = Literal["make", "change", "end"]
+Masked = AbstractSet[tuple[Relation, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,12 +173,21 @@ class LivePlan:
         }
 
 
-def plan_live(connection: AnyConnection, policies: Sequence[LivePolicy], *, database: str) -> LivePlan:
-    """What differs from what is declared; only reads. Raises ``TableMissing``, ``NoKey`` and ``ColumnMissing``."""
+def plan_live(
+    connection: AnyConnection, policies: Sequence[LivePolicy], *, database: str, masked: Masked = frozenset()
+) -> LivePlan:
+    """What differs from what is declared; only reads. ``masked``: columns that nobody outside may see.
+
+    Raises ``TableMissing``, ``NoKey``, ``KeyMasked`` and ``ColumnMissing``.
+    """
     installed = _installed(connection)
     actions, live = [], []
     for policy in policies:
         key = _key(connection, policy)
+        for column in key:
+            if (policy.table, column) in masked:
+                hint = "Take the table out of live, or the column out of mask."
+                raise KeyMasked(table=policy.table, column=column, hint=hint)
         action = _missing(policy, key, installed.pop(str(policy.table), None))
         if action is None:
             live.append(str(policy.table))
@@ -194,6 +205,7 @@ def apply_live(
     policies: Sequence[LivePolicy],
     *,
     database: str,
+    masked: Masked = frozenset(),
     sleep: Callable[[float], None] = time.sleep,
 ) -> LivePlan:
     """Do what ``plan_live`` says, a table at a time; the plan that was carried out.
@@ -204,7 +216,7 @@ def apply_live(
     if policies:
         ensure_state(connection, "live_event", _EVENTS)
         connection.execute(_FUNCTION.encode())
-    plan = plan_live(connection, policies, database=database)
+    plan = plan_live(connection, policies, database=database, masked=masked)
     patience = Patience(connection=connection, lock_timeout_ms=LOCK_TIMEOUT_MS, sleep=sleep)
     for done, action in enumerate(plan.actions):
         progress.report(f"live {database}", done=done, total=len(plan.actions), unit="tables")

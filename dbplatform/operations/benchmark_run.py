@@ -93,9 +93,9 @@ class Run:
         pool: tuple[Mapping[str, Any], ...] = (),
         against: str | None = None,
     ) -> Report:
-        """What has come together. It is no baseline where nothing could be measured."""
+        """What has come together. It is no baseline unless everything could be measured."""
         notes = (*self.notes, *self.courtesy.notes)
-        measured = any(one.error is None for one in results)
+        measured = bool(results) and all(one.error is None for one in results)
         return Report(
             id=str(uuid.uuid4()),
             database=self.declared.name,
@@ -122,7 +122,7 @@ def writing(run: Run, chosen: Sequence[Benchmark], other: Callable[[Side], Side 
         with on_copy(run.platform, run.declared, "What writes") as copy:
             run.not_counted(time.monotonic() - begun)
             return on(run, copy, other(copy), writers)
-    except NoCopy as error:
+    except PlatformError as error:
         return [_errored(run, one, "copy", error) for one in writers]
 
 
@@ -249,7 +249,7 @@ def _result(
         place=place,
         a=milliseconds(rounds, "a"),
         b=milliseconds(rounds, "b"),
-        target_ms=target_ms(one),
+        target_ms=None if compared else target_ms(one),
         comparison=paired(rounds, notable=run.policy.notable) if compared else None,
         **more,
     )

@@ -174,7 +174,7 @@ class _History:
 
 def too_short(samples: Iterable[Sample]) -> str:
     """Why nothing is said of a series."""
-    seen = len({sample.at.astimezone(UTC).date() for sample in samples})
+    seen = max(0, len({sample.at.astimezone(UTC).date() for sample in samples}) - 1)
     return f"it needs {MIN_DAYS} days of history and has {seen}"
 
 
@@ -319,7 +319,10 @@ def _connections(history: _History, metrics: Metrics) -> Limit:
         day = one.at.astimezone(UTC).date()
         if day not in by_day or one.value >= by_day[day].value:
             by_day[day] = one
-    peaks = tuple(by_day.values())
+    # The day that goes on counts only where it is the highest so far: its peak may be yet to come.
+    today = metrics.at.astimezone(UTC).date()
+    before = [one for day, one in by_day.items() if day < today]
+    peaks = tuple(one for day, one in by_day.items() if day < today or not before or one.value >= before[-1].value)
     now = metrics.values.get("connections_used_ratio")
     if now is None and not peaks:
         reason = metrics.unmeasured.get("connections_used_ratio", "it was not measured")

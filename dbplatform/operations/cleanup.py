@@ -15,6 +15,7 @@ from dbplatform.backups import leftovers as attempts
 from dbplatform.backups import scratch
 from dbplatform.backups.physical import cluster
 from dbplatform.declaration.loading import Declared
+from dbplatform.live import keeping
 from dbplatform.maintenance.cleanup import history, indexes, slots
 from dbplatform.maintenance.cleanup.leftovers import (
     CleanupPlan,
@@ -31,6 +32,7 @@ from dbplatform.operations.unfinished import index_work
 from dbplatform.postgres.connection import Target, connect
 
 ARCHIVE, ATTEMPT, SCRATCH, RECOVERY = "archive", "backup attempt", "scratch database", "recovery folder"
+_LIVE = "events of live tables"
 
 
 def plan(platform: Platform, declared: Declared, *, more: Sequence[Part] = ()) -> CleanupPlan:
@@ -129,6 +131,19 @@ def _of_the_server(
     yield Part(kind=slots.SLOT, find=stale, remove=drop_slot, remember=remember)
     yield Part(kind=slots.PREPARED, find=prepared)
     yield Part(kind=slots.FILE, find=files)
+    yield Part(kind=_LIVE, find=partial(_old_events, target), remove=partial(_forget_events, target))
+
+
+def _old_events(target: Target) -> list[Leftover]:
+    with connect(target, work="cleanup") as connection:
+        count = keeping.count_old(connection)
+    reason = f"{count} changes of live tables were noted more than {keeping.KEPT} ago"
+    return [Leftover(kind=_LIVE, name="dbplatform.live_event", reason=reason)] if count else []
+
+
+def _forget_events(target: Target, _: Leftover) -> bool:
+    with connect(target, work="cleanup") as connection:
+        return keeping.forget_old(connection) > 0
 
 
 def _servers(platform: Platform, declared: Declared) -> list[Target]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dbplatform.declaration.loading import Declared
-from dbplatform.live.install import LivePlan, apply_live, plan_live
+from dbplatform.live.install import LivePlan, Masked, apply_live, plan_live
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
 
@@ -11,16 +11,21 @@ from dbplatform.postgres.connection import connect
 def plan(platform: Platform, declared: Declared) -> LivePlan:
     """Which tables would be made live, or no longer; only reads."""
     with connect(platform.target(declared), work="live plan") as connection:
-        return plan_live(connection, declared.database.live, database=declared.name)
+        return plan_live(connection, declared.database.live, database=declared.name, masked=_masked(declared))
 
 
 def apply(platform: Platform, declared: Declared, *, run_id: str | None = None) -> LivePlan:
     """Make the declared tables live and no others, under the writer lock; recorded when there was something to do."""
     with platform.writer(declared, "live") as connection:
-        planned = plan_live(connection, declared.database.live, database=declared.name)
+        live, masked = declared.database.live, _masked(declared)
+        planned = plan_live(connection, live, database=declared.name, masked=masked)
         if not planned.actions:
-            return apply_live(connection, declared.database.live, database=declared.name)
+            return apply_live(connection, live, database=declared.name, masked=masked)
         with platform.ledger.operation(declared.name, "live", run_id=run_id) as summary:
-            report = apply_live(connection, declared.database.live, database=declared.name)
+            report = apply_live(connection, live, database=declared.name, masked=masked)
             summary.update(report.as_json())
             return report
+
+
+def _masked(declared: Declared) -> Masked:
+    return {(checked.table, column) for checked in declared.database.quality for column in checked.mask}

@@ -74,7 +74,7 @@ CALENDAR: Mapping[Cadence, tuple[Work, ...]] = {
     ),
     "quarterly": (
         Work(asset="capacity", why="How many days are left until a disk, a sequence or the connections run out."),
-        Work(asset="benchmarks", why="Declared queries are timed, and compared with the baseline."),
+        _waits("benchmarks", "Declared queries are timed, and compared with the baseline."),
     ),
 }
 

@@ -39,7 +39,11 @@ def _capacity(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
                 found = written.capacity if written is not None else capacity(platform, declared)
             except NothingToMeasure as nothing:
                 return dg.MaterializeResult(metadata={"dry run": options.dry_run, "capacity": str(nothing)})
-        soonest = [limit.days.low for limit in found.limits if limit.days is not None and limit.days.low is not None]
+        soonest = [
+            limit.days.low
+            for limit in found.limits
+            if limit.days is not None and limit.days.low is not None and not limit.renewed
+        ]
         growth = [{"kind": one.kind, "name": one.name, "bytes": one.bytes, "growth": growth_words(one)}
                   for one in found.growth]  # fmt: skip
         return dg.MaterializeResult(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from dbplatform.reporting.periods import Period, PeriodEntry, quarter, write_per
 from dbplatform.reporting.plots import Plot, amount, forecast_plot
 from dbplatform.reporting.publish import destination_of
 
+#: How far ahead the table of what grows looks, in days.
+_SHOWN_AHEAD: Final = 90.0
 _TITLES = {
     "disk": "Disk",
     "partitions": "Partitions of",
@@ -35,7 +38,7 @@ class WrittenCapacity:
 def publish_capacity(platform: Platform, declared: Declared) -> WrittenCapacity:
     """Measure, and write the report of the quarter that it is. Raises as ``capacity`` and ``write_period``."""
     found = capacity(platform, declared)
-    period = quarter(found.at)
+    period = quarter(found.at.astimezone(declared.database.time_zone))
     entry = write_period(
         platform.ledger,
         declared.name,
@@ -103,7 +106,8 @@ def headline(found: Capacity) -> str:
         return "There is too little history yet to tell when anything runs out"
     unknown = len(found.limits) - len(known)
     rest = f"; of {unknown} it is not known" if unknown else ""
-    return f"Nothing runs out within {found.warn_within_days:,.0f} days{rest}"
+    far = [limit.days.horizon_days for limit in known if limit.days is not None and limit.days.low is None]
+    return f"Nothing runs out within {min([found.warn_within_days, *far]):,.0f} days{rest}"
 
 
 def growth_words(one: Growth) -> str:
@@ -119,9 +123,9 @@ def _range(low: str, high: str) -> str:
 
 def _in_90_days(one: Growth) -> str:
     """The range of its size then."""
-    if one.trend is None:
+    if one.trend is None or one.trend.horizon_days < _SHOWN_AHEAD:
         return ""
-    low, _, high = one.trend.ahead(np.array([90.0]))
+    low, _, high = one.trend.ahead(np.array([_SHOWN_AHEAD]))
     return _range(value_words(max(0.0, float(low[0])), "bytes"), value_words(float(high[0]), "bytes"))
 
 

@@ -91,10 +91,13 @@ class PeriodEntry:
 
 
 def month(text: str | None, *, now: datetime) -> Period:
-    """``2026-10``; by default the last whole month. Raises ``UnknownMonth`` and ``MonthToCome``."""
-    this = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    """``2026-10``; by default the last whole month on the clock of ``now``. A month begins and ends in UTC.
+
+    Raises ``UnknownMonth`` and ``MonthToCome``.
+    """
     if text is None:
-        begin = (this - timedelta(days=1)).replace(day=1)
+        last = now.replace(day=1) - timedelta(days=1)
+        begin = datetime(last.year, last.month, 1, tzinfo=UTC)
     else:
         found = _MONTH.fullmatch(text)
         if found is None or int(found[1]) < 1970:

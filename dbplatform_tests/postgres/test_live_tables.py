@@ -12,8 +12,8 @@ import pytest
 from psycopg import sql
 
 from dbplatform.errors import LockNotAcquired
-from dbplatform.live import events
-from dbplatform.live.errors import ColumnMissing, NoKey
+from dbplatform.live import events, keeping
+from dbplatform.live.errors import ColumnMissing, KeyMasked, NoKey
 from dbplatform.live.events import Connection, Rows, Token
 from dbplatform.live.install import LivePlan, apply_live, plan_live
 from dbplatform.live.policy import LivePolicy
@@ -191,7 +191,7 @@ def test_a_token_of_before_what_was_let_go_is_a_reset(live: Target) -> None:
     new = token(live)
     run(live, "insert into items values (2)")
     run(live, "update dbplatform.live_event set at = now() - interval '2 hours' where keys = '[[\"1\"]]'")
-    assert asked(live, lambda connection: events.prune(connection, keep="1 hour")) == 1
+    assert asked(live, lambda connection: events.prune(connection)) == 1
     assert since(live, old)[0].reset
     kept, rows = since(live, new)
     assert not kept.reset
@@ -276,6 +276,23 @@ def test_what_cannot_be_live_is_refused_before_anything_changes(
         apply_live(connection, [PAIRS, LivePolicy.model_validate(declared)], database="shop")
     with psycopg.connect(database.url) as session:
         assert session.execute("select count(*) from pg_trigger where not tgisinternal").fetchone() == (0,)
+
+
+def test_a_key_that_is_masked_is_not_pushed(database: Target) -> None:
+    run(database, TABLES)
+    with connect(database, work="test") as connection, pytest.raises(KeyMasked, match="holds the key"):
+        apply_live(connection, [PAIRS], database="shop", masked={(PAIRS.table, "the key")})
+    with psycopg.connect(database.url) as session:
+        assert session.execute("select count(*) from pg_trigger where not tgisinternal").fetchone() == (0,)
+
+
+def test_old_events_go_without_a_service_too(live: Target) -> None:
+    run(live, "insert into items values (1)")
+    run(live, "update dbplatform.live_event set at = now() - interval '2 hours'")
+    run(live, "insert into items values (2)")
+    with connect(live, work="test") as connection:
+        assert keeping.count_old(connection) == 1
+        assert (keeping.forget_old(connection), keeping.count_old(connection)) == (1, 0)
 
 
 def test_a_table_that_is_in_use_is_asked_for_often_and_briefly(database: Target) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from websockets.typing import Origin
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.live.install import apply_live
 from dbplatform.live.policy import LivePolicy
+from dbplatform.operations.tokens import create_token
 from dbplatform.postgres import connection as connections
 from dbplatform.postgres.connection import Target
 from dbplatform.web.access import Access
@@ -342,6 +344,23 @@ def test_a_second_word_a_foreign_page_and_a_stranger_are_refused(service: Servic
         async with service.running():
             with pytest.raises(InvalidStatus, match="403"):
                 await connect(f"ws://127.0.0.1:{service.port}/ws")
+
+    runs(test)
+
+
+def test_who_may_watch_is_asked_again_after_a_while(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "KNOWN_S", 0.2)
+    _, token = create_token(service.ledger, "watcher", "read", length=timedelta(hours=1), now=datetime.now(UTC))
+    service.access = Access(tokens=True)
+    headers = {"Authorization": f"Bearer {token}"}
+
+    async def test() -> None:
+        async with service.running():
+            async with service.watching(additional_headers=headers) as client:
+                with pytest.raises(ConnectionClosed, match="1013"):
+                    await client.next("nothing that is ever sent")
+            async with service.watching(additional_headers=headers) as client:
+                await client.next("hello")
 
     runs(test)
 

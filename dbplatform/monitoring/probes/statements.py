@@ -47,7 +47,7 @@ def _measure(connection: AutocommitConnection, into: Collecting) -> None:
     if numbers < (1, 9):
         into.unmeasured[NAME] = f"its version is {version}: ALTER EXTENSION pg_stat_statements UPDATE"
         return
-    since = "max(extract(epoch from stats_since))::float" if numbers >= (1, 11) else "null::float"
+    since = "min(extract(epoch from stats_since))::float" if numbers >= (1, 11) else "null::float"
     query = sql.SQL(MARK + _COUNTED).format(schema=sql.Identifier(schema), since=sql.SQL(since))
     values = {"known": list(into.known), "own": _OWN, "longest": _LONGEST_TEXT, "most": MOST_COUNTED}
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import psycopg
+
 from dbplatform.live import events
 from dbplatform.live.events import Change, Connection, Key, Reading, Token
 from dbplatform.live.install import CHANNEL, INSTALLED
@@ -24,7 +26,6 @@ from dbplatform.web.push.listening import Listener, listening
 FOLD_S: Final = 0.02
 #: Messages that are kept for those who come back.
 _KEPT: Final = 500
-_KEEP: Final = "1 hour"
 _PRUNE_EACH_S: Final = 600.0
 #: Tokens that are asked of the database at the same time; more are answered by a reset.
 _MOST_ASKED: Final = 32
@@ -99,9 +100,10 @@ class Feed:
     async def _tell(self, connection: Connection, keys: dict[str, Key]) -> None:
         assert self._token is not None
         reading = await events.read(connection, self._token)
+        message = await self._message(connection, keys, reading) if reading.reset or reading.changes else None
+        # A session that is lost meanwhile is followed from the old token again.
         before, self._token = str(self._token), reading.token
-        if reading.reset or reading.changes:
-            message = await self._message(connection, keys, reading)
+        if message is not None:
             self._told.append((before, self._hub.tell(self.database, message)))
 
     async def _answer(self, connection: Connection, keys: dict[str, Key]) -> None:
@@ -127,13 +129,17 @@ class Feed:
     async def _rows(self, connection: Connection, keys: dict[str, Key], change: Change) -> dict[str, Any]:
         if change.many or not keys[change.relation]:
             return {"table": change.relation, "rows": [], "gone": [], "many": True}
-        found = await events.read_rows(connection, self._policies[change.relation], keys[change.relation], change)
+        try:
+            found = await events.read_rows(connection, self._policies[change.relation], keys[change.relation], change)
+        except (psycopg.ProgrammingError, psycopg.DataError):
+            # The table is no longer as it was when it became live: pages load it by their own means.
+            return {"table": change.relation, "rows": [], "gone": [], "many": True}
         return {"table": change.relation, "rows": found.rows, "gone": found.gone, "many": False}
 
     async def _prune(self, connection: Connection) -> None:
         if time.monotonic() - self._pruned > _PRUNE_EACH_S:
             self._pruned = time.monotonic()
-            await events.prune(connection, keep=_KEEP)
+            await events.prune(connection)
 
     def _reset(self, why: str) -> str:
         return text_of({"type": "reset", "database": self.database, "token": self.token, "why": why})

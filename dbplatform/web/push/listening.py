@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -63,14 +64,17 @@ async def listening(
     """
     pause = _FIRST_S
     while True:
+        begun: float | None = None
         try:
             target = await asyncio.to_thread(target_of)
             if target is not None:
                 async with connect_to_listen(target, work=f"listens to {channel}") as connection:
                     await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
-                    pause = _FIRST_S
+                    begun = time.monotonic()
                     await follow(connection)
         except (psycopg.Error, PlatformError, OSError) as error:
             lost(error.message if isinstance(error, PlatformError) else type(error).__name__)
+        if begun is not None and time.monotonic() - begun > _MOST_S:
+            pause = _FIRST_S
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, _MOST_S)

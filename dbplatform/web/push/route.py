@@ -20,6 +20,8 @@ from dbplatform.web.push.service import Push
 
 HEARTBEAT_S: Final = 15.0
 _FIRST_WORD_S: Final = 10.0
+#: How long somebody who had to say who they are may watch before they are asked again.
+KNOWN_S: Final = 600.0
 _REFUSED: Final = 1008
 _TRY_AGAIN: Final = 1013
 
@@ -79,8 +81,10 @@ async def _serve(connection: WebSocket, push: Push, wanted: Subscribe) -> None:
     push.hub.join(watcher, wanted.databases)
     talking = asyncio.create_task(_talk(connection, push, wanted, watcher))
     hearing = asyncio.create_task(connection.receive())
+    life = KNOWN_S if connection.state.caller.known else None
     try:
-        await asyncio.wait({talking, hearing}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({talking, hearing}, return_when=asyncio.FIRST_COMPLETED, timeout=life)
+        over = not talking.done() and not hearing.done()
     finally:
         push.hub.leave(watcher)
         for task in (talking, hearing):
@@ -89,6 +93,8 @@ async def _serve(connection: WebSocket, push: Push, wanted: Subscribe) -> None:
     with suppress(RuntimeError, WebSocketDisconnect):
         if watcher.is_behind:
             await connection.close(_TRY_AGAIN, "too slow: come back with the last tokens")
+        elif over:
+            await connection.close(_TRY_AGAIN, "come back with the last tokens: who may watch is asked again")
         elif hearing.done() and not hearing.cancelled() and hearing.result()["type"] == "websocket.receive":
             await connection.close(_REFUSED, "nothing more is to be said")
 
