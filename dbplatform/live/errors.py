@@ -9,8 +9,12 @@ class NoKey(UsageError):
     """The table {table} has no primary key, so that nobody could say which of its rows have changed."""
 
 
-class KeyMasked(UsageError):
-    """The key of {table} holds {column}, which quality masks, and every change would push it."""
+class NotLive(UsageError):
+    """The table {table} cannot be live: {reason}."""
+
+
+class ColumnMasked(UsageError):
+    """Every change of the live table {table} would push {column}, which quality masks."""
 
 
 class ColumnMissing(UsageError):

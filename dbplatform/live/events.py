@@ -27,6 +27,8 @@ Key = tuple[tuple[str, str], ...]
 
 #: More events than that at once are told as a reset: whoever watches loads everything again.
 MOST_EVENTS: Final = 2_000
+#: More keys of one table at once are a change of many.
+MOST_KEYS: Final = 5_000
 _TOKEN = re.compile(r"(?P<feed>[0-9a-f-]{36})\.(?P<snapshot>\d{1,20}:\d{1,20}:[\d,]{0,4000})")
 
 _NOW = """
@@ -40,19 +42,36 @@ _KEY = """
     where n.nspname = %s and c.relname = %s and i.indisprimary and a.attrelid = i.indrelid and a.attnum = k.attnum
     order by k.place
 """
+_FAMILY = """
+    select n.nspname, c.relname
+    from pg_partition_tree(coalesce(pg_partition_root(to_regclass(%s)), 0::regclass)) t
+    join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace
+"""
 _READ = """
     with now as materialized (select pg_current_snapshot() as snapshot),
     feed as (select feed::text as id, pruned_before from dbplatform.live_feed where made_in = dbplatform.live_here()),
     since as (select %(snapshot)s::pg_snapshot as snapshot),
     found as (
-        select e.relation, e.op, e.keys, e.xid, e.id from dbplatform.live_event e, since
-        where e.xid >= pg_snapshot_xmin(since.snapshot) and not pg_visible_in_snapshot(e.xid, since.snapshot)
+        -- Not seen by a snapshot are the transactions from its xmax on, and those that it lists.
+        select * from (
+            select relation, keys, xid, id from dbplatform.live_event
+            where xid >= (select pg_snapshot_xmax(snapshot) from since)
+            union all
+            select relation, keys, xid, id from dbplatform.live_event
+            where xid = any (array(select pg_snapshot_xip(snapshot) from since))
+        ) unseen
         limit %(most)s + 1
+    ),
+    bounded as (
+        select relation, xid, id,
+               case when sum(jsonb_array_length(coalesce(keys, '[]'))) over (partition by relation) <= %(most_keys)s
+                    then keys end as keys
+        from found
     )
     select feed.id, now.snapshot::text,
            feed.id is distinct from %(feed)s or feed.pruned_before > pg_snapshot_xmin(since.snapshot)
                or pg_snapshot_xmax(since.snapshot) > pg_snapshot_xmax(now.snapshot),
-           coalesce((select jsonb_agg(jsonb_build_array(relation, op, keys) order by xid, id) from found), '[]')
+           coalesce((select jsonb_agg(jsonb_build_array(relation, keys) order by xid, id) from bounded), '[]')
     from now cross join since left join feed on true
 """
 
@@ -118,7 +137,7 @@ async def now(connection: Connection) -> Token | None:
 
 async def read(connection: Connection, since: Token) -> Reading:
     """What was committed since the token; one statement."""
-    given = {"snapshot": since.snapshot, "feed": since.feed, "most": MOST_EVENTS}
+    given = {"snapshot": since.snapshot, "feed": since.feed, "most": MOST_EVENTS, "most_keys": MOST_KEYS}
     try:
         row = await (await connection.execute(_READ.encode(), given)).fetchone()
     except psycopg.errors.InvalidTextRepresentation:
@@ -138,6 +157,12 @@ async def key_of(connection: Connection, relation: Relation) -> Key:
     return tuple((name, type_) for name, type_ in rows)
 
 
+async def family_of(connection: Connection, relation: Relation) -> frozenset[Relation]:
+    """The table and those whose rows are its own: of a partitioned one the whole tree."""
+    rows = await (await connection.execute(_FAMILY.encode(), (str(relation),))).fetchall()
+    return frozenset({relation, *(Relation(schema, name) for schema, name in rows)})
+
+
 async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change: Change) -> Rows:
     """The rows of a change as they are now, found by their key; one statement."""
     keys = sorted(change.keys)
@@ -145,10 +170,9 @@ async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change
     aliases = [sql.Identifier(f"key_{place}") for place in range(len(key))]
     wanted = [sql.Identifier(name) for name in dict.fromkeys([*(name for name, _ in key), *(policy.columns or [])])]
     query = sql.SQL(
-        "select jsonb_build_array({texts}), (select to_jsonb(row) from (select {wanted}) row)"
-        " from {table} t join unnest({arrays}) as k({aliases}) on {same}"
+        "select k.place - 1, (select to_jsonb(row) from (select {wanted}) row)"
+        " from {table} t join unnest({arrays}) with ordinality as k({aliases}, place) on {same}"
     ).format(
-        texts=sql.SQL(", ").join(sql.SQL("t.{}::text").format(name) for name in names),
         wanted=sql.SQL(", ").join(sql.SQL("t.{}").format(name) for name in wanted)
         if policy.columns
         else sql.SQL("t.*"),
@@ -162,11 +186,15 @@ async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change
         ),
     )
     columns = [[one[place] for one in keys] for place in range(len(key))]
-    found = {tuple(texts): row for texts, row in await (await connection.execute(query, columns)).fetchall()}
+    found: dict[int, Mapping[str, Any]] = dict(await (await connection.execute(query, columns)).fetchall())
     return Rows(
         relation=change.relation,
-        rows=[found[one] for one in keys if one in found],
-        gone=[dict(zip((name for name, _ in key), one, strict=True)) for one in keys if one not in found],
+        rows=[found[place] for place in range(len(keys)) if place in found],
+        gone=[
+            dict(zip((name for name, _ in key), one, strict=True))
+            for place, one in enumerate(keys)
+            if place not in found
+        ],
     )
 
 
@@ -179,7 +207,9 @@ def _folded(events: Sequence[Sequence[Any]]) -> tuple[Change, ...]:
     """One change for each table: of a key it counts only that something became of it."""
     keys: dict[str, set[tuple[str, ...]]] = {}
     many: set[str] = set()
-    for relation, _, found in events:
+    for name, found in events:
+        # The server quotes names that are keywords, too.
+        relation = str(Relation.parse(name))
         known = keys.setdefault(relation, set())
         if found is None:
             many.add(relation)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from psycopg import sql
 
 from dbplatform import progress
-from dbplatform.live.errors import ColumnMissing, KeyMasked, NoKey
+from dbplatform.live.errors import ColumnMasked, ColumnMissing, NoKey, NotLive
 from dbplatform.live.policy import LivePolicy
 from dbplatform.postgres.catalog import columns, require_table
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
@@ -47,17 +47,30 @@ _EVENTS = """
     );
     create index live_event_xid on dbplatform.live_event (xid);
     create table dbplatform.live_feed (
-        made_in text not null,
+        made_in text primary key,
         feed uuid not null default gen_random_uuid(),
         pruned_before xid8 not null default '0'
     );
-    insert into dbplatform.live_feed (made_in) select dbplatform.live_here();
+"""
+# After a restore or an upgrade the events are of other transactions, and a token of before means nothing.
+_FEED = """
+    do $$ begin
+        if not exists (select from dbplatform.live_feed where made_in = dbplatform.live_here()) then
+            delete from dbplatform.live_event;
+            delete from dbplatform.live_feed;
+            insert into dbplatform.live_feed (made_in) select dbplatform.live_here();
+            perform pg_notify('dbplatform_live', 'installed');
+        end if;
+    end $$
 """
 
 # One row of a statement's keys is their texts in the order of the primary key. More than the first argument: null.
 _FUNCTION = """
     create or replace function dbplatform.live_changed() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $live$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    -- A key is the same text whoever writes it, and for who reads it.
+    set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set extra_float_digits = '1'
+    set bytea_output = 'hex' as $live$
     declare
         most constant int := tg_argv[0];
         source constant text := case tg_op
@@ -77,8 +90,14 @@ _FUNCTION = """
             if counted <= most then
                 select string_agg(format('%I::text', tg_argv[i]), ', ' order by i) into key
                 from generate_series(1, tg_nargs - 1) i;
-                execute format('select jsonb_agg(k) from (' || source || ') s(k)', format('jsonb_build_array(%s)', key))
-                into found;
+                begin
+                    execute format(
+                        'select jsonb_agg(k) from (' || source || ') s(k)', format('jsonb_build_array(%s)', key)
+                    ) into found;
+                exception when undefined_column then
+                    -- Its key is another one since: told as many until "live apply" knows it.
+                    found := null;
+                end;
             end if;
         end if;
         insert into dbplatform.live_event (relation, op, keys)
@@ -100,6 +119,13 @@ _INSTALLED = """
             where t.tgrelid = to_regclass(l.relation) and t.tgfoid = to_regproc('dbplatform.live_changed')
               and t.tgenabled <> 'D') = 4
     from dbplatform.live_table l
+"""
+_PART = """
+    select case when c.relispartition then (select format('%%I.%%I', n.nspname, p.relname) from pg_inherits i
+               join pg_class p on p.oid = i.inhparent join pg_namespace n on n.oid = p.relnamespace
+               where i.inhrelid = c.oid) end,
+           exists (select from pg_partition_tree(c.oid) t join pg_class f on f.oid = t.relid where f.relkind = 'f')
+    from pg_class c where c.oid = to_regclass(%s)
 """
 _KEY = """
     select array(select a.attname::text from unnest(i.indkey::int2[]) with ordinality k(attnum, place)
@@ -150,7 +176,7 @@ class LiveAction:
             "table": str(self.relation),
             "do": self.kind,
             "reason": self.reason,
-            "lock": LOCK,
+            "lock": "ACCESS EXCLUSIVE" if self.kind == "end" else LOCK,
             "statements": [statement.as_string() for statement in self.statements],
         }
 
@@ -178,16 +204,17 @@ def plan_live(
 ) -> LivePlan:
     """What differs from what is declared; only reads. ``masked``: columns that nobody outside may see.
 
-    Raises ``TableMissing``, ``NoKey``, ``KeyMasked`` and ``ColumnMissing``.
+    Raises ``TableMissing``, ``NoKey``, ``NotLive``, ``ColumnMasked`` and ``ColumnMissing``.
     """
     installed = _installed(connection)
     actions, live = [], []
     for policy in policies:
         key = _key(connection, policy)
-        for column in key:
+        shown = policy.columns or [column.name for column in columns(connection, policy.table)]
+        for column in (*key, *shown):
             if (policy.table, column) in masked:
-                hint = "Take the table out of live, or the column out of mask."
-                raise KeyMasked(table=policy.table, column=column, hint=hint)
+                hint = "Declare the columns that may be pushed; a table whose key is masked cannot be live."
+                raise ColumnMasked(table=policy.table, column=column, hint=hint)
         action = _missing(policy, key, installed.pop(str(policy.table), None))
         if action is None:
             live.append(str(policy.table))
@@ -210,12 +237,14 @@ def apply_live(
 ) -> LivePlan:
     """Do what ``plan_live`` says, a table at a time; the plan that was carried out.
 
-    Locks: SHARE ROW EXCLUSIVE on each table that changes, asked for at most two seconds at a time and then tried again,
-    with nothing held between the tries. Raises besides ``LockNotAcquired``.
+    Locks: SHARE ROW EXCLUSIVE on each table that becomes live, ACCESS EXCLUSIVE on one that is no longer, asked for at
+    most two seconds at a time and then tried again, with nothing held between the tries. Raises besides
+    ``LockNotAcquired``.
     """
     if policies:
         ensure_state(connection, "live_event", _EVENTS)
         connection.execute(_FUNCTION.encode())
+        connection.execute(_FEED.encode())
     plan = plan_live(connection, policies, database=database, masked=masked)
     patience = Patience(connection=connection, lock_timeout_ms=LOCK_TIMEOUT_MS, sleep=sleep)
     for done, action in enumerate(plan.actions):
@@ -255,6 +284,13 @@ def _installed(connection: AnyConnection) -> dict[str, _State]:
 
 def _key(connection: AnyConnection, policy: LivePolicy) -> tuple[str, ...]:
     require_table(connection, policy.table)
+    part = connection.execute(_PART.encode(), (str(policy.table),)).fetchone()
+    if part is not None and part[0] is not None:
+        hint = f"Make {part[0]} live: statements on it, and on it alone, are told."
+        raise NotLive(table=policy.table, reason="it is a partition", hint=hint)
+    if part is not None and part[1]:
+        hint = "Take it out of live: PostgreSQL cannot tell such a statement's rows."
+        raise NotLive(table=policy.table, reason="a partition of it is a foreign table", hint=hint)
     row = connection.execute(_KEY.encode(), (policy.table.schema, policy.table.name)).fetchone()
     if row is None:
         raise NoKey(table=policy.table, hint="Add one by a migration, or take the table out of live.")

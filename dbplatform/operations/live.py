@@ -5,19 +5,22 @@ from __future__ import annotations
 from dbplatform.declaration.loading import Declared
 from dbplatform.live.install import LivePlan, Masked, apply_live, plan_live
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import connect
+from dbplatform.postgres.catalog import table_exists
+from dbplatform.postgres.connection import AutocommitConnection, connect, snapshot
+from dbplatform.quality.masks import Masks
 
 
 def plan(platform: Platform, declared: Declared) -> LivePlan:
     """Which tables would be made live, or no longer; only reads."""
     with connect(platform.target(declared), work="live plan") as connection:
-        return plan_live(connection, declared.database.live, database=declared.name, masked=_masked(declared))
+        masked = _masked(connection, declared)
+        return plan_live(connection, declared.database.live, database=declared.name, masked=masked)
 
 
 def apply(platform: Platform, declared: Declared, *, run_id: str | None = None) -> LivePlan:
     """Make the declared tables live and no others, under the writer lock; recorded when there was something to do."""
     with platform.writer(declared, "live") as connection:
-        live, masked = declared.database.live, _masked(declared)
+        live, masked = declared.database.live, _masked(connection, declared)
         planned = plan_live(connection, live, database=declared.name, masked=masked)
         if not planned.actions:
             return apply_live(connection, live, database=declared.name, masked=masked)
@@ -27,5 +30,13 @@ def apply(platform: Platform, declared: Declared, *, run_id: str | None = None) 
             return report
 
 
-def _masked(declared: Declared) -> Masked:
-    return {(checked.table, column) for checked in declared.database.quality for column in checked.mask}
+def _masked(connection: AutocommitConnection, declared: Declared) -> Masked:
+    """What is masked of the live tables, on them or on any of their family."""
+    masks = Masks.declared(declared.database.quality)
+    with snapshot(connection) as reading:
+        return {
+            (policy.table, column)
+            for policy in declared.database.live
+            if table_exists(reading, policy.table)
+            for column in masks.of(reading, policy.table)
+        }

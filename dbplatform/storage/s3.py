@@ -125,7 +125,7 @@ class S3Store:
         with _talking(self.location(name)):
             while not ended():
                 # One that may be the last is left to ``put``: a small file has no parts at all.
-                while part.end < _size_so_far(source):
+                if part.end < _size_so_far(source):
                     upload = upload or self._begin(key)
                     self._put_part(key, upload, source, part)
                     part = next(parts)

@@ -56,6 +56,10 @@ def pushed_of(platform: Platform) -> Pushed:
         names=tuple(by_name),
         live={name: declared.database.live for name, declared in by_name.items() if declared.database.live},
         target_of=lambda name: platform.existing_target(by_name[name]) if name in by_name else None,
+        masked={
+            name: {(table.table, column) for table in declared.database.quality for column in table.mask}
+            for name, declared in by_name.items()
+        },
         ledger=platform.ledger.target,
     )
 

@@ -117,6 +117,9 @@ def listen(host: str, port: int, *, what: str = "the status service", option: st
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Of a client that takes nothing: its place is free again after a minute.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
         listening.bind((host, port))
         # Linux lets two sockets bind with SO_REUSEADDR as long as none listens.
         listening.listen(1024)

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from dbplatform.errors import LockNotAcquired
 from dbplatform.live import events, keeping
-from dbplatform.live.errors import ColumnMissing, KeyMasked, NoKey
+from dbplatform.live.errors import ColumnMasked, ColumnMissing, NoKey, NotLive
 from dbplatform.live.events import Connection, Rows, Token
 from dbplatform.live.install import LivePlan, apply_live, plan_live
 from dbplatform.live.policy import LivePolicy
@@ -266,6 +266,7 @@ def test_a_disabled_trigger_a_new_key_and_another_bound_are_mended(live: Target)
         ({"table": "public.plain"}, NoKey, "has no primary key"),
         ({"table": "public.nothing"}, TableMissing, "nothing"),
         ({"table": "public.items", "columns": ["nme"]}, ColumnMissing, "no column 'nme'"),
+        ({"table": "public.parted_now"}, NotLive, "it is a partition"),
     ],
 )
 def test_what_cannot_be_live_is_refused_before_anything_changes(
@@ -280,10 +281,69 @@ def test_what_cannot_be_live_is_refused_before_anything_changes(
 
 def test_a_key_that_is_masked_is_not_pushed(database: Target) -> None:
     run(database, TABLES)
-    with connect(database, work="test") as connection, pytest.raises(KeyMasked, match="holds the key"):
+    with connect(database, work="test") as connection, pytest.raises(ColumnMasked, match="push the key"):
         apply_live(connection, [PAIRS], database="shop", masked={(PAIRS.table, "the key")})
     with psycopg.connect(database.url) as session:
         assert session.execute("select count(*) from pg_trigger where not tgisinternal").fetchone() == (0,)
+
+
+def test_a_key_that_was_renamed_stops_no_writer(live: Target) -> None:
+    before = token(live)
+    run(live, "alter table items rename id to item_id; insert into items values (1)")
+    reading, _ = since(live, before)
+    assert [(change.relation, change.many) for change in reading.changes] == [("public.items", True)]
+    assert [one.key for one in make(live, EVERY).actions] == [("item_id",)]
+
+
+def test_whoever_writes_by_whatever_clock_a_row_that_is_there_is_not_gone(database: Target) -> None:
+    run(database, "create table moments (at timestamptz primary key, span interval)")
+    run(database, 'create table "order" (id int primary key)')
+    policies = [LivePolicy.model_validate({"table": f"public.{name}"}) for name in ("moments", "order")]
+    make(database, policies)
+    before = token(database)
+    run(
+        database,
+        "set timezone = 'Europe/Berlin'; set datestyle = 'German';"
+        " insert into moments values ('01.03.2026 13:00'); insert into \"order\" values (1)",
+    )
+
+    async def ask(connection: Connection) -> list[Rows]:
+        reading = await events.read(connection, before)
+        by_name = {str(policy.table): policy for policy in policies}
+        return [
+            await events.read_rows(
+                connection,
+                by_name[change.relation],
+                await events.key_of(connection, by_name[change.relation].table),
+                change,
+            )
+            for change in reading.changes
+        ]
+
+    found = {rows.relation: (rows.rows, rows.gone) for rows in asked(database, ask)}
+    assert found == {
+        "public.moments": ([{"at": "2026-03-01T12:00:00+00:00", "span": None}], []),
+        "public.order": ([{"id": 1}], []),
+    }
+
+
+def test_a_restored_database_begins_a_feed_of_its_own(live: Target) -> None:
+    old = token(live)
+    run(live, "insert into items values (1); update dbplatform.live_feed set made_in = 'elsewhere'")
+    assert asked(live, events.now) is None
+    make(live, EVERY)
+    assert token(live).feed != old.feed
+    assert since(live, old)[0].reset
+
+
+def test_an_old_transaction_makes_no_reading_longer(live: Target) -> None:
+    with psycopg.connect(live.url) as old:
+        old.execute("insert into items values (1)")
+        run(live, "insert into pairs select i::text, 1 from generate_series(1, 20) i")
+        first, _ = since(live, token(live))
+        assert first.changes == ()
+        old.commit()
+        assert [change.relation for change in since(live, first.token)[0].changes] == ["public.items"]
 
 
 def test_old_events_go_without_a_service_too(live: Target) -> None:

@@ -31,6 +31,10 @@ from dbplatform.web.server import configuration, guarded, listen
 
 ITEMS = LivePolicy.model_validate({"table": "public.items", "most_rows": 50})
 BOUND_S = 60
+ENDS = """
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name = 'dbplatform listens to dbplatform_live'
+"""
 
 
 class Service:
@@ -216,8 +220,7 @@ def test_a_lost_session_with_the_database_is_told_and_made_up_for(service: Servi
             await client.begun()
             await written(
                 service,
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
-                " and application_name = 'dbplatform listens to dbplatform_live'",
+                ENDS,
             )
             await written(service, "insert into items values (1)")
             assert (await client.next("feed"))["trouble"] is not None
@@ -252,17 +255,23 @@ def test_tables_that_become_live_later_are_followed_from_then_on(
     runs(test)
 
 
-def test_what_the_ledger_notes_is_announced(service: Service) -> None:
+def test_what_the_ledger_notes_is_announced_and_after_a_loss_all_that_may_be_new(service: Service) -> None:
     def work() -> None:
         with service.ledger.operation("quiet", "analyze"):
             pass
+
+    async def told(client: Watching, what: list[str]) -> None:
+        message = await client.next("state")
+        while (message["database"], message["what"]) != ("quiet", what):
+            message = await client.next("state")
 
     async def test() -> None:
         async with service.running(), service.watching() as client:
             await client.begun()
             await asyncio.to_thread(work)
-            message = await client.next("state")
-            assert (message["database"], message["what"]) == ("quiet", ["runs"])
+            await told(client, ["runs"])
+            await asyncio.to_thread(write, service.ledger.target, ENDS.replace("live", "ledger"))
+            await told(client, ["alerts", "backups", "metrics", "quality", "runs"])
 
     runs(test)
 

@@ -13,6 +13,8 @@ from dbplatform.web.push.listening import Connection, Listener, listening
 CHANNEL: Final = "dbplatform_ledger"
 #: A tick writes several things; they are told together.
 _FOLD_S: Final = 0.1
+#: What is announced of a database.
+KINDS: Final = ("alerts", "backups", "metrics", "quality", "runs")
 _RUNNING: Final = "select distinct database from ledger.operation where status = 'running'"
 
 
@@ -31,6 +33,9 @@ class Announcements:
         await listening(lambda: self._ledger, CHANNEL, self._follow, lambda why: None)
 
     async def _follow(self, connection: Connection) -> None:
+        # What was announced while nobody listened is not known.
+        for database in self._hub.watched():
+            self._hub.tell(database, {"type": "state", "what": list(KINDS)})
         await self._look(connection)
         while True:
             notified = await self._listener.wait(connection)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import psycopg
@@ -19,6 +20,7 @@ from dbplatform.live.events import Change, Connection, Key, Reading, Token
 from dbplatform.live.install import CHANNEL, INSTALLED
 from dbplatform.live.policy import LivePolicy
 from dbplatform.postgres.connection import Target
+from dbplatform.postgres.identifiers import Relation
 from dbplatform.web.push.hub import Hub, text_of
 from dbplatform.web.push.listening import Listener, listening
 
@@ -29,6 +31,8 @@ _KEPT: Final = 500
 _PRUNE_EACH_S: Final = 600.0
 #: Tokens that are asked of the database at the same time; more are answered by a reset.
 _MOST_ASKED: Final = 32
+#: A message that is longer tells only which tables have changed.
+_MOST_CHARACTERS: Final = 1 << 20
 _NOTHING_LIVE = "its tables are not live yet"
 
 
@@ -36,11 +40,19 @@ class Feed:
     """The changes of one database. ``run`` follows them for ever."""
 
     def __init__(
-        self, database: str, policies: Sequence[LivePolicy], target_of: Callable[[], Target | None], hub: Hub
+        self,
+        database: str,
+        policies: Sequence[LivePolicy],
+        target_of: Callable[[], Target | None],
+        hub: Hub,
+        *,
+        masked: AbstractSet[tuple[Relation, str]] = frozenset(),
     ) -> None:
         self.database = database
         self.tables = [str(policy.table) for policy in policies]
         self._policies = {str(policy.table): policy for policy in policies}
+        self._masked = masked
+        """Columns that nobody outside may see."""
         self._target_of = target_of
         self._hub = hub
         self._listener = Listener()
@@ -61,8 +73,8 @@ class Feed:
         """Follow the database, through every loss of it; ends only when it is cancelled."""
         await listening(self._target_of, CHANNEL, self._follow, self._lost)
 
-    async def since(self, token: str) -> list[str]:
-        """The messages that somebody missed who has that token; the last one may hold more than that."""
+    def missed(self, token: str) -> list[str] | None:
+        """The messages that somebody missed who has that token; None where only the database can tell."""
         if token == self.token:
             return []
         for place, (before, _) in enumerate(self._told):
@@ -70,9 +82,13 @@ class Feed:
                 return [text for _, text in list(self._told)[place:]]
         if Token.parse(token) is None or (token not in self._asked and len(self._asked) >= _MOST_ASKED):
             return [self._reset("the token is not known here")]
+        return None
+
+    async def asked(self, token: str) -> str:
+        """One message of what was missed, and perhaps more, when the database has answered; once for all who ask."""
         asked = self._asked.setdefault(token, asyncio.get_running_loop().create_future())
         self._listener.wake()
-        return [await asyncio.shield(asked)]
+        return await asyncio.shield(asked)
 
     async def _follow(self, connection: Connection) -> None:
         while True:
@@ -87,7 +103,7 @@ class Feed:
 
     async def _follow_live(self, connection: Connection) -> None:
         """Until what is live was changed."""
-        keys = {table: await events.key_of(connection, policy.table) for table, policy in self._policies.items()}
+        keys = {table: await self._key(connection, policy) for table, policy in self._policies.items()}
         notified: list[str] = []
         while INSTALLED not in notified:
             await self._tell(connection, keys)
@@ -97,24 +113,43 @@ class Feed:
             if notified:
                 await asyncio.sleep(FOLD_S)
 
+    async def _key(self, connection: Connection, policy: LivePolicy) -> Key:
+        """The key by which rows are read; none where rows would show what is masked."""
+        key = await events.key_of(connection, policy.table)
+        family = await events.family_of(connection, policy.table)
+        masked = {column for table, column in self._masked if table in family}
+        shown = {*policy.columns, *(name for name, _ in key)} if policy.columns is not None else masked
+        return () if masked & shown else key
+
     async def _tell(self, connection: Connection, keys: dict[str, Key]) -> None:
         assert self._token is not None
-        reading = await events.read(connection, self._token)
-        message = await self._message(connection, keys, reading) if reading.reset or reading.changes else None
+        reading, message = await self._read(connection, keys, self._token)
         # A session that is lost meanwhile is followed from the old token again.
         before, self._token = str(self._token), reading.token
-        if message is not None:
+        if reading.reset or reading.changes:
             self._told.append((before, self._hub.tell(self.database, message)))
 
     async def _answer(self, connection: Connection, keys: dict[str, Key]) -> None:
         for text, asked in list(self._asked.items()):
             token = Token.parse(text)
             assert token is not None
-            reading = await events.read(connection, token)
-            message = await self._message(connection, keys, reading)
+            _, message = await self._read(connection, keys, token)
             del self._asked[text]
             if not asked.done():
                 asked.set_result(text_of({**message, "database": self.database}))
+
+    async def _read(self, connection: Connection, keys: dict[str, Key], since: Token) -> tuple[Reading, dict[str, Any]]:
+        """What is new since the token, and the message of it; a reset where it cannot be read or be said."""
+        try:
+            reading = await events.read(connection, since)
+            message = await self._message(connection, keys, reading)
+        except (psycopg.Error, ValueError, RecursionError):
+            if connection.closed:
+                raise
+            # Too slow, or no JSON that anybody could read: it would be the same the next time.
+            reading = Reading(token=await events.now(connection) or since, changes=(), reset=True)
+            message = await self._message(connection, keys, reading)
+        return reading, message
 
     async def _message(self, connection: Connection, keys: dict[str, Key], reading: Reading) -> dict[str, Any]:
         if reading.reset:
@@ -124,16 +159,21 @@ class Feed:
             for change in reading.changes
             if change.relation in self._policies
         ]
-        return {"type": "changes", "token": str(reading.token), "tables": tables}
+        message = {"type": "changes", "token": str(reading.token), "tables": tables}
+        if len(text_of(message)) > _MOST_CHARACTERS:
+            message["tables"] = [_many(table["table"]) for table in tables]
+        return message
 
     async def _rows(self, connection: Connection, keys: dict[str, Key], change: Change) -> dict[str, Any]:
-        if change.many or not keys[change.relation]:
-            return {"table": change.relation, "rows": [], "gone": [], "many": True}
+        key, policy = keys[change.relation], self._policies[change.relation]
+        if change.many or not key:
+            return _many(change.relation)
         try:
-            found = await events.read_rows(connection, self._policies[change.relation], keys[change.relation], change)
+            found = await events.read_rows(connection, policy, key, change)
         except (psycopg.ProgrammingError, psycopg.DataError):
-            # The table is no longer as it was when it became live: pages load it by their own means.
-            return {"table": change.relation, "rows": [], "gone": [], "many": True}
+            # The table is no longer as it was: pages load it by their own means, and the key is looked up again.
+            keys[change.relation] = await self._key(connection, policy)
+            return _many(change.relation)
         return {"table": change.relation, "rows": found.rows, "gone": found.gone, "many": False}
 
     async def _prune(self, connection: Connection) -> None:
@@ -151,3 +191,7 @@ class Feed:
         if trouble != self.trouble:
             self.trouble = trouble
             self._hub.tell(self.database, {"type": "feed", "trouble": trouble, "token": self.token})
+
+
+def _many(table: str) -> dict[str, Any]:
+    return {"table": table, "rows": [], "gone": [], "many": True}

@@ -53,6 +53,10 @@ class Hub:
             if not self._watchers[database]:
                 del self._watchers[database]
 
+    def watched(self) -> tuple[str, ...]:
+        """The databases that somebody watches."""
+        return tuple(self._watchers)
+
     def is_watched(self, database: str) -> bool:
         return database in self._watchers
 

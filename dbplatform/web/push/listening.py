@@ -72,7 +72,7 @@ async def listening(
                     await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
                     begun = time.monotonic()
                     await follow(connection)
-        except (psycopg.Error, PlatformError, OSError) as error:
+        except Exception as error:  # whatever it was, who watches is not left without a word for ever
             lost(error.message if isinstance(error, PlatformError) else type(error).__name__)
         if begun is not None and time.monotonic() - begun > _MOST_S:
             pause = _FIRST_S

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dbplatform.web.push.feed import Feed
 from dbplatform.web.push.hub import Watcher, text_of
 from dbplatform.web.push.service import Push
 
@@ -102,19 +103,36 @@ async def _serve(connection: WebSocket, push: Push, wanted: Subscribe) -> None:
 async def _talk(connection: WebSocket, push: Push, wanted: Subscribe, watcher: Watcher) -> None:
     with suppress(WebSocketDisconnect, RuntimeError):
         await connection.send_text(text_of(_hello(push, wanted)))
+        asking = []
         for database, token in wanted.since.items():
             feed = push.feeds.get(database)
             if feed is not None and database in wanted.databases:
-                for missed in await feed.since(token):
-                    await connection.send_text(missed)
-        while True:
-            text: str | None = text_of({"type": "heartbeat"})
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_S):
-                    text = await watcher.waiting.get()
-            if text is None:
-                return
-            await connection.send_text(text)
+                missed = feed.missed(token)
+                if missed is None:
+                    # Beside all else: a database that is down silences no other.
+                    asking.append(asyncio.create_task(_ask(feed, token, watcher)))
+                for text in missed or ():
+                    await connection.send_text(text)
+        try:
+            await _pass_on(connection, watcher)
+        finally:
+            for task in asking:
+                task.cancel()
+
+
+async def _pass_on(connection: WebSocket, watcher: Watcher) -> None:
+    while True:
+        text: str | None = text_of({"type": "heartbeat"})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_S):
+                text = await watcher.waiting.get()
+        if text is None:
+            return
+        await connection.send_text(text)
+
+
+async def _ask(feed: Feed, token: str, watcher: Watcher) -> None:
+    watcher.give(await feed.asked(token))
 
 
 def _hello(push: Push, wanted: Subscribe) -> dict[str, Any]:

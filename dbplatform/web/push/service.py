@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from dbplatform.live.policy import LivePolicy
 from dbplatform.postgres.connection import Target
+from dbplatform.postgres.identifiers import Relation
 from dbplatform.web.push.announcements import Announcements
 from dbplatform.web.push.feed import Feed
 from dbplatform.web.push.hub import Hub
@@ -25,6 +28,8 @@ class Pushed:
     """The live tables by database; one without any has no entry."""
     target_of: Callable[[str], Target | None] = lambda name: None
     """Where a database is; None while it is not there."""
+    masked: Mapping[str, AbstractSet[tuple[Relation, str]]] = field(default_factory=dict)
+    """By database the columns whose values nobody outside may see."""
     ledger: Target | None = None
 
 
@@ -43,7 +48,7 @@ class Push:
         """Follow everything until the block ends."""
         pushed = self._pushed
         self.feeds |= {
-            name: Feed(name, policies, lambda name=name: pushed.target_of(name), self.hub)  # type: ignore[misc]
+            name: Feed(name, policies, partial(pushed.target_of, name), self.hub, masked=pushed.masked.get(name, set()))
             for name, policies in pushed.live.items()
         }
         followed = [feed.run() for feed in self.feeds.values()]

@@ -17,6 +17,7 @@
  */
 
 export const TRIES = 10;
+const KINDS = ["alerts", "backups", "metrics", "quality", "runs"];
 const FIRST_S = 0.5;
 const MOST_S = 30;
 /** So many heartbeats may be missed. */
@@ -31,6 +32,7 @@ export function watch(databases, handlers, options = {}) {
   let silence = null;
   let heartbeatS = 15;
   let closed = false;
+  let begun = false;
 
   const tell = (what, message) => handlers[what]?.(message);
 
@@ -48,6 +50,9 @@ export function watch(databases, handlers, options = {}) {
         if (database.token !== null && since[name] === undefined) since[name] = database.token;
       }
       tell("connection", { is: "open", attempt: 0 });
+      // Of the platform's records there is no token: after a loss any of them may be newer.
+      if (begun) for (const database of databases) tell("state", { type: "state", database, what: KINDS });
+      begun = true;
     }
     tell(message.type, message);
     // Known only once it was handled.
