@@ -19,7 +19,7 @@ from dbplatform.web.push.service import Pushed
 
 _EXPLAIN_TIMEOUT_MS: Final = 5_000
 _EXPLAINED_AT_ONCE: Final = 2
-#: SQLSTATE classes whose words are of the statement itself: syntax, names, rights, features.
+#: SQLSTATE classes whose words are of the statement itself, where they point at a place in it: syntax, names, features.
 _OF_THE_STATEMENT: Final = ("42", "0A", "25")
 
 
@@ -68,7 +68,8 @@ def _explained(platform: Platform, places: threading.BoundedSemaphore, name: str
     """The plan, for somebody who is not at this machine: a reader's rights, five seconds, two at once.
 
     The planner runs functions that are declared immutable or stable, and an error of theirs could quote rows: of what
-    went wrong only that is told which the statement itself explains.
+    went wrong only that is told which the statement itself explains. Whatever is found by reading it has a position in
+    it; what a function of the planner says has none, whichever SQLSTATE it has.
     """
     declared = platform.declarations.by_name.get(name)
     if declared is None or platform.existing_target(declared) is None:
@@ -78,10 +79,16 @@ def _explained(platform: Platform, places: threading.BoundedSemaphore, name: str
     try:
         return slow_statements.explained(platform, declared, query, as_reader=True, timeout_ms=_EXPLAIN_TIMEOUT_MS)
     except NotExplained as error:
-        state = (error.__cause__.sqlstate or "") if isinstance(error.__cause__, psycopg.Error) else ""
-        if state.startswith(_OF_THE_STATEMENT):
+        cause = error.__cause__
+        state = (cause.sqlstate or "") if isinstance(cause, psycopg.Error) else ""
+        if _is_of_the_statement(cause, state):
             raise
         words = f"its planning failed with SQLSTATE {state}" if state else "it cannot be planned"
         raise NotExplained(reason=words, hint=f"At the machine: dbplatform explain {name}") from None
     finally:
         places.release()
+
+
+def _is_of_the_statement(cause: BaseException | None, state: str) -> bool:
+    points = isinstance(cause, psycopg.Error) and cause.diag.statement_position is not None
+    return points and state.startswith(_OF_THE_STATEMENT)

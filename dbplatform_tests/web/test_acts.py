@@ -146,11 +146,21 @@ def test_what_is_no_question_is_refused_and_changes_nothing(explaining: TestClie
 
 
 def test_an_error_of_the_planner_quotes_no_row(explaining: TestClient, database: Target) -> None:
-    asked = "select * from orders where id = peek()::int"
-    with psycopg.connect(database.url) as connection, pytest.raises(psycopg.Error, match="sesame"):
-        connection.execute(f"explain {asked}")
-    answer = plan_of(explaining, asked)
-    assert (answer.status_code, "sesame" in answer.text, "22P02" in answer.text) == (422, False, True)
+    for asked, state in (
+        ("select * from orders where id = peek()::int", "22P02"),
+        ("select * from pg_class where oid = peek()::regclass", "42P01"),
+        ("select * from pg_class where relname = current_setting(peek())", "42704"),
+    ):
+        with psycopg.connect(database.url) as connection, pytest.raises(psycopg.Error, match="sesame"):
+            connection.execute(f"explain {asked}")
+        answer = plan_of(explaining, asked)
+        assert (answer.status_code, "sesame" in answer.text, state in answer.text) == (422, False, True), asked
+
+
+def test_a_mistake_in_the_statement_is_told_in_words(explaining: TestClient) -> None:
+    for asked, words in (("select * from nowhere", "nowhere"), ("select nothing from orders", "nothing")):
+        answer = plan_of(explaining, asked)
+        assert (answer.status_code, words in answer.json()["error"]["message"]) == (422, True), answer.text
 
 
 def test_what_is_not_declared_or_not_there_is_not_asked(client: TestClient, ledger: Ledger) -> None:
