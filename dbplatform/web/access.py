@@ -54,6 +54,10 @@ class Caller:
         """In whose name something is noted: that of a known caller, whatever was given."""
         return self.name if self.known else (given or self.name)
 
+    def signed(self, given: str | None) -> str:
+        """The same for what somebody has to put their name to: empty where nobody is known and none was given."""
+        return self.name if self.known else (given or "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:

@@ -79,7 +79,7 @@ class Ended(Given):
 class Reviewed(Given):
     """Somebody has read the report."""
 
-    by: str
+    by: WhoActs = None
     comment: str
     and_earlier: bool = False
 
@@ -124,10 +124,11 @@ def router(reading: Reading) -> APIRouter:
         return d.OneSilence(silence=silence_document(ended))
 
     @routes.post("/reports/{run_id}/reviews", response_model=d.ReviewsMade, status_code=201)
-    def review(run_id: str, given: Reviewed) -> dict[str, Any]:
+    def review(run_id: str, given: Reviewed, request: Request) -> dict[str, Any]:
         """Note that a report was reviewed; with ``and_earlier`` every older failing one that waits, too."""
+        by = _caller(request).signed(given.by)
         made = reviews.review(
-            ledger, run_id, by=given.by, comment=given.comment, way="service", and_earlier=given.and_earlier
+            ledger, run_id, by=by, comment=given.comment, way="service", and_earlier=given.and_earlier
         )
         return {"reviews": [one.as_json() for one in made]}
 

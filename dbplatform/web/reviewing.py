@@ -31,7 +31,8 @@ def router(ledger: Ledger, writing: Writing) -> APIRouter:
     def note(run_id: str, request: Request, given: Form) -> Response:
         """Note the review and show the page again."""
         writing.require_form(request, run_id, word=given.get("word", ""))
-        by, comment, earlier = given.get("by", ""), given.get("comment", ""), "and_earlier" in given
+        caller: Caller = request.state.caller
+        by, comment, earlier = caller.signed(given.get("by")), given.get("comment", ""), "and_earlier" in given
         try:
             reviews.review(ledger, run_id, by=by, comment=comment, way="service", and_earlier=earlier)
         except reviews.NoReview as missing:
@@ -62,6 +63,7 @@ def _page(
         earlier=[one for one in reviews.waiting(ledger, entry.database) if one.started_at < entry.started_at],
         word=writing.word(run_id),
         may_act=caller.scope == "act",
+        known=caller.known,
         by=by if by is not None else caller.name if caller.known else "",
         comment=comment,
         problem=problem,

@@ -94,12 +94,24 @@ def test_a_reader_is_shown_no_form_and_notes_nothing(ledger: Ledger, tmp_path: P
     assert noted(ledger) == []
 
 
+def test_a_known_caller_reviews_in_no_other_name(ledger: Ledger, tmp_path: Path, report: WrittenReport) -> None:
+    _, token = create_token(ledger, "bob", "act", length=timedelta(days=1), now=datetime.now(UTC))
+    client = client_of(ledger, tmp_path, Access(tokens=True))
+    client.headers["authorization"] = f"Bearer {token}"
+    assert client.post(API, json=SAID).json()["reviews"][0]["by"] == "bob"
+    assert client.post(API, json={"comment": "known"}).json()["reviews"][0]["by"] == "bob"
+    assert re.search(r'name="by" value="bob" readonly', client.get(PAGE).text)
+    assert client.post(PAGE, data={**SAID, "word": word_on(client)}).status_code == 303
+    assert [one.reviewer for one in noted(ledger)] == ["bob"] * 3
+
+
 def test_what_is_missing_is_told_on_the_page_and_what_was_written_stays(client: TestClient, ledger: Ledger) -> None:
     answer = client.post(PAGE, data={"by": "Ada & <b>", "comment": " ", "word": word_on(client)})
     assert answer.status_code == 422
     assert "A review needs a comment" in answer.text
     assert 'value="Ada &amp; &lt;b&gt;"' in answer.text
     assert client.post(API, json={"by": "", "comment": "x"}).status_code == 422
+    assert client.post(API, json={"comment": "x"}).status_code == 422
     assert client.post(PAGE, content=b"comment=" + b"x" * 70_000).status_code == 413
     assert client.post("/api/v1/reports/unknown/reviews", json=SAID).status_code == 404
     assert client.get("/reviews/unknown").status_code == 404
