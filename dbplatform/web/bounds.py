@@ -96,5 +96,7 @@ def _client(origin: str) -> str:
     except ValueError:
         return origin
     if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:  # how a socket for both families names those of IPv4, all in one /64
+            return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
     return origin

@@ -49,6 +49,14 @@ def test_a_machine_with_a_network_of_addresses_is_one_client() -> None:
     rate.take("2001:db8:0:1::1")
 
 
+def test_clients_of_ipv4_on_a_socket_for_both_families_are_told_apart() -> None:
+    rate = Rate(per_second=1, burst=1, clock=lambda: 0.0)
+    rate.take("::ffff:192.0.2.1")
+    rate.take("::ffff:192.0.2.2")
+    with pytest.raises(TooMany):
+        rate.take("192.0.2.1")
+
+
 def test_clients_are_remembered_within_a_bound() -> None:
     rate = Rate(most=100, clock=lambda: 0.0)
     for number in range(10_000):
