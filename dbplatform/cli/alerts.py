@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -23,6 +22,7 @@ from dbplatform.cli.common import (
 )
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import UsageError
+from dbplatform.ledger.acting import user
 from dbplatform.monitoring.metrics import KINDS
 from dbplatform.monitoring.words import value_words
 from dbplatform.operations import closing, runbooks
@@ -73,7 +73,7 @@ def list_(context: click.Context, database: str | None, resolved: bool, as_json:
 @click.pass_context
 def ack(context: click.Context, alert_id: int, dry_run: bool, as_json: bool) -> None:
     """Note that you have seen an open alert; it goes on until it is resolved."""
-    by = getpass.getuser()
+    by = user()
     found = record.acknowledge(platform_of(context).ledger, alert_id, by=by, now=datetime.now(UTC), dry_run=dry_run)
     if as_json:
         show_json({"alert": found.as_json()})
@@ -128,7 +128,7 @@ def silence(
         metric=metric,
         length=_length(length),
         reason=reason,
-        by=getpass.getuser(),
+        by=user(),
         now=datetime.now(UTC),
         dry_run=dry_run,
     )

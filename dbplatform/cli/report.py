@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from dbplatform.cli.common import (
     yes_option,
 )
 from dbplatform.errors import UsageError
+from dbplatform.ledger.acting import user
 from dbplatform.operations import reviews
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.reviews import Review
@@ -144,7 +144,7 @@ def review(
     A report may have several reviews; one that is written anew with other results waits for one again.
     """
     platform = platform_of(context)
-    by = by if by is not None else getpass.getuser()
+    by = by if by is not None else user()
     if report_periods.note_review(platform, run_id, by=by, comment=comment, dry_run=dry_run, as_json=as_json):
         return
     entry = report_that_begins(platform.ledger, None, run_id)

@@ -7,6 +7,7 @@ where. Whoever changes something notes it in the transaction of the change: neit
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,9 +35,17 @@ class Actor:
 _actor: ContextVar[Actor | None] = ContextVar("actor", default=None)
 
 
+def user() -> str:
+    """The user of this machine; ``uid 1001`` where it has no name, as in a container that runs as any user."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the first until Python 3.12
+        return f"uid {os.getuid()}"
+
+
 def current() -> Actor:
     """Who acts: as ``acting`` says, else the user of this machine."""
-    return _actor.get() or Actor(name=getpass.getuser(), way="command line", origin=socket.gethostname())
+    return _actor.get() or Actor(name=user(), way="command line", origin=socket.gethostname())
 
 
 @contextmanager

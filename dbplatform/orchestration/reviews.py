@@ -1,6 +1,5 @@
 """The job ``<database>_review``: a person marks a report as reviewed from Dagster's Launchpad."""
 
-import getpass
 from typing import Any
 
 import dagster as dg
@@ -8,6 +7,7 @@ from pydantic import Field
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
+from dbplatform.ledger.acting import user
 from dbplatform.operations import reviews
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
@@ -37,7 +37,7 @@ def review_jobs(platform: Platform, declared: Declared) -> list[dg.JobDefinition
             made = reviews.review(
                 platform.ledger,
                 entry.run_id,
-                by=config.by if config.by is not None else getpass.getuser(),
+                by=config.by if config.by is not None else user(),
                 comment=config.comment,
                 way="dagster",
                 and_earlier=config.and_earlier,
