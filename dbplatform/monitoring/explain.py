@@ -37,7 +37,7 @@ class NeedsValues(UsageError):
 
 
 class TookTooLong(WorkError):
-    """It was ended after {seconds} s, before it had come to its end."""
+    """It was ended after {seconds:g} s, before it had come to its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,7 @@ def explain(
     analyze: bool = False,
     may_write: bool = False,
     as_reader: bool = False,
+    timeout_ms: int = STATEMENT_TIMEOUT_MS,
 ) -> Plan:
     """The plan of one statement; with ``analyze`` it runs, and what it took is in the plan.
 
@@ -76,7 +77,8 @@ def explain(
     runs; locks as for the planning of the statement: ACCESS SHARE, or ROW EXCLUSIVE where it writes. A statement that
     writes and is measured keeps its row locks until it has ended, and sequences do not go back. ``as_reader``: by the
     rights of ``pg_read_all_data`` where the user may take them on, so that a superuser's session plans as a reader's.
-    Raises ``NotExplained``, ``Writes``, ``NeedsValues`` and ``TookTooLong``.
+    ``timeout_ms`` is the statement timeout of the session. Raises ``NotExplained``, ``Writes``, ``NeedsValues`` and
+    ``TookTooLong``.
     """
     query = readable(query)
     generic = has_parameters(query)
@@ -99,7 +101,8 @@ def explain(
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise Writes(hint="--rollback runs it and rolls it back; it holds its locks while it runs.") from error
     except psycopg.errors.QueryCanceled as error:
-        raise TookTooLong(seconds=STATEMENT_TIMEOUT_MS // 1000, hint="Leave --analyze out.") from error
+        hint = "Leave --analyze out." if analyze else "Ask for the plan of a part of it."
+        raise TookTooLong(seconds=timeout_ms / 1000, hint=hint) from error
     except psycopg.Error as error:
         raise NotExplained(reason=_reason(error), hint=error.diag.message_hint) from error
     document = document[0] if isinstance(document, list) else document

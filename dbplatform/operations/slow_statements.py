@@ -140,7 +140,9 @@ def explained(
         statement_timeout_ms=timeout_ms,
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     ) as connection:
-        return explain(connection, query, analyze=analyze, may_write=may_write, as_reader=as_reader)
+        return explain(
+            connection, query, analyze=analyze, may_write=may_write, as_reader=as_reader, timeout_ms=timeout_ms
+        )
 
 
 def log_plan(platform: Platform, declared: Declared, *, undo: bool, min_duration: str) -> LoggingPlan:

@@ -12,13 +12,14 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from dbplatform.alerting.errors import AlreadyOver, AlreadyResolved, SilenceTooLong, UnknownAlert, UnknownSilence
-from dbplatform.errors import CannotConnect, NotBuiltYet, PlatformError
+from dbplatform.errors import CannotConnect, NotBuiltYet, PlatformError, VariableNotSet
 from dbplatform.monitoring.errors import NothingMeasured, UnknownMetric
-from dbplatform.monitoring.explain import NotExplained, TookTooLong
+from dbplatform.monitoring.explain import NotExplained, TookTooLong, Writes
 from dbplatform.operations.reviews import NoReview, NothingToReview
 from dbplatform.operations.slow_statements import UnknownStatement
 from dbplatform.operations.tokens import TokenRefused
 from dbplatform.postgres.connection import ServerRefused, SessionLost
+from dbplatform.postgres.transport import TlsNotVerified
 from dbplatform.reporting.errors import ReportNotFound
 from dbplatform.storage.place import StorageFailed
 from dbplatform.web import pages
@@ -63,6 +64,7 @@ _STATUS: Final[Mapping[type[PlatformError], int]] = {
     SilenceTooLong: 422,
     NotExplained: 422,
     TookTooLong: 422,
+    Writes: 422,
     TooMany: 429,
     Busy: 429,
     LedgerSilent: 503,
@@ -72,6 +74,8 @@ _STATUS: Final[Mapping[type[PlatformError], int]] = {
     CannotConnect: 503,
     ServerRefused: 503,
     SessionLost: 503,
+    VariableNotSet: 503,
+    TlsNotVerified: 503,
 }
 _FOR_PROGRAMS: Final = ("/api/", "/ws", "/metrics", "/healthz", "/readyz")
 

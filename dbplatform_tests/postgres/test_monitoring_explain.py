@@ -33,7 +33,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 def plan(target: Target, query: str, **options: bool) -> Plan:
     with connect(target, work="explain", statement_timeout_ms=500) as connection:
-        return explain(connection, query, **options)
+        return explain(connection, query, timeout_ms=500, **options)
 
 
 def rows(target: Target) -> int:
@@ -93,5 +93,5 @@ def test_what_is_no_statement_with_a_plan_is_refused_with_postgresqls_reason(tar
 
 
 def test_a_statement_that_runs_too_long_is_ended(target: Target) -> None:
-    with pytest.raises(TookTooLong):
+    with pytest.raises(TookTooLong, match=r"after 0\.5 s"):
         plan(target, "select pg_sleep(60)", analyze=True)

@@ -11,6 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
+from psycopg import sql
+from starlette.requests import HTTPConnection
 
 from dbplatform.alerting.silences import list_silences
 from dbplatform.declaration.project import Project
@@ -18,7 +20,9 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.audit import changes
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target
+from dbplatform.postgres.transport import TlsNotVerified, demand_verified
 from dbplatform.web.app import create_app
+from dbplatform.web.failing import failed
 from dbplatform.web.location import Location, location_of
 from dbplatform_tests.web.recorded_samples import put_alert
 
@@ -161,6 +165,36 @@ def test_a_mistake_in_the_statement_is_told_in_words(explaining: TestClient) -> 
     for asked, words in (("select * from nowhere", "nowhere"), ("select nothing from orders", "nothing")):
         answer = plan_of(explaining, asked)
         assert (answer.status_code, words in answer.json()["error"]["message"]) == (422, True), answer.text
+
+
+def test_what_cannot_be_asked_says_who_has_to_mend_it(
+    explaining: TestClient, database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("create sequence counted")
+        connection.execute("grant usage on sequence counted to public")
+        made = sql.SQL("create function {}() returns int stable language plpgsql as {}")
+        for name, body in (
+            ("count_on", "begin return nextval('counted'); end"),
+            ("rest", "begin perform pg_sleep(60); return 1; end"),
+        ):
+            connection.execute(made.format(sql.Identifier(name), sql.Literal(body)))
+    answer = plan_of(explaining, "select * from orders where id = count_on()")
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (422, "writes")
+    monkeypatch.setattr("dbplatform.web.location._EXPLAIN_TIMEOUT_MS", 250)
+    answer = plan_of(explaining, "select * from orders where id = rest()")
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (422, "took_too_long")
+    assert "after 0.25 s" in answer.json()["error"]["message"]
+    monkeypatch.delenv("SHOP_URL")
+    answer = plan_of(explaining, "select 1")
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (503, "variable_not_set")
+
+
+def test_a_url_that_may_not_be_used_is_no_mistake_of_who_asks() -> None:
+    with pytest.raises(TlsNotVerified) as raised:
+        demand_verified("postgresql://me@db.example/app?sslmode=prefer", variable="SHOP_URL")
+    request = HTTPConnection({"type": "http", "method": "POST", "path": "/api/v1", "headers": []})
+    assert failed(request, raised.value).status_code == 503
 
 
 def test_what_is_not_declared_or_not_there_is_not_asked(client: TestClient, ledger: Ledger) -> None:
