@@ -5,16 +5,19 @@ Both parts are plain ASGI, so that ``/ws`` goes through them like everything els
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dbplatform.errors import PlatformError
 from dbplatform.ledger.acting import acting
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.tokens import TokenRefused
@@ -38,6 +41,7 @@ _HEADERS: Final = {
     "Cache-Control": "private, no-store",
 }
 _POLICY_VIOLATION: Final = 1008
+_LOG: Final = logging.getLogger(__name__)
 
 
 def add_headers(headers: MutableHeaders) -> None:
@@ -79,6 +83,8 @@ class Guard:
             if scope["type"] == "http" and scope["method"] not in READING:
                 receive = await bounds.whole(scope, receive)
         except Exception as error:
+            if not isinstance(error, PlatformError | SQLAlchemyError):  # those of the routes are logged by Starlette
+                _LOG.error("The service has made a mistake before a route was asked.", exc_info=error)
             await self._refuse(request, error, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from starlette.types import Message
 
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.web.access import Access
 from dbplatform.web.answers import TooLarge, TooMany, TooSlow
 from dbplatform.web.app import create_app
 from dbplatform.web.bounds import MOST_BYTES, Rate, whole
@@ -164,3 +165,17 @@ def test_a_mistake_of_the_service_says_nothing_of_its_inside(ledger: Ledger, mon
     assert (answer.status_code, "secret-word" in answer.text) == (500, False)
     assert answer.json()["error"]["message"] == "The service has made a mistake."
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_mistake_before_any_route_is_in_the_log(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("an inside")
+
+    client = TestClient(create_app(ledger, Path("/nowhere")), raise_server_exceptions=False)
+    assert client.get("/nowhere").status_code == 404
+    assert "a mistake" not in caplog.text
+    monkeypatch.setattr(Access, "caller", broken)
+    answer = client.get("/api/v1/databases")
+    assert (answer.status_code, "an inside" in answer.text, "an inside" in caplog.text) == (500, False, True)
