@@ -127,13 +127,16 @@ def list_tokens(ledger: Ledger, *, now: datetime, everything: bool = False) -> t
 
 
 def revoke_token(ledger: Ledger, which: str, *, now: datetime, dry_run: bool = False) -> TokenRecord:
-    """Revoke a token, by its name or number: its next request is refused. Raises ``UnknownToken``."""
-    named = ServiceToken.name == which
+    """Revoke a token, by its name or number: its next request is refused. Raises ``UnknownToken``.
+
+    A token that is called by a number is meant before the one that has it.
+    """
+    named = by_name = ServiceToken.name == which
     if which.isascii() and which.isdigit() and len(which) < 19:
         named = or_(named, ServiceToken.id == int(which))
     with ledger.session() as session:
         statement = select(ServiceToken).where(named, ServiceToken.revoked_at.is_(None)).with_for_update()
-        row = session.scalars(statement.order_by(ServiceToken.id)).first()
+        row = session.scalars(statement.order_by(by_name.desc(), ServiceToken.id)).first()
         if row is None:
             raise UnknownToken(which=which, hint="See them: dbplatform token list")
         if not dry_run:

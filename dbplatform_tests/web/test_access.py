@@ -103,6 +103,14 @@ def test_a_token_that_is_sent_must_hold_even_where_none_is_asked_for(ledger: Led
     assert client.get(LIST, headers={"authorization": "Basic YTpi"}).status_code == 200
 
 
+def test_a_token_is_revoked_by_its_name_before_another_by_its_number(ledger: Ledger) -> None:
+    made(ledger, "first")
+    (first,) = list_tokens(ledger, now=NOW)
+    made(ledger, str(first.id))
+    assert revoke_token(ledger, str(first.id), now=NOW).name == str(first.id)
+    assert revoke_token(ledger, str(first.id), now=NOW).name == "first"
+
+
 def test_the_ledger_keeps_a_hash_and_nothing_of_the_token(ledger: Ledger) -> None:
     token = made(ledger)
     with ledger.session() as session:
