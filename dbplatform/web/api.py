@@ -28,7 +28,7 @@ from dbplatform.web import documents as d
 from dbplatform.web.answers import LedgerBehind, databases
 from dbplatform.web.cache import Cache, answer
 from dbplatform.web.failing import Failure
-from dbplatform.web.paging import PartOf
+from dbplatform.web.paging import PartOf, key_of
 from dbplatform.web.reading import Reading, report_url, silence_document
 
 _BEARER = HTTPBearer(
@@ -113,7 +113,7 @@ def router(reading: Reading, cache: Cache) -> APIRouter:
                 next=more,
             )
 
-        return cache.answer(request, ("reports", request.url.query), make)
+        return cache.answer(request, key_of(request), make)
 
     @routes.get("/api/v1/silences", response_model=d.Silences)
     def silences_in_force() -> d.Silences:

@@ -22,9 +22,10 @@ SECONDS: Final = 2.0
 _MOST: Final = 512
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class _Made:
-    at: float
+    at: float | None = None
+    """When it was ready; None while it is made, however long that takes."""
     content: Future[bytes] = field(default_factory=Future)
 
 
@@ -41,20 +42,21 @@ class Cache:
     def content(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
         """What ``make`` gives, or gave less than two seconds ago; an error is raised to all who wait, and not kept."""
         with self._lock:
-            now = self._clock()
             known = self._made.get(key)
-            if known is not None and now - known.at < self._seconds:
+            if known is not None and (known.at is None or self._clock() - known.at < self._seconds):
                 self._made.move_to_end(key)
                 mine = False
             else:
-                known, mine = _Made(at=now), True
+                known, mine = _Made(), True
                 self._made[key] = known
                 self._made.move_to_end(key)
                 while len(self._made) > self._most:
                     self._made.popitem(last=False)
         if mine:
             try:
-                known.content.set_result(make())
+                content = make()
+                known.at = self._clock()
+                known.content.set_result(content)
             except BaseException as error:
                 with self._lock:
                     if self._made.get(key) is known:

@@ -7,7 +7,7 @@ single application asks so.
 # The annotations of the routes are evaluated at once, because what they depend on is made with the router.
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from dbplatform.web import documents as d
 from dbplatform.web.answers import BadRequest
 from dbplatform.web.cache import Cache
-from dbplatform.web.paging import PartOf
+from dbplatform.web.paging import PartOf, key_of
 from dbplatform.web.reading import Reading
 
 Name = Annotated[str, Path(description="The name of the database.", min_length=1, max_length=200)]
@@ -50,8 +50,8 @@ def router(reading: Reading, cache: Cache) -> APIRouter:
 def _add(routes: APIRouter, prefix: str, named: Callable[..., str], reading: Reading, cache: Cache) -> None:
     Database = Annotated[str, Depends(named)]
 
-    def answer(request: Request, name: str, make: Callable[[], BaseModel], *more: Any) -> Response:
-        return cache.answer(request, (request.scope["path"], name, request.url.query, *more), make)
+    def answer(request: Request, name: str, make: Callable[[], BaseModel]) -> Response:
+        return cache.answer(request, (name, *key_of(request)), make)
 
     @routes.get(f"{prefix}/health", response_model=d.HealthDocument)
     def health(request: Request, name: Database) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -196,6 +196,57 @@ def test_a_hundred_viewers_cost_the_ledger_as_much_as_one(ledger: Ledger, at: da
     now[0] = 2.0
     assert client.get(path).status_code == 200
     assert len(statements) == 2 * of_one
+
+
+def test_words_that_no_route_knows_do_not_have_a_document_made_anew(
+    ledger: Ledger, at: datetime, tmp_path: Path
+) -> None:
+    made: list[Hashable] = []
+
+    class Counting(Cache):
+        def content(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
+            return super().content(key, lambda: made.append(key) or make())  # type: ignore[func-returns-value]
+
+    cache = Counting(clock=lambda: 0.0)
+    client = TestClient(create_app(ledger, tmp_path, location=Location(names=("shop",)), cache=cache))
+    addresses = {
+        "/api/v1/databases/shop/health": ("?x=1", "?database=other", "?limit=2"),
+        "/api/v1/databases/shop/runs?limit=2": ("&x=1", "&x=2&x=3", "&database=other"),
+        "/api/v1/databases/shop/alerts?resolved=true&limit=1": ("&x=1",),
+        "/api/v1/database/runs?database=shop&limit=2": ("&x=1",),
+        "/api/v1/reports?limit=1&verdict=failed": ("&x=1", "&y="),
+    }
+    for number, (address, more) in enumerate(addresses.items(), start=1):
+        first = client.get(address)
+        for words in more:
+            assert client.get(address + words).content == first.content, words
+        assert (first.status_code, len(made)) == (200, number), address
+    assert "resolved=true" in of(client, "alerts", resolved=True, limit=1)["next"]
+    assert client.get("/api/v1/databases/shop/runs?limit=3&x=1").json()["next"].endswith("/runs?limit=3&offset=3")
+    assert client.get("/api/v1/database/runs?database=shop&limit=2").json()["next"].count("database=shop") == 1
+
+
+def test_what_takes_longer_than_it_is_kept_is_still_made_by_one() -> None:
+    now, made, begun, go = [0.0], [], threading.Event(), threading.Event()
+    cache = Cache(clock=lambda: now[0])
+
+    def make() -> bytes:
+        made.append(1)
+        begun.set()
+        assert go.wait(30)
+        return b"x"
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(cache.content, "key", make)]
+        assert begun.wait(30)
+        now[0] = 60.0
+        asked += [pool.submit(cache.content, "key", make) for _ in range(3)]
+        go.set()
+        assert {one.result(30) for one in asked} == {b"x"}
+    now[0] = 61.9
+    assert (cache.content("key", make), len(made)) == (b"x", 1)
+    now[0] = 62.0
+    assert (cache.content("key", make), len(made)) == (b"x", 2)
 
 
 def test_many_who_ask_at_once_wait_for_the_one_that_is_made() -> None:
