@@ -40,6 +40,10 @@ class TookTooLong(WorkError):
     """It was ended after {seconds:g} s, before it had come to its end."""
 
 
+class PlanTooLarge(UsageError):
+    """Its plan has {bytes:,} bytes, and at most {most:,} are shown here."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The plan of one statement, as text and as PostgreSQL's JSON."""
@@ -70,6 +74,7 @@ def explain(
     may_write: bool = False,
     as_reader: bool = False,
     timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    most_bytes: int | None = None,
 ) -> Plan:
     """The plan of one statement; with ``analyze`` it runs, and what it took is in the plan.
 
@@ -77,8 +82,9 @@ def explain(
     runs; locks as for the planning of the statement: ACCESS SHARE, or ROW EXCLUSIVE where it writes. A statement that
     writes and is measured keeps its row locks until it has ended, and sequences do not go back. ``as_reader``: by the
     rights of ``pg_read_all_data`` where the user may take them on, so that a superuser's session plans as a reader's.
-    ``timeout_ms`` is the statement timeout of the session. Raises ``NotExplained``, ``Writes``, ``NeedsValues`` and
-    ``TookTooLong``.
+    ``timeout_ms`` is the statement timeout of the session. A plan that is larger than ``most_bytes`` as JSON stays with
+    the server; only what can be prepared is explained then, and nothing measured. Raises ``NotExplained``, ``Writes``,
+    ``NeedsValues``, ``TookTooLong`` and ``PlanTooLarge``.
     """
     query = readable(query)
     generic = has_parameters(query)
@@ -93,8 +99,8 @@ def explain(
                 _become_reader(connection)
             if analyze:
                 document = _ask(connection, query, "analyze, buffers, format json")
-            elif generic:
-                text, document = _prepared(connection, query)
+            elif generic or most_bytes is not None:
+                text, document = _prepared(connection, query, most_bytes)
             else:
                 document = _ask(connection, query, "format json")
                 text = _ask(connection, query, "format text")
@@ -129,10 +135,12 @@ def _ask(connection: AutocommitConnection, query: str, options: str) -> Any:
     return "\n".join(row[0] for row in rows) if "text" in options else rows[0][0]
 
 
-def _prepared(connection: AutocommitConnection, query: str) -> tuple[str, Any]:
+def _prepared(connection: AutocommitConnection, query: str, most_bytes: int | None) -> tuple[str, Any]:
     """The generic plan: of a prepared statement, which the NULLs for its parameters do not change."""
     force_generic(connection)
     with prepared(connection, query) as one:
+        if most_bytes is not None and (size := one.plan_bytes()) > most_bytes:
+            raise PlanTooLarge(bytes=size, most=most_bytes, hint="At the machine: dbplatform explain")
         lines = one.explain("format text")
         (document,) = one.explain("format json")
         return "\n".join(lines), document[0]

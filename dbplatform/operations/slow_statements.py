@@ -126,6 +126,7 @@ def explained(
     may_write: bool = False,
     as_reader: bool = False,
     timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    most_bytes: int | None = None,
 ) -> Plan:
     """The plan of a statement: its SQL, or the number that ``slow_statements`` shows. Raises as ``explain``."""
     if _QUERYID.fullmatch(query.strip()):
@@ -141,7 +142,13 @@ def explained(
         lock_timeout_ms=LOCK_TIMEOUT_MS,
     ) as connection:
         return explain(
-            connection, query, analyze=analyze, may_write=may_write, as_reader=as_reader, timeout_ms=timeout_ms
+            connection,
+            query,
+            analyze=analyze,
+            may_write=may_write,
+            as_reader=as_reader,
+            timeout_ms=timeout_ms,
+            most_bytes=most_bytes,
         )
 
 

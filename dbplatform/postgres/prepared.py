@@ -19,6 +19,15 @@ _PARAMETER = re.compile(r"\$\d+")
 #: ``interval $1`` is how the extension writes ``interval '1 day'``; PostgreSQL itself does not read it.
 _TYPED_PARAMETER = re.compile(r"\b(interval|date|timestamptz|timestamp|time)\s+(\$\d+)", re.IGNORECASE)
 _NAME = "dbplatform_explained"
+_COUNTED = """
+declare plan text;
+begin
+    execute {} into plan;
+    perform set_config('dbplatform.plan_bytes', octet_length(plan)::text, true);
+exception when others then
+    raise exception using errcode = sqlstate, message = left(sqlerrm, 200);
+end
+"""
 
 
 def readable(query: str) -> str:
@@ -46,12 +55,26 @@ class Prepared:
 
     def explain(self, options: str, values: Sequence[str | None] | None = None) -> list[Any]:
         """The rows of EXPLAIN with these options; left out values are NULL, which a generic plan does not look at."""
+        return [row[0] for row in self.connection.execute(self._asked(options, values)).fetchall()]
+
+    def plan_bytes(self) -> int:
+        """How large its plan is as JSON, which is the longest form; counted by the server, so that nothing of it comes.
+
+        The server keeps the plan for ``explain`` where it is a generic one. An error comes without more than 200
+        characters. Needs PL/pgSQL, which every database has unless somebody has taken it away.
+        """
+        block = sql.SQL(_COUNTED).format(sql.Literal(self._asked("format json", None).as_string(self.connection)))
+        self.connection.execute(sql.SQL("do {}").format(sql.Literal(block.as_string(self.connection))))
+        row = self.connection.execute("select current_setting('dbplatform.plan_bytes')::bigint").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def _asked(self, options: str, values: Sequence[str | None] | None) -> sql.Composed:
         given: Sequence[str | None] = [None] * len(self.types) if values is None else values
-        name = sql.Identifier(_NAME)
-        asked = sql.SQL("explain ({}) execute {}").format(_plain(options), name)
+        asked = sql.SQL("explain ({}) execute {}").format(_plain(options), sql.Identifier(_NAME))
         if given:
             asked += sql.SQL("({})").format(sql.SQL(", ").join(sql.Literal(value) for value in given))
-        return [row[0] for row in self.connection.execute(asked).fetchall()]
+        return asked
 
 
 def _plain(options: str) -> sql.Composed:

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from dbplatform.alerting.errors import AlreadyOver, AlreadyResolved, SilenceTooLong, UnknownAlert, UnknownSilence
 from dbplatform.errors import CannotConnect, NotBuiltYet, PlatformError, VariableNotSet
 from dbplatform.monitoring.errors import NothingMeasured, UnknownMetric
-from dbplatform.monitoring.explain import NotExplained, TookTooLong, Writes
+from dbplatform.monitoring.explain import NotExplained, PlanTooLarge, TookTooLong, Writes
 from dbplatform.operations.reviews import NoReview, NothingToReview
 from dbplatform.operations.slow_statements import UnknownStatement
 from dbplatform.operations.tokens import TokenRefused
@@ -63,6 +63,7 @@ _STATUS: Final[Mapping[type[PlatformError], int]] = {
     NoReview: 422,
     SilenceTooLong: 422,
     NotExplained: 422,
+    PlanTooLarge: 422,
     TookTooLong: 422,
     Writes: 422,
     TooMany: 429,

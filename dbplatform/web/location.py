@@ -19,6 +19,7 @@ from dbplatform.web.push.service import Pushed
 
 _EXPLAIN_TIMEOUT_MS: Final = 5_000
 _EXPLAINED_AT_ONCE: Final = 2
+_PLAN_BYTES: Final = 1_000_000
 #: SQLSTATE classes whose words are of the statement itself, where they point at a place in it: syntax, names, features.
 _OF_THE_STATEMENT: Final = ("42", "0A", "25")
 
@@ -65,7 +66,7 @@ def pushed_of(platform: Platform) -> Pushed:
 
 
 def _explained(platform: Platform, places: threading.BoundedSemaphore, name: str, query: str) -> Plan:
-    """The plan, for somebody who is not at this machine: a reader's rights, five seconds, two at once.
+    """The plan, for somebody who is not at this machine: a reader's rights, five seconds, two at once, 1 MB.
 
     The planner runs functions that are declared immutable or stable, and an error of theirs could quote rows: of what
     went wrong only that is told which the statement itself explains. Whatever is found by reading it has a position in
@@ -77,7 +78,9 @@ def _explained(platform: Platform, places: threading.BoundedSemaphore, name: str
     if not places.acquire(blocking=False):
         raise Busy(hint="Ask again in some seconds.")
     try:
-        return slow_statements.explained(platform, declared, query, as_reader=True, timeout_ms=_EXPLAIN_TIMEOUT_MS)
+        return slow_statements.explained(
+            platform, declared, query, as_reader=True, timeout_ms=_EXPLAIN_TIMEOUT_MS, most_bytes=_PLAN_BYTES
+        )
     except NotExplained as error:
         cause = error.__cause__
         state = (cause.sqlstate or "") if isinstance(cause, psycopg.Error) else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from dbplatform.monitoring.explain import NeedsValues, NotExplained, Plan, TookTooLong, Writes, explain
+from dbplatform.monitoring.explain import NeedsValues, NotExplained, Plan, PlanTooLarge, TookTooLong, Writes, explain
 from dbplatform.postgres.connection import Target, connect
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ def target(request: pytest.FixtureRequest) -> Target:
 def plan(target: Target, query: str, **options: bool) -> Plan:
     with connect(target, work="explain", statement_timeout_ms=500) as connection:
         return explain(connection, query, timeout_ms=500, **options)
+
+
+def bounded(target: Target, query: str, most_bytes: int) -> Plan:
+    with connect(target, work="explain") as connection:
+        return explain(connection, query, most_bytes=most_bytes)
 
 
 def rows(target: Target) -> int:
@@ -90,6 +95,22 @@ def test_what_is_no_statement_with_a_plan_is_refused_with_postgresqls_reason(tar
     with pytest.raises(NotExplained):
         plan(target, query)
     assert rows(target) == 20_000
+
+
+def test_a_plan_is_counted_before_it_comes(target: Target) -> None:
+    whole = bounded(target, "select * from t where a = 7", 1_000_000)
+    assert whole == plan(target, "select * from t where a = 7")
+    assert bounded(target, "select * from t where a = $1", 1_000_000).generic
+    for query in (
+        "select * from t where b = repeat('y', 5000)",
+        "select * from t where b = repeat('y', 5000) and a = $1",
+    ):
+        with pytest.raises(PlanTooLarge, match="at most 5,000"):
+            bounded(target, query, 5_000)
+    with pytest.raises(NotExplained) as refused:
+        bounded(target, "select * from t where a = repeat('y', 5000)::int", 5_000)
+    assert isinstance(refused.value.__cause__, psycopg.errors.InvalidTextRepresentation)
+    assert len(str(refused.value.__cause__)) < 500
 
 
 def test_a_statement_that_runs_too_long_is_ended(target: Target) -> None:

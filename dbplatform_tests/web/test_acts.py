@@ -197,6 +197,16 @@ def test_a_url_that_may_not_be_used_is_no_mistake_of_who_asks() -> None:
     assert failed(request, raised.value).status_code == 503
 
 
+def test_a_plan_that_would_fill_the_service_stays_with_the_server(explaining: TestClient) -> None:
+    large, most = "select * from orders where note = repeat('x', 3000000)", "at most 1,000,000 are shown"
+    for asked in (large, large + " and id = $1"):
+        answer = plan_of(explaining, asked)
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (422, "plan_too_large")
+        assert most in answer.json()["error"]["message"]
+        assert len(answer.content) < 1_000
+    assert plan_of(explaining, "select * from orders where note = repeat('x', 300000)").status_code == 200
+
+
 def test_what_is_not_declared_or_not_there_is_not_asked(client: TestClient, ledger: Ledger) -> None:
     assert plan_of(client, "select 1").status_code == 409
     answer = client.post("/api/v1/databases/nobody/explain", json={"sql": "select 1"})
