@@ -95,7 +95,9 @@ class BenchmarkPolicy(Policy):
         description="Where what only reads is timed; the replica must be declared, and keep up.",
     )
     window: WindowWords | None = Field(
-        default=None, description="When a production server may be measured without --yes: 22:00-05:00, in UTC."
+        default=None,
+        description="When a production server may be measured without --yes, with a time zone unless in UTC: "
+        "22:00-06:00 Europe/Vienna. The quarterly run comes at 05:00 of the database's time_zone.",
     )
     seconds: DurationWords = Field(
         default=Interval.parse("20 seconds"),

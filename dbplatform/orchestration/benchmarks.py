@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from dbplatform.benchmarking.errors import NotAllowedNow
 from dbplatform.benchmarking.model import Report
 from dbplatform.declaration.loading import Declared
 from dbplatform.operations import benchmarks as benching
@@ -56,11 +57,13 @@ def benchmark_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDe
             wanted = Wanted(
                 mode="run" if fresh else "baseline", baseline=(config.baseline or BASELINE) if fresh else None
             )
-            if options.dry_run:
-                return dg.MaterializeResult(
-                    metadata={"dry run": True, **_planned(plan(platform, declared, wanted).as_json())}
-                )
-            report = benching.measure(platform, declared, wanted, run_id=context.run.run_id)
+            try:
+                if options.dry_run:
+                    planned = _planned(plan(platform, declared, wanted).as_json())
+                    return dg.MaterializeResult(metadata={"dry run": True, **planned})
+                report = benching.measure(platform, declared, wanted, run_id=context.run.run_id)
+            except NotAllowedNow as not_now:  # nothing is wrong: its time is another one, or nobody has agreed
+                return dg.MaterializeResult(metadata={"dry run": options.dry_run, "not measured": str(not_now)})
             written = page.write(platform, declared, report)
         metadata = {"dry run": False, **_metadata(report), "report": _link(written)}
         if report.errored:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import psycopg
 import pytest
 
+from dbplatform.benchmarking import record
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.maintenance.policy import MaintenancePolicy
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.benchmarks import benchmark_assets
 from dbplatform.orchestration.jobs import jobs_of
 from dbplatform.orchestration.resources import Options
 from dbplatform.postgres.connection import Target
+from dbplatform.postgres.daily_window import Window
 
 DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -66,6 +71,29 @@ def test_what_cannot_be_run_fails_the_step(platform: Platform, database: Target)
     with psycopg.connect(database.url, autocommit=True) as connection:
         connection.execute("drop table orders")
     assert run(platform) == (False, {})
+
+
+@pytest.mark.parametrize("window", ["", "    window: {}\n"])
+def test_a_production_server_outside_its_window_is_not_measured_and_nothing_fails(
+    platform: Platform, tmp_path: Path, window: str
+) -> None:
+    now = datetime.now(UTC)
+    closed = f"{now + timedelta(hours=6):%H:%M}-{now + timedelta(hours=7):%H:%M}"
+    declaration = DECLARATION.replace("environment: test", "environment: production")
+    (tmp_path / "defs" / "shop" / "defs.yaml").write_text(declaration + window.format(closed))
+    for dry_run in (True, False):
+        success, metadata = run(Platform(Project.at(tmp_path)), dry_run=dry_run)
+        assert success
+        assert "shop is a production database, and it" in str(metadata["not measured"])
+    assert record.newest(platform.ledger, "shop") == []
+
+
+def test_the_quarterly_hour_lies_in_the_window_that_the_documents_show() -> None:
+    minute, hour, *_ = str(MaintenancePolicy().quarterly).split()
+    at = datetime(2026, 10, 1, int(hour), int(minute), tzinfo=UTC)
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "benchmarks.md").read_text()
+    [shown] = re.findall(r"^    window: (\S+)", text, re.M)
+    assert Window.parse(shown).is_open(at)
 
 
 def test_it_has_a_job_of_its_own_and_is_no_part_of_the_whole_graph(platform: Platform) -> None:
