@@ -88,24 +88,25 @@ def _against_baseline(run: Run, chosen: Sequence[Benchmark]) -> Report:
     run.notes += surroundings.changes(before, here)
     reasons = surroundings.obstacles(before, here)
     known = {one.name: one for one in then.results}
-    results = [
-        replace(one, comparison=_since(known.get(one.name), one, reasons, run.policy.notable)) for one in now.results
-    ]
+    results = [replace(one, comparison=_since(run, known.get(one.name), one, reasons)) for one in now.results]
     against = f"{then.baseline or then.id[:8]}, of {then.started_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return run.report("run", now.sides, results=tuple(results), against=against)
 
 
-def _since(then: Result | None, now: Result, reasons: Sequence[str], notable: float) -> Comparison | None:
+def _since(run: Run, then: Result | None, now: Result, reasons: Sequence[str]) -> Comparison | None:
     """A benchmark now against an earlier run of it."""
     if now.error is not None:
         return None
     if then is None or then.error is not None:
-        return not_comparable("it was not measured then")
+        keep = f"dbplatform bench run {run.declared.name} --baseline"
+        return not_comparable(f"it was not measured then; keep a new baseline: {keep}")
     if then.identity != now.identity:
         return not_comparable("its statement, its parameters or its clients are other ones")
     if reasons:
         return not_comparable("; ".join(reasons))
-    found = between_runs(_ratios(then), _ratios(now), notable=notable, waiting=max(then.waiting, now.waiting))
+    found = between_runs(
+        _ratios(then), _ratios(now), notable=run.policy.notable, waiting=max(then.waiting, now.waiting)
+    )
     if then.values != now.values and found.verdict in ("better", "worse"):
         return replace(found, reason="other values were drawn from the data")
     return found

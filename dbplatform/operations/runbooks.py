@@ -108,9 +108,9 @@ _OTHERS: Final = (
     Runbook(
         name="asset_check",
         meaning="An asset check failed when it was evaluated last, though the run may be green: drift, lint, undo, "
-        "partitions that run out, structure, security.",
+        "partitions that run out, structure, security, benchmarks that are worse.",
         advice="The check's page in the Dagster UI has the evidence. The commands say more: dbplatform migrate "
-        "drift, migrate lint, migrate test, partition plan, health --structure, health --security.",
+        "drift, migrate lint, migrate test, partition plan, health --structure, health --security, bench compare.",
     ),
     Runbook(
         name="schedule",

@@ -1,8 +1,10 @@
 """The benchmarks of a declared database as an asset: times, verdicts against the baseline, and the page with plots.
 
-No run of the whole graph times anything: what else the machine does then would be in it.
+No run of the whole graph times anything: what else the machine does then would be in it. What is worse, or misses its
+target, is a warning of the check ``none_is_worse``; where nothing was measured it is left as it was.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -19,6 +21,7 @@ from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step, table_metadata
 from dbplatform.reporting import benchmarks as page
 
+NONE_IS_WORSE = "none_is_worse"
 _COLUMNS = (
     "name", "kind", "clients", "median_ms", "p95_ms", "tps", "target_ms", "target", "verdict", "change", "noise",
     "rounds", "error",
@@ -39,43 +42,74 @@ def benchmark_assets(platform: Platform, declared: Declared) -> list[dg.AssetsDe
     if declared.database.benchmarks is None:
         return []
 
-    @dg.asset(
-        key=keys.benchmarks(declared.name),
+    key = keys.benchmarks(declared.name)
+
+    @dg.multi_asset(
+        name="__".join(key.path),
+        specs=[
+            dg.AssetSpec(
+                key,
+                description="Named queries and pgbench scripts, timed in turns with a yardstick, compared with the "
+                "baseline: a verdict only outside the noise. The first run becomes the baseline.",
+                skippable=True,
+                group_name=declared.name,
+                owners=declared.database.owners,
+                kinds={"postgres"},
+            )
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                NONE_IS_WORSE,
+                asset=key,
+                description="No benchmark is worse than its baseline, misses its target, or could not be run.",
+            )
+        ],
+        can_subset=True,
         op_tags={"dagster/priority": "-10"},
-        description="Named queries and pgbench scripts, timed in turns with a yardstick, compared with the baseline: "
-        "a verdict only outside the noise. The first run becomes the baseline.",
         pool=keys.pool(declared.name),
-        group_name=declared.name,
-        owners=declared.database.owners,
-        kinds={"postgres"},
     )
     def benchmarks(
         context: dg.AssetExecutionContext, config: BenchmarkConfig, options: dg.ResourceParam[Options]
-    ) -> dg.MaterializeResult[Any]:
+    ) -> Iterator[Any]:
         with step(context, f"{declared.name}/benchmarks"):
             fresh = config.baseline is not None or not benching.has_baseline(platform, declared)
             wanted = Wanted(
                 mode="run" if fresh else "baseline", baseline=(config.baseline or BASELINE) if fresh else None
             )
+            report = None
             try:
                 if options.dry_run:
-                    planned = _planned(plan(platform, declared, wanted).as_json())
-                    return dg.MaterializeResult(metadata={"dry run": True, **planned})
-                report = benching.measure(platform, declared, wanted, run_id=context.run.run_id)
+                    found = _planned(plan(platform, declared, wanted).as_json())
+                else:
+                    report = benching.measure(platform, declared, wanted, run_id=context.run.run_id)
+                    found = {**_metadata(report), "report": _link(page.write(platform, declared, report))}
             except NotAllowedNow as not_now:  # nothing is wrong: its time is another one, or nobody has agreed
-                return dg.MaterializeResult(metadata={"dry run": options.dry_run, "not measured": str(not_now)})
-            written = page.write(platform, declared, report)
-        metadata = {"dry run": False, **_metadata(report), "report": _link(written)}
-        if report.errored:
+                found = {"not measured": str(not_now)}
+        metadata = {"dry run": options.dry_run, **found}
+        if report is not None and context.selected_asset_check_keys:
+            yield _check(key, report)
+        if report is not None and report.errored:
             names = ", ".join(one.name for one in report.errored)
             raise dg.Failure(
                 description=f"Could not be run: {names}. {report.errored[0].error}",
                 metadata=metadata,
                 allow_retries=False,
             )
-        return dg.MaterializeResult(metadata=metadata)
+        if context.selected_asset_keys:
+            yield dg.MaterializeResult(asset_key=key, metadata=metadata)
 
     return [benchmarks]
+
+
+def _check(key: dg.AssetKey, report: Report) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=NONE_IS_WORSE,
+        passed=page.state(report) == "passed",
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{page.headline(report)}.",
+        metadata={"worse or slower than their target": ", ".join(one.name for one in report.bad) or "none"},
+    )
 
 
 def _link(location: str) -> dg.MetadataValue[Any]:

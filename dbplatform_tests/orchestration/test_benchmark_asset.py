@@ -16,7 +16,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.maintenance.policy import MaintenancePolicy
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
-from dbplatform.orchestration.benchmarks import benchmark_assets
+from dbplatform.orchestration.benchmarks import NONE_IS_WORSE, benchmark_assets
 from dbplatform.orchestration.jobs import jobs_of
 from dbplatform.orchestration.resources import Options
 from dbplatform.postgres.connection import Target
@@ -45,10 +45,14 @@ def platform(tmp_path: Path, database: Target, ledger: Ledger, monkeypatch: pyte
     return Platform(Project.at(tmp_path))
 
 
+def materialize(platform: Platform, **options: bool) -> dg.ExecuteInProcessResult:
+    assets = benchmark_assets(platform, platform.declarations.get("shop"))
+    return dg.materialize(assets, resources={"options": Options(**options)}, raise_on_error=False)
+
+
 def run(platform: Platform, **options: bool) -> tuple[bool, dict[str, object]]:
     """Whether the asset was materialised, and its metadata."""
-    assets = benchmark_assets(platform, platform.declarations.get("shop"))
-    done = dg.materialize(assets, resources={"options": Options(**options)}, raise_on_error=False)
+    done = materialize(platform, **options)
     [materialized] = done.asset_materializations_for_node("shop__benchmarks") or [None]
     metadata = {} if materialized is None else {name: one.value for name, one in materialized.metadata.items()}
     return done.success, metadata
@@ -73,6 +77,32 @@ def test_what_cannot_be_run_fails_the_step(platform: Platform, database: Target)
     assert run(platform) == (False, {})
 
 
+def test_what_misses_its_target_is_a_warning_and_a_dry_run_says_nothing_of_it(
+    platform: Platform, tmp_path: Path
+) -> None:
+    slow = DECLARATION.replace("select count(*) from orders", "select pg_sleep(0.02), target: 1 ms")
+    (tmp_path / "defs" / "shop" / "defs.yaml").write_text(slow)
+    again = Platform(Project.at(tmp_path))
+    assert materialize(again, dry_run=True).get_asset_check_evaluations() == []
+    done = materialize(again)
+    assert done.success
+    [check] = done.get_asset_check_evaluations()
+    assert (check.check_name, check.passed, check.severity) == (NONE_IS_WORSE, False, dg.AssetCheckSeverity.WARN)
+    assert check.description == "1 benchmark: 1 target missed."
+    assert check.metadata["worse or slower than their target"].value == "how_many"
+
+
+def test_what_could_not_be_run_is_no_pass_of_the_check(platform: Platform, database: Target) -> None:
+    [check] = materialize(platform).get_asset_check_evaluations()
+    assert check.passed
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute("drop table orders")
+    failed = materialize(platform)
+    assert not failed.success
+    [check] = failed.get_asset_check_evaluations()
+    assert (check.passed, check.description) == (False, "1 benchmark: 1 could not be run.")
+
+
 @pytest.mark.parametrize("window", ["", "    window: {}\n"])
 def test_a_production_server_outside_its_window_is_not_measured_and_nothing_fails(
     platform: Platform, tmp_path: Path, window: str
@@ -82,9 +112,11 @@ def test_a_production_server_outside_its_window_is_not_measured_and_nothing_fail
     declaration = DECLARATION.replace("environment: test", "environment: production")
     (tmp_path / "defs" / "shop" / "defs.yaml").write_text(declaration + window.format(closed))
     for dry_run in (True, False):
-        success, metadata = run(Platform(Project.at(tmp_path)), dry_run=dry_run)
-        assert success
-        assert "shop is a production database, and it" in str(metadata["not measured"])
+        done = materialize(Platform(Project.at(tmp_path)), dry_run=dry_run)
+        assert done.success
+        [event] = done.get_asset_materialization_events()
+        assert "shop is a production database, and it" in str(event.materialization.metadata["not measured"].value)
+        assert done.get_asset_check_evaluations() == []
     assert record.newest(platform.ledger, "shop") == []
 
 

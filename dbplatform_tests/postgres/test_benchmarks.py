@@ -141,7 +141,9 @@ def test_a_later_run_is_compared_with_the_baseline_and_told_what_changed(shop: S
     assert document["notes"][:2] == ["the schema is another one", "public.orders had about 2,000 rows, and has 4,000"]
     verdicts = {one["name"]: one["comparison"] for one in document["benchmarks"]}
     assert verdicts["how_many"]["verdict"] != "not comparable"
-    assert verdicts["look_up"]["reason"] == "it was not measured then"
+    assert verdicts["look_up"]["reason"] == (
+        "it was not measured then; keep a new baseline: dbplatform bench run shop --baseline"
+    )
 
 
 def test_a_baseline_of_another_statement_is_not_comparable(shop: Shop) -> None:
