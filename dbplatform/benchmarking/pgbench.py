@@ -1,8 +1,8 @@
 """Scripts by pgbench, PostgreSQL's own program: short slices of so many transactions, so that two sides can take turns.
 
-The login comes by environment variables. What only reads runs with ``default_transaction_read_only``; a script that
-would leave that mode is refused unless it is declared as writing. What writes gets a copy of the database from its
-caller.
+The login comes by environment variables. What only reads runs with ``default_transaction_read_only``, once the server
+has said that this mode has reached it, which a pooler may prevent; a script that would leave it is refused unless it is
+declared as writing. What writes gets a copy of the database from its caller.
 Source: PostgreSQL manual, "pgbench".
 """
 
@@ -28,6 +28,10 @@ _FAILED = re.compile(r"number of failed transactions: (\d+)")
 _LEAVES_READ_ONLY = re.compile(
     r"\bread\s+write\b|\b(?:default_)?transaction_read_only\b|\breset\s+all\b|\bdiscard\b", re.I
 )
+#: Fails where the mode did not reach the session.
+_GUARD = "select 1 / (current_setting('default_transaction_read_only') = 'on')::int;\n"
+#: How pgbench ends when a statement failed; where it could not even connect it ends with 1.
+_STATEMENT_FAILED = 2
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -79,10 +83,18 @@ class SliceTimer:
         self._file = folder / f"{script.name}.sql"
         begins = "".join(f"\\set {name} {number}\n" for name, number in script.variables.items())
         self._file.write_text(begins + script.text, encoding="utf-8")
+        self._guard = None if script.writes else folder / f"{script.name}.guard.sql"
+        if self._guard is not None:
+            self._guard.write_text(_GUARD, encoding="utf-8")
         self.repeat = 1
 
     def warm(self) -> None:
-        """Run a few transactions, and find how many of each client make a slice. Raises ``BenchmarkFailed``."""
+        """Run a few transactions, and find how many of each client make a slice. Raises ``BenchmarkFailed``.
+
+        Nothing is run where sessions that only read are not kept to it.
+        """
+        if self._guard is not None:
+            self._assure(self._guard)
         seconds = self._slice(0, 3)
         seconds = self._slice(1, self._fitting(seconds / 4))
         self.repeat = self._fitting(seconds)
@@ -94,10 +106,32 @@ class SliceTimer:
     def _fitting(self, seconds: float) -> int:
         return min(max(math.ceil(_SLICE_S / max(seconds, 1e-6)), 1), _MOST_TRANSACTIONS)
 
+    def _assure(self, guard: Path) -> None:
+        code, _, errors = self._run(guard, clients=1, turn=0, transactions=1)
+        if code == _STATEMENT_FAILED:
+            raise BenchmarkFailed(
+                name=self._script.name,
+                reason="its sessions are not kept to reading: PGOPTIONS does not reach the server, as through "
+                "PgBouncer with ignore_startup_parameters",
+                hint="Declare a URL that goes past the pooler, or writes: true: then it runs on a copy.",
+            )
+        if code != 0 or errors:
+            raise self._failed(_said(errors) or f"pgbench ended with {code}")
+
     def _slice(self, turn: int, transactions: int) -> float:
         clients = self._script.clients
+        code, found, errors = self._run(self._file, clients=clients, turn=turn, transactions=transactions)
+        tps, failures = _TPS.search(found), _FAILED.search(found)
+        if code != 0 or tps is None or float(tps[1]) <= 0 or errors:
+            raise self._failed(_said(errors) or f"pgbench ended with {code}")
+        if failures is not None and int(failures[1]):
+            raise self._failed(f"{failures[1]} of its transactions failed")
+        return clients / float(tps[1])
+
+    def _run(self, file: Path, *, clients: int, turn: int, transactions: int) -> tuple[int, str, list[str]]:
+        """How pgbench ended, what it wrote, and the errors it spoke of."""
         command = [
-            str(self._program), "--no-vacuum", "--protocol=prepared", f"--file={self._file}", f"--client={clients}",
+            str(self._program), "--no-vacuum", "--protocol=prepared", f"--file={file}", f"--client={clients}",
             f"--jobs={min(clients, os.cpu_count() or 1)}", f"--transactions={transactions}",
             f"--random-seed={turn + 1}", self._dbname,
         ]  # fmt: skip
@@ -117,13 +151,7 @@ class SliceTimer:
                 raise self._failed(f"pgbench does not run: {error.strerror}") from error
             said.seek(0)
             errors = [line for line in said.read().decode(errors="replace").splitlines() if "error:" in line.lower()]
-        found = done.stdout.decode(errors="replace")
-        tps, failures = _TPS.search(found), _FAILED.search(found)
-        if done.returncode != 0 or tps is None or float(tps[1]) <= 0 or errors:
-            raise self._failed(_said(errors) or f"pgbench ended with {done.returncode}")
-        if failures is not None and int(failures[1]):
-            raise self._failed(f"{failures[1]} of its transactions failed")
-        return clients / float(tps[1])
+        return done.returncode, done.stdout.decode(errors="replace"), errors
 
     def _failed(self, reason: str) -> BenchmarkFailed:
         return BenchmarkFailed(

@@ -12,7 +12,7 @@ import pytest
 
 from dbplatform.benchmarking import record
 from dbplatform.benchmarking.errors import BenchmarkFailed, NoValues, WritesUndeclared
-from dbplatform.benchmarking.pgbench import script
+from dbplatform.benchmarking.pgbench import SliceTimer, script
 from dbplatform.benchmarking.pooled import measure_pools, sizes
 from dbplatform.benchmarking.surroundings import Surroundings, changes, obstacles, read_surroundings
 from dbplatform.benchmarking.timing import QueryTimer
@@ -22,8 +22,10 @@ from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.benchmark_sides import before_and_after, create_index, migrate
 from dbplatform.operations.platform import Platform
+from dbplatform.postgres.client_programs import login
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.pools import PoolSettings
+from dbplatform.postgres.programs import find_programs
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.typed import Type, typist
 
@@ -186,6 +188,20 @@ def test_a_script_that_writes_is_refused_by_the_server_where_it_is_not_declared(
     found = shop.type("bench", "run", "shop", "--name", "look_up", "--json")
     assert found.code == 3
     assert "cannot execute DELETE in a read-only transaction" in found.json["benchmarks"][0]["error"]
+    assert shop.sql("select count(*) from orders") == [(2000,)]
+
+
+def test_a_script_does_not_run_where_the_read_only_mode_does_not_reach_the_server(shop: Shop, tmp_path: Path) -> None:
+    program = tmp_path / "pgbench"
+    # As through PgBouncer with ignore_startup_parameters = options.
+    program.write_text(f'#!/bin/sh\nunset PGOPTIONS\nexec {find_programs().path("pgbench")} "$@"\n')
+    program.chmod(0o755)
+    deletes = script("sweep", "delete from orders;", clients=2, writes=False, variables={})
+    timer = SliceTimer(
+        program, login(shop.database, work="test"), deletes, tmp_path, settings={}, statement_timeout_ms=10_000
+    )
+    with pytest.raises(BenchmarkFailed, match="not kept to reading: PGOPTIONS does not reach the server"):
+        timer.warm()
     assert shop.sql("select count(*) from orders") == [(2000,)]
 
 
