@@ -34,7 +34,10 @@ _Taking = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 
 @dataclass(slots=True, kw_only=True)
 class _Seen:
-    """What the callers of one slice saw: seconds that each waited for a connection, and of the whole call."""
+    """What the callers of one slice saw: seconds that each waited for a connection, and of the whole call.
+
+    One that got its connection behind the end of the slice has waited, and does not call.
+    """
 
     waits: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
@@ -82,16 +85,26 @@ def measure_pools(
 ) -> tuple[Load, ...]:
     """Measure each size, and a connection each, in turns for so long. The statement may only read.
 
-    Opens at most the larger of ``callers`` and the largest size. Raises ``BenchmarkFailed``, and ``CannotConnect``.
+    It ends with the first slice behind that time, though not before each size had one; a round that did not come to
+    its end is not counted. Opens at most the larger of ``callers`` and the largest size. Raises ``BenchmarkFailed``,
+    and ``CannotConnect``.
     """
     wanted = sizes(settings, callers)
+    until = time.monotonic() + seconds
+    _prepare(target, bound)
     many = max(1, round(seconds / (_SLICE_S * (len(wanted) + 2))))
     seen: dict[int, list[_Seen]] = {size: [] for size in (0, *wanted)}
     times: dict[int, list[float]] = {size: [] for size in seen}
     for number in range(many):
         inner = wanted if number % 2 == 0 else tuple(reversed(wanted))
-        for size in (0, *inner, 0):
-            found, took = _slice(target, settings, bound, size, callers)
+        turn = [
+            (size, *_slice(target, settings, bound, size, callers))
+            for size in (0, *inner, 0)
+            if not number or time.monotonic() < until
+        ]
+        if len(turn) < len(inner) + 2:
+            break
+        for size, found, took in turn:
             seen[size].append(found)
             times[size].append(took)
         progress.report("pools", done=number + 1, total=many, unit="rounds")
@@ -117,6 +130,21 @@ def measure_pools(
 
 def _at(ordered: Sequence[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+
+def _prepare(target: Target, bound: Bound) -> None:
+    """Run the statement once as a prepared one that only reads: a text of several statements is refused here."""
+    (given,) = bound.of_turn(0, 1)
+    try:
+        with (
+            connect_plainly(target, work="bench pool") as connection,
+            connection.transaction(force_rollback=True),
+            RawCursor(connection) as cursor,
+        ):
+            connection.execute("set transaction read only")
+            cursor.execute(bound.query.encode(), given, prepare=True)
+    except psycopg.Error as error:
+        raise failed("pool", error) from error
 
 
 def _slice(target: Target, settings: PoolSettings, bound: Bound, size: int, callers: int) -> tuple[_Seen, float]:
@@ -176,7 +204,9 @@ def _call(take: _Taking, bound: Bound, number: int, stop: threading.Event, seen:
         begun = time.perf_counter()
         try:
             with take() as connection:
-                waited = time.perf_counter() - begun
+                seen.waits.append(time.perf_counter() - begun)
+                if stop.is_set():
+                    return
                 with connection.transaction(force_rollback=True), RawCursor(connection) as cursor:
                     connection.execute("set transaction read only")
                     cursor.execute(bound.query.encode(), given)
@@ -186,5 +216,4 @@ def _call(take: _Taking, bound: Bound, number: int, stop: threading.Event, seen:
             seen.error = error
             stop.set()
         else:
-            seen.waits.append(waited)
             seen.calls.append(time.perf_counter() - begun)

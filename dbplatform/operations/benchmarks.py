@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dbplatform.benchmarking import record, surroundings
 from dbplatform.benchmarking.model import Report, Result
@@ -152,7 +152,9 @@ def _pool(run: Run, chosen: Sequence[Benchmark]) -> Report:
     with run.session(side) as connection:
         bound = _ONE if query is None else bind(connection, query.name, text_of(run.declared, query), query.params)
     run.look_around(side)
-    target = Target(side.target.name, make_conninfo(side.target.url, options=f"-c statement_timeout={run.timeout_ms}"))
+    given = conninfo_to_dict(side.target.url).get("options") or ""
+    options = f"{given} -c statement_timeout={run.timeout_ms}".strip()
+    target = Target(side.target.name, make_conninfo(side.target.url, options=options))
     loads = measure_pools(
         target,
         replace(settings, statement_timeout_s=run.timeout_ms / 1000),

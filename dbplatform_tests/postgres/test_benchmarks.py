@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from dbplatform.benchmarking import record
 from dbplatform.benchmarking.errors import BenchmarkFailed, NoValues, WritesUndeclared
 from dbplatform.benchmarking.pgbench import SliceTimer, script
-from dbplatform.benchmarking.pooled import measure_pools, sizes
+from dbplatform.benchmarking.pooled import _call, _Seen, measure_pools, sizes
 from dbplatform.benchmarking.surroundings import Surroundings, changes, obstacles, read_surroundings
 from dbplatform.benchmarking.timing import QueryTimer
 from dbplatform.benchmarking.values import Bound, bind
@@ -409,6 +411,41 @@ def test_a_pool_is_measured_by_its_size_within_its_connections(database: Target)
             "select count(*) from pg_stat_activity where application_name = 'dbplatform bench pool'"
         ).fetchone()
     assert opened == (0,)
+
+
+def test_a_pool_is_measured_no_longer_than_asked_for(database: Target) -> None:
+    settings = PoolSettings(size=1, max_overflow=0, timeout_s=5, idle_s=60)
+    slow = Bound(name="slow", query="select pg_sleep(0.25)")
+    _, pool = measure_pools(database, settings, slow, callers=1, seconds=1, notable=0.05)
+    assert pool.comparison is not None
+    assert pool.comparison.rounds == 1, "the second round would end behind its time"
+
+
+def test_a_caller_whose_connection_came_too_late_does_not_ask(database: Target) -> None:
+    stop, seen = threading.Event(), _Seen()
+
+    @contextmanager
+    def late() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+        stop.set()
+        with psycopg.connect(database.url, autocommit=True) as connection:
+            yield connection
+
+    _call(late, Bound(name="one", query="select 1 / 0"), 0, stop, seen)
+    assert (len(seen.waits), seen.calls, seen.error) == (1, [], None)
+
+
+def test_a_pool_is_measured_with_one_statement_that_reads_and_with_the_options_of_the_url(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.declare('  benchmarks:\n    queries: [{name: two, sql: "commit; delete from orders"}]\n')
+    found = shop.type("bench", "run", "shop", "--pool", "--seconds", "1")
+    assert found.code == 3
+    assert "cannot insert multiple commands" in found.err
+    assert shop.sql("select count(*) from orders") == [(2000,)]
+    monkeypatch.setenv("SHOP_URL", make_conninfo(shop.database.url, options="-c work_mem=77MB"))
+    seen = "select 1 / (current_setting('work_mem') = '77MB')::int"
+    shop.declare(f'  benchmarks:\n    queries: [{{name: seen, sql: "{seen}"}}]\n')
+    assert shop.type("bench", "run", "shop", "--pool", "--seconds", "1").code == 0
 
 
 def test_what_a_time_hangs_on_is_read_and_compared(database: Target) -> None:
