@@ -207,6 +207,16 @@ class Database(Policy):
         return self
 
     @model_validator(mode="after")
+    def _alerts_that_fire(self) -> Database:
+        if self.on_breach:
+            from dbplatform.declaration.on_breach import never_fires  # as above
+
+            silent = never_fires(self.on_breach, {threshold.metric for threshold in self.thresholds})
+            if silent is not None:
+                raise ValueError(f"{silent} has no limit, so no alert of it fires; declare one in thresholds")
+        return self
+
+    @model_validator(mode="after")
     def _own_names(self) -> Database:
         if self.name == "dbplatform":
             raise ValueError("the name 'dbplatform' is the platform's own, in alerts and roles; choose another name")

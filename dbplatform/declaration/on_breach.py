@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, TypeAdapter
@@ -45,3 +46,9 @@ _ON_BREACH = TypeAdapter(dict[MetricName, WorkName])
 def checked(value: Any) -> dict[str, str]:
     """The work by its metric; each mistake is told at its own line."""
     return _ON_BREACH.validate_python(value)
+
+
+def never_fires(metrics: Iterable[str], limited: Collection[str]) -> str | None:
+    """The first of the metrics that has no limit: neither one that experts use nor one of the declared ones."""
+    without = (name for name in metrics if not (KINDS[name].warn or KINDS[name].critical))
+    return next((name for name in without if name not in limited), None)

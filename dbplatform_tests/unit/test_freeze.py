@@ -54,6 +54,14 @@ def test_a_freeze_may_be_written_with_its_offset() -> None:
     assert found.frozen(datetime(2026, 12, 20, 23, 0, tzinfo=UTC)) is None
 
 
+def test_work_may_hang_on_the_alert_of_a_limit_that_is_declared() -> None:
+    found = shop(
+        on_breach={"analyze_due_tables": "maintenance/analyze"},
+        thresholds=[{"metric": "analyze_due_tables", "warn": "> 3"}],
+    )
+    assert found.on_breach == {"analyze_due_tables": "maintenance/analyze"}
+
+
 @pytest.mark.parametrize(
     ("lines", "line", "words"),
     [
@@ -69,6 +77,7 @@ def test_a_freeze_may_be_written_with_its_offset() -> None:
         ("  on_breach: {dead_tuples: maintenance/vacuum}\n", 4, "dead_tuple_ratio"),
         ("  on_breach:\n    dead_tuple_ratio: maintenance/vacum\n", 5, "maintenance/vacuum"),
         ("  on_breach: {backup_age_s: backup}\n", 2, "backups: {}"),
+        ("  on_breach: {analyze_due_tables: maintenance/analyze}\n", 2, "analyze_due_tables has no limit, so no alert"),
     ],
 )
 def test_a_wrong_time_or_target_is_refused_with_its_line(tmp_path: Path, lines: str, line: int, words: str) -> None:
