@@ -1,7 +1,9 @@
-"""Which work comes daily, weekly, monthly and quarterly, and which of it waits for the end of a freeze: one table.
+"""Which work comes daily, weekly, monthly and quarterly, and which of it is left out in a freeze: one table.
 
 The job ``<database>_<cadence>`` does what of its rows the database has. Nothing is in two of them, and a cadence does
-not do the work of another: on the first of January all four come, each at its own hour. No Dagster here, and no clock.
+not do the work of another: on the first of January all four come, each at its own hour. What a freeze left out comes at
+its next time, not when the freeze ends; ``dbplatform run shop --job shop_monthly`` makes it up. No Dagster here, and no
+clock.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class Work:
     check: str | None = None
     """Only this check of the asset, which is not brought up to date itself."""
     waits: bool = False
-    """It changes the database, or loads its server: in a freeze it is left for later."""
+    """It changes the database, or loads its server: in a freeze it is left out, until its next time."""
     unless: Literal["backup", "physical"] | None = None
     """It is left to that job where the declaration gives it a schedule of its own."""
 

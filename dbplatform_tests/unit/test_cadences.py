@@ -43,7 +43,13 @@ def test_what_has_a_schedule_of_its_own_is_left_to_it() -> None:
     assert not physical & assets(database(backups={"physical": {"schedule": "0 3 * * 0"}}), "weekly")
 
 
-def test_what_changes_the_database_waits_for_the_end_of_a_freeze() -> None:
+def test_the_page_of_schedules_says_how_what_a_freeze_left_out_is_made_up() -> None:
+    [told] = [part for part in _PAGE.read_text().split("\n- ") if "is left out this time" in part]
+    assert "it comes at its next time" in told
+    assert "`dbplatform run shop --job shop_monthly`" in told
+
+
+def test_what_changes_the_database_is_left_out_in_a_freeze() -> None:
     every = [work for cadence in CADENCES for work in CALENDAR[cadence]]
     going_on = {work.asset for work in every if not work.waits and work.check is None}
     changing = ("partitions/", "archive/", "retirement/", "maintenance/", "benchmarks")
