@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
+from dbplatform.declaration.project import Project
 from dbplatform.ledger.advice import AdviceRecord
 from dbplatform.ledger.backups import BackupRecord, DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.maintenance import MaintenanceItem, MaintenanceRun
 from dbplatform.ledger.monitoring import Alert, MetricHistory, StatementText, StatementWindow
+from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target
+from dbplatform.reporting import periods
+from dbplatform.reporting.maintenance import gather, render_maintenance
 from dbplatform_tests.typed import Type, typist
 
 SHOP = """\
@@ -232,6 +237,16 @@ def test_the_page_and_its_json_are_kept_and_reviewed_and_what_cannot_be_is_refus
     for month, words in (("october", "is no month"), ("2999-01", "has not begun")):
         refused = type_("report", "maintenance", "shop", "--month", month)
         assert (refused.code, words in refused.err) == (2, True)
+
+
+def test_a_page_without_decisions_says_what_is_not_known(
+    type_: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_URL", "postgresql://nobody@127.0.0.1:1/none")
+    platform = Platform(Project.at(tmp_path))
+    found = gather(platform, platform.declarations.get("shop"), periods.month(MONTH, now=NOW), now=NOW)
+    page = render_maintenance(replace(found, decisions=()))
+    assert "Nothing waits for a decision; of capacity nothing is known; no backup is proven." in page
 
 
 def test_the_report_is_written_when_the_database_is_gone(
