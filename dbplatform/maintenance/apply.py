@@ -31,7 +31,7 @@ from dbplatform.maintenance.policy import MaintenancePolicy
 from dbplatform.maintenance.reindex import index_facts, remains
 from dbplatform.maintenance.repack import APPLICATION, clean, find_repacker, repack, table_facts
 from dbplatform.maintenance.settings import autovacuum_facts, statistics_facts
-from dbplatform.maintenance.vacuum import LEAST_DEAD, held_back, vacuum_facts
+from dbplatform.maintenance.vacuum import held_back, vacuum_facts
 from dbplatform.postgres.catalog import TableMissing
 from dbplatform.postgres.client_programs import ProgramFailed
 from dbplatform.postgres.connection import AutocommitConnection, Target, watched
@@ -149,7 +149,7 @@ class Run:
                 again_on=(_GaveWay,),
             )
             self._remove_remains(item)  # of a try before, which could not be removed then
-            after = self._after(item)
+            after, held = self._after(item), self._held(item)
         except (LockNotAcquired, psycopg.errors.LockNotAvailable) as error:
             way = isinstance(error.__cause__, _GaveWay)
             words = str(error.__cause__) if way else f"a lock on {item.subject} was not to be had"
@@ -164,7 +164,8 @@ class Run:
         except ProgramFailed as error:
             return Outcome(item=item, state="failed", words=str(error), seconds=self.pace.clock() - started)
         seconds = self.pace.clock() - started
-        words = words or self._held(item, after)
+        if held is not None:
+            return Outcome(item=item, state="left", words=held, after=after, seconds=seconds)
         return Outcome(item=item, state="done", words=words, after=after, seconds=seconds)
 
     def _again(self, item: Item) -> Item | None:
@@ -289,13 +290,15 @@ class Run:
             return table_facts(self.connection, catalog, table)
         return autovacuum_facts(table) if item.kind == "autovacuum" else statistics_facts(self.connection, table)
 
-    def _held(self, item: Item, after: dict[str, Any]) -> str:
-        """Why a vacuum removed little."""
-        dead = after.get("dead_rows", 0)
-        if item.kind != "vacuum" or dead <= LEAST_DEAD or dead < item.evidence["dead_rows"] / 2:
-            return ""
+    def _held(self, item: Item) -> str | None:
+        """What keeps a vacuum from its aim, looked at behind it; none: it is reached, or nothing is to be seen."""
+        again = self._again(item) if item.kind == "vacuum" else None
+        if again is None or again.statements != item.statements:
+            return None
         holder = held_back(self.connection)
-        return f"its dead rows are kept for {holder}" if holder is not None else ""
+        if "FREEZE" not in item.statements[0]:
+            return f"its dead rows are kept for {holder}" if holder is not None else None
+        return f"its old rows could not be frozen, they are kept for {holder or 'somebody who is not to be seen'}"
 
     def _compared(self, before: dict[str, float | str]) -> tuple[QueryTime, ...]:
         changed = any(one.state == "done" for one in self.outcomes)

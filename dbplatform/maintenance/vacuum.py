@@ -25,8 +25,9 @@ LOCK = "SHARE UPDATE EXCLUSIVE on the table: reads and writes go on"
 _HOLDERS = """
     select what, age from (
         select format('backend %s (%s), whose transaction is open since %s', pid, coalesce(nullif(application_name, ''),
-                      usename), date_trunc('second', xact_start)) as what, age(backend_xmin) as age
-        from pg_stat_activity where backend_xmin is not null and pid <> pg_backend_pid()
+                      usename), date_trunc('second', xact_start)) as what,
+               greatest(age(backend_xmin), age(backend_xid)) as age
+        from pg_stat_activity where (backend_xmin is not null or backend_xid is not null) and pid <> pg_backend_pid()
           and datid = (select oid from pg_database where datname = current_database())
         union all
         select format('the replication slot %s', slot_name), greatest(age(xmin), age(catalog_xmin))

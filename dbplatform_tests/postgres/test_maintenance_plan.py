@@ -85,7 +85,8 @@ def test_dead_rows_are_vacuumed_without_cutting_off_the_end_and_are_gone(databas
     assert subjects(planned(database, kinds=["vacuum"]), "vacuum") == []
 
 
-def test_rows_near_the_age_of_the_forced_vacuum_are_frozen(database: Target, by_hand: Session) -> None:
+def old_table(by_hand: Session) -> None:
+    """A table whose row is half way to the vacuum that cannot be put off."""
     by_hand.execute("create table old (a int) with (autovacuum_enabled = off, autovacuum_freeze_max_age = 100000)")
     by_hand.execute("insert into old values (1)")
     by_hand.execute("create temporary table used (a int)")
@@ -94,6 +95,10 @@ def test_rows_near_the_age_of_the_forced_vacuum_are_frozen(database: Target, by_
         "do $$ begin for i in 1..52000 loop begin insert into used values (i); exception when others then null; end; "
         "end loop; end $$"
     )
+
+
+def test_rows_near_the_age_of_the_forced_vacuum_are_frozen(database: Target, by_hand: Session) -> None:
+    old_table(by_hand)
     found = item(planned(database, kinds=["vacuum"], table="old"), "vacuum", "public.old")
     assert found.priority >= 80
     assert "at 100,000 a vacuum comes that cannot be put off" in found.reason
@@ -102,6 +107,17 @@ def test_rows_near_the_age_of_the_forced_vacuum_are_frozen(database: Target, by_
     done = outcome(maintain(database, kinds=["vacuum"]), "vacuum", "public.old")
 
     assert (done.state, done.after["xid_age"] < 1000) == ("done", True)
+
+
+def test_rows_that_could_not_be_frozen_are_left_with_who_needs_them(database: Target, by_hand: Session) -> None:
+    with psycopg.connect(database.url, application_name="a report") as holder:
+        holder.execute("select pg_current_xact_id()")
+        old_table(by_hand)
+        found = outcome(maintain(database, kinds=["vacuum"]), "vacuum", "public.old")
+    assert found.state == "left"
+    assert found.after["xid_age"] > 50_000
+    assert "its old rows could not be frozen, they are kept for backend" in found.words
+    assert "(a report)" in found.words
 
 
 def test_a_table_that_is_only_inserted_into_is_vacuumed(database: Target, by_hand: Session) -> None:
