@@ -25,7 +25,7 @@ from dbplatform.maintenance.catalog import Catalog, Table, oids_of, read_catalog
 from dbplatform.maintenance.errors import QueryRefused
 from dbplatform.maintenance.guard import Guard, guarded, waits_beyond
 from dbplatform.maintenance.model import Item, Kind, NotPossible, Outcome, Plan, QueryTime, Report
-from dbplatform.maintenance.pace import Pace
+from dbplatform.maintenance.pace import Pace, unseen
 from dbplatform.maintenance.plan import plan_maintenance
 from dbplatform.maintenance.policy import MaintenancePolicy
 from dbplatform.maintenance.reindex import index_facts, remains
@@ -100,6 +100,7 @@ class Run:
     def _rounds(self) -> tuple[dict[str, float | str], tuple[NotPossible, ...]]:
         """All items; the times of the queries before them, and what cannot be done."""
         plan = self._plan()
+        notices = unseen(self.watcher, self.database) if plan.items else ()
         before = queries.times(self.connection, self.policy.queries)
         not_possible: dict[tuple[str, str], NotPossible] = {}
         known: set[tuple[str, str, str]] = set()
@@ -111,7 +112,7 @@ class Run:
             if not new or self.pace.stopped is not None:
                 break
             plan = self._plan()
-        return before, tuple(not_possible.values())
+        return before, (*not_possible.values(), *notices)
 
     def _plan(self) -> Plan:
         return plan_maintenance(

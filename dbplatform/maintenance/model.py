@@ -66,7 +66,8 @@ class Item:
 class NotPossible:
     """What is due, and maintenance cannot do; ``hint`` is what a person may."""
 
-    kind: Kind
+    kind: Kind | Literal["limits"]
+    """``limits``: nothing is due; a declared limit cannot be kept."""
     subject: str
     reason: str
     hint: str = ""

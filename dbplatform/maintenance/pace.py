@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg import sql
+
+from dbplatform.maintenance.model import NotPossible
 from dbplatform.maintenance.policy import LimitsPolicy, MaintenancePolicy
 from dbplatform.postgres.connection import AnyConnection
-from dbplatform.postgres.pressure import Pressure, pressure
+from dbplatform.postgres.pressure import Pressure, pressure, sees_others
 
 _LOOK_S = 1.0
 
@@ -61,6 +64,21 @@ class Pace:
             self.sleep(_LOOK_S)
         self.paused_s += self.clock() - began
         return None
+
+
+def unseen(connection: AnyConnection, database: str) -> tuple[NotPossible, ...]:
+    """That limits hold nothing back, where the user who asks for them cannot see what they are about."""
+    if sees_others(connection):
+        return ()
+    return (
+        NotPossible(
+            kind="limits",
+            subject=database,
+            reason="the user cannot see other sessions and replicas, so active_sessions and replica_lag hold nothing "
+            "back",
+            hint=f"GRANT pg_monitor TO {sql.Identifier(connection.info.user).as_string()}",
+        ),
+    )
 
 
 def exceeded(found: Pressure, limits: LimitsPolicy) -> str | None:

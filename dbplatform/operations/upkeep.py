@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.maintenance import record
 from dbplatform.maintenance.apply import Run, new_pace
 from dbplatform.maintenance.model import KINDS, QUICK, Kind, Plan, Report
+from dbplatform.maintenance.pace import unseen
 from dbplatform.maintenance.plan import plan_maintenance
 from dbplatform.monitoring.health import Health
 from dbplatform.operations import watching
@@ -38,7 +39,7 @@ def plan(platform: Platform, declared: Declared, mode: str, *, table: Relation |
     """What would be done; only reads. Raises ``NothingToMeasure``, ``OnStandby`` and ``TableMissing``."""
     target = watching.existing(platform, declared)
     with connect(target, work="optimize", lock_timeout_ms=_LOCK_TIMEOUT_MS) as connection:
-        return plan_maintenance(
+        found = plan_maintenance(
             connection,
             target,
             declared.database.maintenance,
@@ -46,6 +47,8 @@ def plan(platform: Platform, declared: Declared, mode: str, *, table: Relation |
             kinds=MODES[mode],
             table=table,
         )
+        notices = unseen(connection, declared.name) if found.items else ()
+    return replace(found, not_possible=(*found.not_possible, *notices))
 
 
 def look(platform: Platform, declared: Declared, *, table: Relation | None = None) -> Looked:

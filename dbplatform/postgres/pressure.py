@@ -1,6 +1,7 @@
 """What else the server has to do: sessions at work and in wait, replicas that lag. Work that can wait looks here first.
 
-Source: PostgreSQL manual, pg_stat_activity, pg_locks, pg_stat_replication.
+Who waits for a lock everybody may see, in pg_locks; what others do, and how far replicas are, only who has
+``pg_read_all_stats``. Source: PostgreSQL manual, pg_stat_activity, pg_locks, pg_stat_replication.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _WAITING = """
 """
 _SESSIONS = """
     select count(*) filter (where state = 'active' and wait_event_type is distinct from 'Lock'),
-           count(*) filter (where wait_event_type = 'Lock')
+           (select count(distinct pid) from pg_locks where not granted and pid <> pg_backend_pid())
     from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()
 """
 _BLOCKED = """
@@ -38,7 +39,10 @@ class Pressure:
 
 
 def pressure(connection: AnyConnection) -> Pressure:
-    """How much is going on: client sessions of the whole server without this one. Takes no lock."""
+    """How much is going on: sessions of the whole server without this one. Takes no lock.
+
+    Where ``sees_others`` is false, nobody is at work and there is no replica, as far as this user can see.
+    """
     row = connection.execute(_SESSIONS).fetchone()
     assert row is not None
     behind = farthest_behind(connection)
@@ -48,6 +52,12 @@ def pressure(connection: AnyConnection) -> Pressure:
         replica=behind[0] if behind else None,
         replica_lag_bytes=behind[1] if behind else 0,
     )
+
+
+def sees_others(connection: AnyConnection) -> bool:
+    """Whether the user may see what other sessions do and how far replicas are, as a superuser or by pg_monitor."""
+    row = connection.execute("select pg_has_role('pg_read_all_stats', 'usage')").fetchone()
+    return row is not None and bool(row[0])
 
 
 def waiting_for_us(connection: AnyConnection) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import psycopg
@@ -9,7 +10,9 @@ import pytest
 
 from dbplatform.maintenance.errors import OnStandby
 from dbplatform.postgres.catalog import TableMissing
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.pressure import pressure
+from dbplatform_tests.postgres.embedded_support import wait_until
 from dbplatform_tests.postgres.maintenance_support import OFF, item, maintain, outcome, planned, policy, subjects
 
 Session = psycopg.Connection[tuple[object, ...]]
@@ -291,6 +294,42 @@ def test_a_role_without_rights_is_told_what_to_grant(database: Target, by_hand: 
         assert told.reason == "the user may not analyze it"
     finally:
         by_hand.execute("drop role reader_of_items")
+
+
+def test_a_user_who_cannot_see_others_sees_who_waits_and_is_told_which_limits_hold_nothing_back(
+    database: Target, by_hand: Session
+) -> None:
+    by_hand.execute(f"create table item (a int) {OFF}".encode())
+    by_hand.execute("insert into item select generate_series(1, 1000)")
+    by_hand.execute("select pg_stat_force_next_flush()")
+    by_hand.execute("create role blind login password 'only for tests'")
+    by_hand.execute("alter table item owner to blind")
+    asked = "select count(*) from pg_locks where not granted and relation = 'item'::regclass"
+    target = Target(
+        database.name, psycopg.conninfo.make_conninfo(database.url, user="blind", password="only for tests")
+    )
+    try:
+        with psycopg.connect(database.url) as holder, psycopg.connect(database.url) as writer:
+            holder.execute("lock table item in share row exclusive mode")
+            waiting = threading.Thread(target=lambda: writer.execute("insert into item values (0)"))
+            waiting.start()
+            wait_until(lambda: by_hand.execute(asked.encode()).fetchone() == (1,))
+            with connect(target, work="test") as blind:
+                assert pressure(blind).waiting_sessions >= 1
+            holder.rollback()
+            waiting.join()
+        [told] = [one for one in maintain(target, kinds=["analyze"]).not_possible if one.kind == "limits"]
+        assert "active_sessions and replica_lag hold nothing back" in told.reason
+        assert told.hint == 'GRANT pg_monitor TO "blind"'
+        by_hand.execute("insert into item select generate_series(1, 1000)")
+        by_hand.execute("select pg_stat_force_next_flush()")
+        by_hand.execute("grant pg_monitor to blind")
+        granted = maintain(target, kinds=["analyze"])
+        assert outcome(granted, "analyze", "public.item").state == "done"
+        assert not [one for one in granted.not_possible if one.kind == "limits"]
+    finally:
+        by_hand.execute("drop owned by blind")
+        by_hand.execute("drop role blind")
 
 
 def test_a_standby_is_refused(database: Target, monkeypatch: pytest.MonkeyPatch) -> None:
