@@ -43,6 +43,8 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C is for `dbplatform dev`, which then closes the pipe. Not SIG_IGN: the command would inherit that.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    # Ctrl-C and a closed terminal reach the whole group: they are for who holds the pipe, whose end closes it. Not
+    # SIG_IGN: the command would inherit that.
+    for one in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(one, lambda *_: None)
     sys.exit(supervise(sys.argv[1:]))
