@@ -28,7 +28,7 @@ from dbplatform.maintenance.model import Item, Kind, NotPossible, Outcome, Plan,
 from dbplatform.maintenance.pace import Pace, unseen
 from dbplatform.maintenance.plan import plan_maintenance
 from dbplatform.maintenance.policy import MaintenancePolicy
-from dbplatform.maintenance.reindex import index_facts, remains
+from dbplatform.maintenance.reindex import index_facts, remains, worked_on
 from dbplatform.maintenance.repack import APPLICATION, clean, find_repacker, repack, table_facts
 from dbplatform.maintenance.settings import autovacuum_facts, statistics_facts
 from dbplatform.maintenance.vacuum import held_back, vacuum_facts
@@ -190,6 +190,8 @@ class Run:
         if item.verb == "repack":
             return self._repack(item)
         concurrent = item.kind == "reindex"
+        if concurrent and worked_on(self.connection, item):
+            raise _GaveWay("another session builds an index on its table, or vacuums it")
         waits = min(_CONCURRENT_WAIT_MS, max(round(self.pace.remaining_s * 1000), self._lock_timeout_ms))
         self._set(lock_timeout=str(waits if concurrent else self._lock_timeout_ms))
         said: list[tuple[str | None, str | None, str]] = []

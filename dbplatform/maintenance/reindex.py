@@ -19,6 +19,15 @@ from dbplatform.maintenance.policy import DuePolicy
 from dbplatform.postgres.connection import AutocommitConnection
 
 LOCK = "SHARE UPDATE EXCLUSIVE on the table: reads and writes go on, changes of the schema wait"
+# Of a TOAST table's index the table is the TOAST table.
+_WORKED_ON = """
+    select exists (select from pg_locks l where l.granted and l.locktype = 'relation'
+                     and l.pid is distinct from pg_backend_pid()
+                     and l.database = (select oid from pg_database where datname = current_database())
+                     and l.relation in (%(table)s, (select indrelid from pg_index where indexrelid = %(index)s))
+                     and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                                    'AccessExclusiveLock'))
+"""
 _REMAINS = re.compile(r"_cc(new|old)\d*$")
 
 
@@ -47,6 +56,16 @@ def remains(catalog: Catalog) -> Iterator[Item]:
     for index in catalog.indexes.values():
         if not index.valid and _REMAINS.search(index.relation.name) and not index.being_built and index.owned:
             yield _drop(index)
+
+
+def worked_on(connection: AutocommitConnection, item: Item) -> bool:
+    """Whether another session builds an index on its table, or vacuums it.
+
+    A concurrent statement that waits for that one can be what that one waits for: a deadlock, in which the other one
+    may be ended.
+    """
+    row = connection.execute(_WORKED_ON, {"table": item.table_oid, "index": item.subject_oid}).fetchone()
+    return row is not None and bool(row[0])
 
 
 def index_facts(connection: AutocommitConnection, catalog: Catalog, index: Index) -> dict[str, Any]:

@@ -163,6 +163,33 @@ def test_a_rebuild_gives_way_to_who_waits_for_it_and_leaves_nothing_behind(items
         assert watcher.execute(_INVALID.encode()).fetchall() == []
 
 
+def test_an_index_that_another_role_builds_is_not_waited_for_and_what_it_builds_is_no_remains(items: Target) -> None:
+    with psycopg.connect(items.url, autocommit=True) as by_hand:
+        by_hand.execute("create role owner_of_items login password 'only for tests'")
+        by_hand.execute("alter table item owner to owner_of_items")
+        owner = Target(
+            items.name, psycopg.conninfo.make_conninfo(items.url, user="owner_of_items", password="only for tests")
+        )
+        try:
+            with (
+                open_transaction(items, "select from item limit 1") as client,
+                psycopg.connect(items.url, autocommit=True, application_name="dbplatform maintenance") as builder,
+            ):
+                building = threading.Thread(target=lambda: builder.execute("reindex index concurrently item_pkey"))
+                building.start()
+                wait_for(items, "reindex index concurrently")
+                report = maintain(owner, kinds=["reindex"], with_pace=pace(policy(), sleep=lambda _: None))
+                client.rollback()
+                building.join()
+            [found] = report.outcomes
+            assert (found.item.verb, found.state) == ("reindex", "left")
+            assert found.words == "another session builds an index on its table, or vacuums it"
+            assert by_hand.execute(_INVALID.encode()).fetchall() == []
+        finally:
+            by_hand.execute("drop owned by owner_of_items cascade")
+            by_hand.execute("drop role owner_of_items")
+
+
 def test_a_table_that_another_session_has_locked_is_left_and_told(database: Target) -> None:
     with psycopg.connect(database.url, autocommit=True) as by_hand:
         by_hand.execute(f"create table item (a int) {OFF}".encode())

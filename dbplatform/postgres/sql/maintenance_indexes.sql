@@ -35,8 +35,13 @@ select x.indexrelid::bigint as oid, x.nspname as schema, x.relname as name, x.of
        pg_has_role(x.relowner, 'usage')
            or case when s.version >= 170000 then has_table_privilege(x.of_table, 'maintain') else false end as may_reindex,
        pg_has_role(x.relowner, 'usage') as owned,
-       exists (select from pg_stat_progress_create_index p where p.datname = current_database() and p.relid = x.indrelid)
-           as being_built,
+       -- Whoever builds holds SHARE UPDATE EXCLUSIVE or more on the table until the index is valid; the view of the
+       -- progress shows nothing of other roles.
+       exists (select from pg_locks l where l.granted and l.locktype = 'relation' and l.pid is distinct from pg_backend_pid()
+                 and l.database = (select oid from pg_database where datname = current_database())
+                 and l.relation in (x.indexrelid, x.indrelid)
+                 and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                                'AccessExclusiveLock')) as being_built,
        case when x.of_toast or w.columns >= cardinality(x.indkey::int2[]) then
            -- 4: line pointer, 8: header of an entry, 8 more where it can have nulls; 40: header and special space of a
            -- page. An entry of a TOAST table's index holds an oid and a number. 2: the first page and the root.
