@@ -28,7 +28,7 @@ class MaintenanceRun(Base):
     stopped: Mapped[str | None]
     """Why it ended before the work did."""
     report: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
-    """The report without its items."""
+    """The report without its items; until then ``changing``, the setting that is being changed, with its undo."""
 
 
 class MaintenanceItem(Base):

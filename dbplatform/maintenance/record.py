@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.maintenance import MaintenanceItem, MaintenanceRun
-from dbplatform.maintenance.model import Outcome, Report
+from dbplatform.maintenance.model import Item, Outcome, Report
 
 
 def begin(ledger: Ledger, database: str, *, mode: str, run_id: str | None, now: datetime) -> uuid.UUID:
@@ -19,6 +19,13 @@ def begin(ledger: Ledger, database: str, *, mode: str, run_id: str | None, now: 
     with ledger.session() as session:
         session.add(MaintenanceRun(id=id_, database=database, mode=mode, run_id=run_id, started_at=now, report={}))
     return id_
+
+
+def changing(ledger: Ledger, id_: uuid.UUID, item: Item) -> None:
+    """A setting is about to be changed: killed before the item is kept, the run's report has its undo."""
+    noted = {"changing": item.as_json()}
+    with ledger.session() as session:
+        session.execute(update(MaintenanceRun).where(MaintenanceRun.id == id_).values(report=noted))
 
 
 def keep(ledger: Ledger, id_: uuid.UUID, outcome: Outcome) -> None:
@@ -43,6 +50,8 @@ def keep(ledger: Ledger, id_: uuid.UUID, outcome: Outcome) -> None:
                 seconds=outcome.seconds,
             )
         )
+        if item.verb == "set":
+            session.execute(update(MaintenanceRun).where(MaintenanceRun.id == id_).values(report={}))
 
 
 def end(ledger: Ledger, id_: uuid.UUID, report: Report, *, now: datetime) -> None:

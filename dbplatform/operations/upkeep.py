@@ -92,6 +92,7 @@ def apply(
             kinds=kinds,
             pace=new_pace(policy, in_window=in_window, spent=spent),
             keep=lambda outcome: record.keep(ledger, id_, outcome),
+            changing=lambda item: record.changing(ledger, id_, item),
             table=table,
         ).to_the_end()
         record.end(ledger, id_, report, now=datetime.now(UTC))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -58,6 +58,7 @@ def maintain(
     kept: list[Outcome] | None = None,
     with_pace: Pace | None = None,
     connection: AutocommitConnection | None = None,
+    changing: Callable[[Item], None] = lambda _: None,
 ) -> Report:
     """One run to its end."""
     of = of or policy()
@@ -73,6 +74,7 @@ def maintain(
             kinds=kinds,
             pace=with_pace or pace(of),
             keep=(kept if kept is not None else []).append,
+            changing=changing,
         ).to_the_end()
 
 

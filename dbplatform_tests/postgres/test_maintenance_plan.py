@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.maintenance import MaintenanceRun
+from dbplatform.maintenance import record
+from dbplatform.maintenance.apply import Run
 from dbplatform.maintenance.errors import OnStandby
+from dbplatform.maintenance.model import Item
 from dbplatform.postgres.catalog import TableMissing
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.pressure import pressure
 from dbplatform_tests.postgres.embedded_support import wait_until
-from dbplatform_tests.postgres.maintenance_support import OFF, item, maintain, outcome, planned, policy, subjects
+from dbplatform_tests.postgres.maintenance_support import (
+    NOW,
+    OFF,
+    item,
+    maintain,
+    outcome,
+    pace,
+    planned,
+    policy,
+    subjects,
+)
 
 Session = psycopg.Connection[tuple[object, ...]]
 
@@ -271,6 +287,59 @@ def test_settings_are_applied_where_that_is_declared_and_the_undo_takes_them_bac
         assert one.item.undo is not None
         by_hand.execute(one.item.undo.encode())
     assert _settings(by_hand) == before
+
+
+def test_targets_that_are_set_are_done_with_their_undo_where_the_analyze_did_not_get_its_lock(
+    database: Target, by_hand: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large(by_hand)
+    apply = policy(settings="apply", due={"large_table_rows": 10_000}, limits={"lock_timeout": "100 ms"})
+    with psycopg.connect(database.url) as holder:
+
+        def locked(run: Run, item: Item) -> str:
+            for statement in item.statements[:-1]:
+                run.connection.execute(statement.encode())
+            holder.execute("lock table sale in share update exclusive mode")
+            return once(run, item)
+
+        once = Run._once
+        monkeypatch.setattr(Run, "_once", locked)
+        report = maintain(database, apply, kinds=["statistics"], with_pace=pace(apply, sleep=lambda _: None))
+    found = outcome(report, "statistics", "public.sale")
+    assert (found.state, found.after) == ("done", {"targets": {"product": 500}})
+    assert "still to come is ANALYZE (SKIP_LOCKED)" in found.words
+
+
+def test_the_undo_of_a_setting_is_in_the_ledger_before_it_is_changed(
+    database: Target, by_hand: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large(by_hand)
+    apply = policy(settings="apply", due={"large_table_rows": 10_000})
+    id_ = record.begin(ledger, "shop", mode="autovacuum", run_id=None, now=NOW)
+
+    def noted() -> dict[str, Any]:
+        with ledger.session() as session:
+            run = session.get(MaintenanceRun, id_)
+            assert run is not None
+            return run.report
+
+    def killed(run: Run, item: Item) -> str:
+        once(run, item)
+        raise KeyboardInterrupt
+
+    once = Run._once
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_once", killed)
+        with pytest.raises(KeyboardInterrupt):
+            maintain(database, apply, kinds=["autovacuum"], changing=lambda item: record.changing(ledger, id_, item))
+    before: Any = noted()["changing"]
+    assert _settings(by_hand) != (None, [None, None])
+    by_hand.execute(before["undo"].encode())
+    assert _settings(by_hand) == (None, [None, None])
+
+    for one in maintain(database, apply, kinds=["autovacuum"]).outcomes:
+        record.keep(ledger, id_, one)
+    assert noted() == {}, "the item has it now"
 
 
 def _settings(by_hand: Session) -> tuple[object, ...] | None:
