@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -141,6 +142,8 @@ class Run:
             fresh = self._again(item)
             if fresh is None:
                 return Outcome(item=item, state="not needed", words="it is no longer due")
+            if isinstance(fresh, NotPossible):
+                return Outcome(item=item, state="left", words=f"not possible now: {fresh.reason}")
             self.pace.spent_bytes += fresh.bytes
             item = fresh
             if item.verb == "set":
@@ -159,7 +162,7 @@ class Run:
             way = isinstance(error.__cause__, _GaveWay)
             words = str(error.__cause__) if way else f"a lock on {item.subject} was not to be had"
             return self._without_lock(item, words, self.pace.clock() - started)
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject):
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject, TableMissing):
             return Outcome(item=item, state="not needed", words="it is no longer there")
         except psycopg.Error as error:
             if error.sqlstate is None or self.connection.closed:
@@ -181,8 +184,8 @@ class Run:
         words = f"set, and {words}: still to come is {item.statements[-1]}"
         return Outcome(item=item, state="done", words=words, after=after, seconds=seconds)
 
-    def _again(self, item: Item) -> Item | None:
-        """The same work, found again now."""
+    def _again(self, item: Item) -> Item | NotPossible | None:
+        """The same work, found again now, or why it cannot be done."""
         try:
             found = plan_maintenance(
                 self.connection,
@@ -195,7 +198,9 @@ class Run:
             )
         except TableMissing:
             return None
-        return next((one for one in found.items if one.key == item.key), None)
+        same = (one for one in found.items if one.key == item.key)
+        kept = (one for one in found.not_possible if (one.kind, one.subject) == (item.kind, str(item.subject)))
+        return next(chain[Item | NotPossible](same, kept), None)
 
     def _once(self, item: Item) -> str:
         """Do it once; what PostgreSQL said of it in words. Raises ``_GaveWay`` where others come first."""
@@ -216,7 +221,7 @@ class Run:
         try:
             with guarded(self.watcher, self.connection.info.backend_pid, limit_ms=self._lock_timeout_ms) as guard:
                 if item.verb == "clean":
-                    clean(self.connection, self._table(item))
+                    self._clean(self._table(item))
                 else:
                     for statement in item.statements:
                         self.connection.execute(statement.encode())
@@ -264,11 +269,17 @@ class Run:
         self._patient()
         catalog = self._catalog(item)
         with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedObject):
-            if item.verb == "repack" and catalog.tables[item.table_oid].repack_remains:
-                clean(self.connection, catalog.tables[item.table_oid])
+            table = catalog.tables.get(item.table_oid)
+            if item.verb == "repack" and table is not None and table.repack_remains:
+                self._clean(table)
             elif item.verb == "reindex":
                 for one in remains(catalog):
                     self.connection.execute(one.statements[0].encode())
+
+    def _clean(self, table: Table) -> None:
+        """Remove what a pg_repack left, unless one is at work on the table: its trigger is no remains."""
+        if not table.repacking:
+            clean(self.connection, table)
 
     def _patient(self) -> None:
         """Wait for locks as long as is declared, from here on."""
@@ -284,7 +295,10 @@ class Run:
         )
 
     def _table(self, item: Item) -> Table:
-        return self._catalog(item).tables[item.table_oid]
+        table = self._catalog(item).tables.get(item.table_oid)
+        if table is None:
+            raise TableMissing(table=item.table, database=self.database)
+        return table
 
     def _after(self, item: Item) -> dict[str, Any]:
         """The facts of its evidence, read again."""
@@ -308,7 +322,7 @@ class Run:
     def _held(self, item: Item) -> str | None:
         """What keeps a vacuum from its aim, looked at behind it; none: it is reached, or nothing is to be seen."""
         again = self._again(item) if item.kind == "vacuum" else None
-        if again is None or again.statements != item.statements:
+        if not isinstance(again, Item) or again.statements != item.statements:
             return None
         holder = held_back(self.connection)
         if "FREEZE" not in item.statements[0]:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from dbplatform.maintenance.pace import Pace
+from dbplatform.maintenance.repack import find_repacker
+from dbplatform.postgres.client_programs import ProgramFailed
 from dbplatform.postgres.connection import Target
 from dbplatform_tests.postgres.embedded_support import wait_until
 from dbplatform_tests.postgres.maintenance_support import item, maintain, outcome, pace, planned, policy
@@ -107,6 +110,57 @@ def test_what_a_killed_pg_repack_left_is_removed_by_the_next_run(shop: Target) -
     assert [(one.item.verb, one.state) for one in report.outcomes] == [("clean", "done"), ("repack", "done")]
     with psycopg.connect(shop.url) as session:
         assert session.execute(_REMAINS.encode()).fetchone() == (0, 0)
+
+
+def test_another_pg_repack_that_is_at_work_keeps_its_trigger(shop: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    with psycopg.connect(shop.url, autocommit=True) as other:
+
+        def too_late(*_: object) -> bool:
+            """pg_repack holds an advisory lock of these keys, and writes into this table."""
+            other.execute("select pg_advisory_lock(16185446, 'item'::regclass::int)")
+            other.execute("do $$ begin execute 'create table repack.log_' || 'item'::regclass::oid || '()'; end $$")
+            raise ProgramFailed("Another pg_repack command may be running on the table")
+
+        monkeypatch.setattr("dbplatform.maintenance.apply.repack", too_late)
+        report = maintain(shop, kinds=["repack"])
+        assert [one.state for one in report.outcomes] == ["failed"]
+        assert other.execute(_REMAINS.encode()).fetchone() == (0, 1)
+        [told] = report.not_possible
+        assert "a pg_repack is at work on it" in told.reason
+
+
+def test_what_cannot_be_done_any_more_is_left_with_its_reason_and_not_called_needless(
+    shop: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begins(pace: Pace, _: object) -> bool:
+        other.execute("select pg_advisory_lock(16185446, 'item'::regclass::int)")
+        return True
+
+    with psycopg.connect(shop.url, autocommit=True) as other:
+        monkeypatch.setattr(Pace, "begins", begins)
+        found = outcome(maintain(shop, kinds=["repack"]), "repack", "public.item")
+    assert found.state == "left"
+    assert found.words.startswith("not possible now: ")
+    assert found.words.endswith("a pg_repack is at work on it")
+
+
+def test_a_table_that_is_dropped_meanwhile_ends_its_item_and_not_the_run(
+    shop: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*given: object) -> object:
+        found = find_repacker(*given)  # type: ignore[arg-type]
+        with psycopg.connect(shop.url, autocommit=True) as other:
+            other.execute("drop table if exists item")
+        return found
+
+    monkeypatch.setattr("dbplatform.maintenance.apply.find_repacker", find)
+    with psycopg.connect(shop.url, autocommit=True) as other:
+        other.execute("create table bystander (a int) with (autovacuum_enabled = off)")
+        other.execute("insert into bystander select generate_series(1, 1000)")
+        other.execute("select pg_stat_force_next_flush()")
+    report = maintain(shop, policy(budget={"time": "1 hour"}), kinds=["repack", "analyze"])
+    assert outcome(report, "analyze", "public.bystander").state == "done"
+    assert outcome(report, "repack", "public.item").state in ("failed", "not needed")
 
 
 def _login(target: Target) -> dict[str, str]:
