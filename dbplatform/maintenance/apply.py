@@ -57,6 +57,10 @@ class _GaveWay(Exception):
     """Others had waited for it, or held a lock that it does not wait for."""
 
 
+class _Unguarded(Exception):
+    """The session that looks on was lost, and it was ended."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Run:
     """One run of maintenance. ``watcher`` is a second session, which looks at the server while the first one works."""
@@ -162,6 +166,9 @@ class Run:
             way = isinstance(error.__cause__, _GaveWay)
             words = str(error.__cause__) if way else f"a lock on {item.subject} was not to be had"
             return self._without_lock(item, words, self.pace.clock() - started)
+        except _Unguarded:
+            words = "the session that looks on was lost, and it was ended"
+            return Outcome(item=item, state="left", words=words, seconds=self.pace.clock() - started)
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject, TableMissing):
             return Outcome(item=item, state="not needed", words="it is no longer there")
         except psycopg.Error as error:
@@ -219,7 +226,7 @@ class Run:
         self.connection.add_notice_handler(hear)
         guard = Guard()
         try:
-            with guarded(self.watcher, self.connection.info.backend_pid, limit_ms=self._lock_timeout_ms) as guard:
+            with guarded(self.watcher, self.connection, limit_ms=self._lock_timeout_ms) as guard:
                 if item.verb == "clean":
                     self._clean(self._table(item))
                 else:
@@ -229,6 +236,8 @@ class Run:
             self._remove_remains(item)
             if guard.gave_way:
                 raise _GaveWay("others waited for it, and it gave way each time") from error
+            if guard.lost:
+                raise _Unguarded from error
             raise
         except psycopg.Error:
             self._remove_remains(item)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from dbplatform.backups.holding import unhurried
 from dbplatform.declaration.loading import Declared
 from dbplatform.maintenance import record
 from dbplatform.maintenance.apply import Run, new_pace
@@ -79,6 +80,8 @@ def apply(
         connect(target, work="optimize watch") as watcher,
         ledger.operation(name, "optimize", run_id=run_id) as summary,
     ):
+        unhurried(connection)
+        unhurried(watcher)
         summary.update(mode=mode)
         # The assets of one run share its budget.
         spent = record.spent(ledger, run_id) if run_id is not None else (0.0, 0)

@@ -190,6 +190,25 @@ def test_an_index_that_another_role_builds_is_not_waited_for_and_what_it_builds_
             by_hand.execute("drop role owner_of_items")
 
 
+def test_work_is_ended_when_the_session_that_looks_on_is_lost(items: Target) -> None:
+    with (
+        open_transaction(items, "select from item limit 1") as client,
+        in_background(items, "reindex") as reports,
+        psycopg.connect(items.url, autocommit=True) as by_hand,
+    ):
+        wait_for(items, "REINDEX")
+        by_hand.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dbplatform watcher' "
+            "and datname = current_database()"
+        )
+        try:
+            wait_until(lambda: reports)
+        finally:
+            client.rollback()
+    found = outcome(reports[0], "reindex", "public.item_pkey")
+    assert (found.state, found.words) == ("left", "the session that looks on was lost, and it was ended")
+
+
 def test_a_table_that_another_session_has_locked_is_left_and_told(database: Target) -> None:
     with psycopg.connect(database.url, autocommit=True) as by_hand:
         by_hand.execute(f"create table item (a int) {OFF}".encode())

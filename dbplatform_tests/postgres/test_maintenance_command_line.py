@@ -7,11 +7,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import select
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.maintenance import MaintenanceItem, MaintenanceRun
 from dbplatform.ledger.models import Operation
+from dbplatform.maintenance.apply import Run
+from dbplatform.maintenance.model import Report
 from dbplatform.postgres.connection import Target
 from dbplatform_tests.typed import Type, typist
 
@@ -44,6 +47,26 @@ def type_(project: Path, database: Target, capsys: pytest.CaptureFixture[str]) -
         session.execute("delete from item where a % 5 <> 0")
         session.execute("select pg_stat_force_next_flush()")
     return typist(project, capsys)
+
+
+def test_no_time_limit_of_the_database_ends_the_sessions_of_a_run_while_they_pause(
+    type_: Type, database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database.url, autocommit=True) as session:
+        session.execute(
+            sql.SQL("alter database {} set idle_session_timeout = '1h'").format(sql.Identifier(database.name))
+        )
+    found = []
+
+    def looked_at(run: Run) -> Report:
+        for one in (run.connection, run.watcher):
+            found.append(one.execute("select current_setting('idle_session_timeout')").fetchone())
+        return to_the_end(run)
+
+    to_the_end = Run.to_the_end
+    monkeypatch.setattr(Run, "to_the_end", looked_at)
+    assert type_("optimize", "quick", "shop", "--json").code == 0
+    assert found == [("0",), ("0",)]
 
 
 def test_quick_analyzes_and_vacuums_and_full_rebuilds_too(type_: Type, ledger: Ledger) -> None:
