@@ -47,7 +47,7 @@ def _verb(mode: str, words: str) -> Callable[..., int]:
     ) -> int:
         platform, declared = opened(context, database)
         if dry_run or not as_json:
-            planned = upkeep.plan(platform, declared, mode, table=table)
+            planned = upkeep.plan(platform, declared, mode, table=table, count=dry_run)
             show_json(planned.as_json()) if as_json else _show_plan(planned)
             if dry_run:
                 return 0

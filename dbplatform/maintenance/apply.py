@@ -123,8 +123,18 @@ class Run:
 
     def _plan(self) -> Plan:
         return plan_maintenance(
-            self.connection, self.target, self.policy, database=self.database, kinds=self.kinds, table=self.table
+            self.connection,
+            self.target,
+            self.policy,
+            database=self.database,
+            kinds=self.kinds,
+            table=self.table,
+            may_count=self._begins,
         )
+
+    def _begins(self) -> bool:
+        """Whether work may begin, and the reading of what is counted: both are felt by others."""
+        return self.pace.stopped is None and self.pace.begins(self.watcher)
 
     def _all(self, items: Collection[Item]) -> None:
         for number, item in enumerate(items):
@@ -139,7 +149,7 @@ class Run:
     def _one(self, item: Item) -> Outcome:
         if item.verb == "set" and self.policy.settings == "propose":
             return Outcome(item=item, state="proposed", words="write it as a migration, or declare settings: apply")
-        if self.pace.stopped is not None or not self.pace.begins(self.watcher):
+        if not self._begins():
             return Outcome(item=item, state="left", words=self.pace.stopped or "")
         started = self.pace.clock()
         try:

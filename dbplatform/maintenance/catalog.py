@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -129,6 +129,8 @@ class Catalog:
     now: float
     tables: Mapping[int, Table]
     indexes: Mapping[int, Index]
+    may_count: Callable[[], bool]
+    """Asked before each table or index is read to be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,7 @@ def read_catalog(
     min_bytes: int,
     only: Collection[int] | None = None,
     exclude: Collection[Relation] = (),
+    may_count: Callable[[], bool] = lambda: True,
 ) -> Catalog:
     """All tables and indexes, or those of the tables ``only``; without ``exclude`` and their partitions."""
     row = connection.execute(_FACTS).fetchone()
@@ -171,6 +174,7 @@ def read_catalog(
         now=now,
         tables={oid: one for oid, one in tables.items() if oid not in without},
         indexes={oid: one for oid, one in indexes.items() if one.table_oid not in without},
+        may_count=may_count,
     )
 
 
@@ -182,9 +186,9 @@ def oids_of(connection: AutocommitConnection, relation: Relation) -> set[int]:
 def unused_of(connection: AutocommitConnection, catalog: Catalog, one: Table | Index, *, least: float) -> Unused | None:
     """The share of a table or B-tree that holds nothing; none where it can be neither counted nor estimated.
 
-    Counted where pgstattuple allows it and the estimate is at least ``least``; of what is not large also where there is
-    no estimate, or one that may be too low, as that of an index that deduplicates. Reads the relation then; lock:
-    ACCESS SHARE.
+    Counted where pgstattuple and ``may_count`` allow it and the estimate is at least ``least``; of what is not large
+    also where there is no estimate, or one that may be too low, as that of an index that deduplicates. Reads the
+    relation then; lock: ACCESS SHARE.
     """
     estimate = None
     if one.needed_bytes is not None and one.bytes:
@@ -192,6 +196,8 @@ def unused_of(connection: AutocommitConnection, catalog: Catalog, one: Table | I
     suspect = estimate is not None and estimate.share >= least
     unsure = estimate is None or (isinstance(one, Index) and not one.is_unique)
     if not catalog.counts_exactly or not (suspect or (unsure and one.bytes <= EXACT_BYTES)):
+        return estimate
+    if not catalog.may_count():
         return estimate
     try:
         counted = measure(connection, one.relation)

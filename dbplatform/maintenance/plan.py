@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from dbplatform.maintenance.analyze import analyze_items
@@ -28,18 +28,24 @@ def plan_maintenance(
     kinds: Collection[Kind],
     table: Relation | None = None,
     index: Relation | None = None,
+    may_count: Callable[[], bool] = lambda: True,
 ) -> Plan:
     """What is due of these kinds, in the whole database or for one table with its partitions, or one index of it. Only
     reads.
 
-    Indexes and tables whose bloat is counted by pgstattuple are read for that; lock: ACCESS SHARE. ``target`` is where
-    pg_repack would run. Raises ``OnStandby`` and ``TableMissing``.
+    Indexes and tables whose bloat is counted by pgstattuple are read for that, each when ``may_count`` says so; lock:
+    ACCESS SHARE. ``target`` is where pg_repack would run. Raises ``OnStandby`` and ``TableMissing``.
     """
     only = oids_of(connection, table) if table is not None else None
     if table is not None and not only:
         require_table(connection, table)
     catalog = read_catalog(
-        connection, database=database, min_bytes=policy.due.min_size, only=only, exclude=policy.exclude
+        connection,
+        database=database,
+        min_bytes=policy.due.min_size,
+        only=only,
+        exclude=policy.exclude,
+        may_count=may_count,
     )
     if catalog.in_recovery:
         raise OnStandby(database=database, hint="Declare the URL of the primary in connection.url_env.")

@@ -36,8 +36,13 @@ class Looked:
         return {**self.health.as_json(), **self.plan.as_json()}
 
 
-def plan(platform: Platform, declared: Declared, mode: str, *, table: Relation | None = None) -> Plan:
-    """What would be done; only reads. Raises ``NothingToMeasure``, ``OnStandby`` and ``TableMissing``."""
+def plan(
+    platform: Platform, declared: Declared, mode: str, *, table: Relation | None = None, count: bool = True
+) -> Plan:
+    """What would be done; only reads. Without ``count`` bloat is only estimated.
+
+    Raises ``NothingToMeasure``, ``OnStandby`` and ``TableMissing``.
+    """
     target = watching.existing(platform, declared)
     with connect(target, work="optimize", lock_timeout_ms=_LOCK_TIMEOUT_MS) as connection:
         found = plan_maintenance(
@@ -47,6 +52,7 @@ def plan(platform: Platform, declared: Declared, mode: str, *, table: Relation |
             database=declared.name,
             kinds=MODES[mode],
             table=table,
+            may_count=lambda: count,
         )
         notices = unseen(connection, declared.name) if found.items else ()
     return replace(found, not_possible=(*found.not_possible, *notices))

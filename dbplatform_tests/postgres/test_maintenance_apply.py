@@ -14,7 +14,9 @@ import pytest
 
 from dbplatform.maintenance.errors import QueryRefused
 from dbplatform.maintenance.model import Outcome, Report
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import AutocommitConnection, Target
+from dbplatform.postgres.exact import Bloat, measure
+from dbplatform.postgres.identifiers import Relation
 from dbplatform_tests.postgres.embedded_support import wait_until
 from dbplatform_tests.postgres.maintenance_support import OFF, item, maintain, outcome, pace, planned, policy
 
@@ -264,6 +266,25 @@ def test_nothing_begins_outside_the_window(items: Target) -> None:
     assert report.stopped == "it is outside the window 22:00-05:00 UTC"
     midnight = pace(night, now=datetime(2026, 11, 23, 0, tzinfo=UTC))
     assert [one.state for one in maintain(items, night, kinds=["reindex"], with_pace=midnight).outcomes] == ["done"]
+
+
+def test_nothing_is_read_to_be_counted_outside_the_window(items: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    with psycopg.connect(items.url, autocommit=True) as by_hand:
+        by_hand.execute("create extension pgstattuple")
+    read: list[str] = []
+
+    def measured(connection: AutocommitConnection, relation: Relation) -> Bloat:
+        read.append(str(relation))
+        return measure(connection, relation)
+
+    monkeypatch.setattr("dbplatform.maintenance.catalog.measure", measured)
+    night = policy(window="22:00-05:00")
+    report = maintain(items, night, kinds=["reindex"], with_pace=pace(night))
+    assert [(one.state, one.item.evidence["counted"]) for one in report.outcomes] == [("left", False)]
+    assert read == []
+    midnight = pace(night, now=datetime(2026, 11, 23, 0, tzinfo=UTC))
+    assert [one.state for one in maintain(items, night, kinds=["reindex"], with_pace=midnight).outcomes] == ["done"]
+    assert "public.item_pkey" in read
 
 
 def test_it_pauses_while_sessions_wait_for_locks_and_goes_on_when_they_do_not(items: Target) -> None:
