@@ -175,10 +175,10 @@ class Run:
         except (LockNotAcquired, psycopg.errors.LockNotAvailable) as error:
             way = isinstance(error.__cause__, _GaveWay)
             words = str(error.__cause__) if way else f"a lock on {item.subject} was not to be had"
-            return self._without_lock(item, words, self.pace.clock() - started)
+            return self._unfinished(item, words, self.pace.clock() - started)
         except _Unguarded:
             words = "the session that looks on was lost, and it was ended"
-            return Outcome(item=item, state="left", words=words, seconds=self.pace.clock() - started)
+            return self._unfinished(item, words, self.pace.clock() - started)
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject, TableMissing):
             return Outcome(item=item, state="not needed", words="it is no longer there")
         except psycopg.Error as error:
@@ -193,10 +193,10 @@ class Run:
             return Outcome(item=item, state="left", words=held, after=after, seconds=seconds)
         return Outcome(item=item, state="done", words=words, after=after, seconds=seconds)
 
-    def _without_lock(self, item: Item, words: str, seconds: float) -> Outcome:
-        """It is left; but targets of statistics may be set by now, and only their ANALYZE did not get its lock."""
+    def _unfinished(self, item: Item, words: str, seconds: float) -> Outcome:
+        """It is left; but targets of statistics may be set by now, and only their ANALYZE is missing."""
         after = self._after(item) if item.kind == "statistics" else {}
-        if after.get("targets", {}) == item.evidence.get("targets", {}):
+        if not after.get("targets") or after["targets"] == item.evidence["targets"]:
             return Outcome(item=item, state="left", words=words, seconds=seconds)
         words = f"set, and {words}: still to come is {item.statements[-1]}"
         return Outcome(item=item, state="done", words=words, after=after, seconds=seconds)
@@ -354,18 +354,7 @@ class Run:
             after = queries.times(self.connection, self.policy.queries) if changed else {}
         except QueryRefused as error:
             after = {error.fields["name"]: error.fields["reason"]}
-        found = []
-        for name, was in before.items():
-            now = after.get(name)
-            found.append(
-                QueryTime(
-                    name=name,
-                    before_ms=was if isinstance(was, float) else None,
-                    after_ms=now if isinstance(now, float) else None,
-                    why=next((one for one in (was, now) if isinstance(one, str)), ""),
-                )
-            )
-        return tuple(found)
+        return queries.compared(before, after)
 
     def _set(self, **settings: str) -> None:
         for name, value in settings.items():

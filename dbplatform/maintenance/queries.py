@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import psycopg
 
 from dbplatform.maintenance.errors import QueryRefused
+from dbplatform.maintenance.model import QueryTime
 from dbplatform.maintenance.policy import NamedQuery
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.prepared import prepared, readable
@@ -23,6 +24,19 @@ def times(connection: AutocommitConnection, queries: Iterable[NamedQuery]) -> di
     In a transaction that is read only and rolled back. Raises ``QueryRefused``.
     """
     return {query.name: _time(connection, query) for query in queries}
+
+
+def compared(before: Mapping[str, float | str], after: Mapping[str, float | str]) -> tuple[QueryTime, ...]:
+    """What ``times`` found before and after, side by side. Pure."""
+    return tuple(
+        QueryTime(
+            name=name,
+            before_ms=was if isinstance(was, float) else None,
+            after_ms=now if isinstance(now := after.get(name), float) else None,
+            why=next((one for one in (was, now) if isinstance(one, str)), ""),
+        )
+        for name, was in before.items()
+    )
 
 
 def _time(connection: AutocommitConnection, query: NamedQuery) -> float | str:
