@@ -213,22 +213,31 @@ def erase(
 @json_option
 @click.pass_context
 def expire(context: click.Context, database: str, name: str | None, dry_run: bool, yes: bool, as_json: bool) -> int:
-    """Remove archives whose every row is older than `keep`, by their own content; exit 1 where one cannot be read."""
+    """Remove archives whose every row is older than `keep`, by their own content; exit 1 where one cannot be read.
+
+    Removals and erasures that were killed half-way are finished first, those of every archive of the database.
+    """
     platform, declared = opened(context, database)
     policies = erasures.policies_that_expire(declared, name)
+    begun = len(erasures.unfinished(platform, declared))
     with bars():
         found = [erasures.plan_expiry(platform, declared, policy) for policy in policies]
     if not as_json:
         _show_expiry(found)
+        if begun:
+            say(f"{begun} removals and erasures were interrupted; what is left of them goes first")
     files = sum(1 + len(one.along) for report in found for one in report.due)
-    if files and not dry_run:
-        confirmed(f"Remove {files} archives and their rows for good?", yes=yes)
+    if (files or begun) and not dry_run:
+        what = f"{files} archives and their rows" if files else "what is left of them"
+        confirmed(f"Remove {what} for good?", yes=yes)
         with bars():
             found = [erasures.apply_expiry(platform, declared, policy) for policy in policies]
         if not as_json:
-            say(f"removed {sum(1 + len(one.along) for report in found for one in report.due)} archives")
+            finished = f", finished {begun} interrupted removals" if begun else ""
+            say(f"removed {sum(1 + len(one.along) for report in found for one in report.due)} archives{finished}")
     if as_json:
-        show_json({"database": database, "archives": [report.as_json() for report in found]})
+        documents = [report.as_json() for report in found]
+        show_json({"database": database, "archives": documents, "interrupted": begun})
     return 1 if any(report.problems for report in found) else 0
 
 

@@ -33,6 +33,7 @@ from dbplatform.postgres.connection import Target, connect
 
 ARCHIVE, ATTEMPT, SCRATCH, RECOVERY = "archive", "backup attempt", "scratch database", "recovery folder"
 _LIVE = "events of live tables"
+_INTERRUPTED = "removals that were interrupted"
 
 
 def plan(platform: Platform, declared: Declared, *, more: Sequence[Part] = ()) -> CleanupPlan:
@@ -83,7 +84,7 @@ def _parts(platform: Platform, declared: Declared) -> Iterator[Part]:
             find=lambda: _attempts(platform, declared),
             remove=partial(_clear_attempts, platform, declared, target),
         )
-    if target is not None and any(policy.keep is not None for policy in declared.database.archives):
+    if target is not None:
         yield Part(kind=ARCHIVE, find=lambda: _expired(platform, declared), remove=partial(_expire, platform, declared))
     kept = policy.history
     yield Part(
@@ -197,9 +198,17 @@ def _clear_attempts(platform: Platform, declared: Declared, target: Target, _: L
 
 
 def _expired(platform: Platform, declared: Declared) -> list[Leftover]:
-    """Files whose every row is older than ``keep``, by archive; one that cannot be read is for a person."""
+    """Removals that were killed; files whose every row is older than ``keep``; one that cannot be read is told."""
     found = []
-    for policy in erasures.policies_that_expire(declared):
+    begun = erasures.unfinished(platform, declared)
+    if begun:
+        # The ledger lists these archives no more: nothing below would find their files.
+        rows = sum(one.rows for one in begun)
+        reason = f"{len(begun)} decided since {begun[0].decided_at:%Y-%m-%d}; files with {rows:,} rows may be left"
+        found.append(Leftover(kind=ARCHIVE, name=_INTERRUPTED, reason=reason))
+    for policy in declared.database.archives:
+        if policy.keep is None:
+            continue
         report = erasures.plan_expiry(platform, declared, policy)
         if report.due:
             rows, files = sum(one.entry.rows for one in report.due), sum(1 + len(one.along) for one in report.due)
@@ -218,5 +227,7 @@ def _expired(platform: Platform, declared: Declared) -> list[Leftover]:
 
 
 def _expire(platform: Platform, declared: Declared, one: Leftover) -> bool:
+    if one.name == _INTERRUPTED:
+        return bool(erasures.finish(platform, declared))
     [policy] = erasures.policies_that_expire(declared, one.name)
     return bool(erasures.apply_expiry(platform, declared, policy).due)

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dbplatform.archiving import erase, expire, replay
+from dbplatform.archiving.apply import LOCK
 from dbplatform.archiving.erase import Chosen, ErasurePlan, ErasureReport
+from dbplatform.archiving.erasures import Erasure, listed
 from dbplatform.archiving.expire import ExpiryReport
 from dbplatform.archiving.policy import ArchivePolicy
 from dbplatform.archiving.replay import ReplayReport
@@ -16,6 +18,7 @@ from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.locks import advisory_lock
 
 __all__ = ["Chosen", "ErasurePlan", "ErasureReport", "ExpiryReport", "ReplayReport"]
 
@@ -78,6 +81,25 @@ def apply_expiry(platform: Platform, declared: Declared, policy: ArchivePolicy) 
         )
         summary.update(report.as_json())
         return report
+
+
+def unfinished(platform: Platform, declared: Declared) -> list[Erasure]:
+    """What was decided and killed before its end: its rows or its files may still be there. Only reads the ledger."""
+    return listed(platform.ledger, declared.name, unfinished=True)
+
+
+def finish(platform: Platform, declared: Declared) -> list[ErasureReport]:
+    """Do what is left of them, under the writer lock and the lock ``archive``; recorded when there is something."""
+    if not unfinished(platform, declared):
+        return []
+    with (
+        platform.writer(declared, "archive finish") as connection,
+        advisory_lock(connection, LOCK),
+        platform.ledger.operation(declared.name, "erase") as summary,
+    ):
+        reports = erase.finish(connection, platform.ledger, declared.name, work=_work(platform))
+        summary["erasures"] = [report.as_json() for report in reports]
+        return reports
 
 
 def plan_again(platform: Platform, declared: Declared) -> ReplayReport:

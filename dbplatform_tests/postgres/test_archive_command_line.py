@@ -9,9 +9,11 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from dbplatform.backups.physical import cluster
+from dbplatform.errors import WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
-from dbplatform_tests.postgres.archiving_support import ask, fill
+from dbplatform_tests.postgres.archiving_support import ask, at, fill
 from dbplatform_tests.typed import Type, typist
 
 DECLARATION = """\
@@ -102,6 +104,32 @@ def test_an_expired_archive_goes_with_its_children_when_that_is_confirmed(
     replayed = type_("archive", "replay", "shop", "--yes")
     assert "public.orders: 1 rows erased again" in replayed.out
     assert ask(database, "select count(*) from orders") == 10
+
+
+@pytest.mark.parametrize("command", ["archive expire", "cleanup"])
+def test_an_expiry_killed_once_it_was_decided_is_found_and_finished(
+    type_: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(cluster, "SHARED_ROOT", tmp_path / "shared")  # nothing of others on this machine is touched
+
+    def die() -> None:
+        raise WorkError("killed")
+
+    type_("archive", "apply", "shop")
+    with at("decided", die):
+        assert type_("archive", "expire", "shop", "--yes").code == 3
+    files = list((tmp_path / ".dbplatform" / "archives").rglob("*.parquet"))
+    assert type_("archive", "list", "shop", "--json").json["archives"] == []
+    assert len(files) == 2
+
+    words = (*command.split(), "shop")
+    planned = type_(*words, "--dry-run")
+    assert (planned.code, "interrupted" in planned.out) == (0, True)
+    assert type_(*words).code == 2, "nobody has said yes"
+    assert [file for file in files if file.exists()] == files
+    assert type_(*words, "--yes").code == 0
+    assert [file for file in files if file.exists()] == []
+    assert "interrupted" not in type_(*words, "--dry-run").out
 
 
 def test_a_run_that_has_nothing_to_do_is_not_recorded(type_: Type, ledger: Ledger) -> None:
