@@ -15,6 +15,8 @@ DAGSTER_DATABASE = "dagster"
 URL_VARIABLE = "DBPLATFORM_DAGSTER_URL"
 WORKSPACE = "workspace.yaml"
 _OWNER_TAG = "dbplatform/process"
+#: In the place of its start, of a process that is there and says no more of itself.
+_THERE = "alive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ def _write_if_changed(file: Path, text: str) -> None:
 
 def process_tags(run_id: str) -> dict[str, str]:
     """The tag of a run that this process executes. The run's id is in it: a re-execution inherits its parent's tags."""
-    return {_OWNER_TAG: f"{run_id}/{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"}
+    return {_OWNER_TAG: f"{run_id}/{_machine()}/{os.getpid()}/{_started(os.getpid())}"}
 
 
 def tag_with_process(instance: dg.DagsterInstance, run: DagsterRun) -> None:
@@ -64,29 +66,42 @@ def tag_with_process(instance: dg.DagsterInstance, run: DagsterRun) -> None:
 def process_of(run: DagsterRun) -> RunProcess | None:
     """The process that executes a run, or did; None where that is not known, or is not one of this machine."""
     run_id, _, process = run.tags.get(_OWNER_TAG, "").partition("/")
-    host, _, process = process.partition("/")
+    machine, _, process = process.partition("/")
     pid, _, started = process.partition("/")
-    if run_id != run.run_id or host != socket.gethostname():
+    if run_id != run.run_id or machine != _machine():
         return None
-    return RunProcess(pid=int(pid), alive=_started(int(pid)) == started)
+    found = _started(int(pid))
+    return RunProcess(pid=int(pid), alive=found is not None and (found == started or _THERE in (found, started)))
+
+
+def _machine() -> str:
+    """Where pids mean the same: containers that share a host's name have each a namespace of their own."""
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return f"{socket.gethostname()}:"
+    return f"{socket.gethostname()}:{namespace}"
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks; None when there is none (a pid is used again, a pair is not)."""
+    """When a process started, in the kernel's ticks; None when there is none (a pid is used again, a pair is not).
+
+    One whose start cannot be read (hidepid, too many open files) is there as long as the kernel knows it.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return None if Path("/proc/self").exists() else _alive(pid)
+        return _alive(pid)
     state, *rest = stat.rpartition(")")[2].split()
     return rest[18] if state not in "ZX" else None  # dead, and only nobody has asked for its end
 
 
 def _alive(pid: int) -> str | None:
-    """Without /proc (macOS) only whether the process is there."""
+    """Only whether the process is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
     except PermissionError:
         pass
-    return "alive"
+    return _THERE

@@ -129,7 +129,8 @@ def _end(instance: dg.DagsterInstance, ledger: Ledger, run_id: str) -> bool:
         if run is None or run.is_finished:
             return False
         process = process_of(run)
-        assert process is not None
+        if process is None or process.alive:  # looked at anew: another process may have taken the run up meanwhile
+            return False
         words = (
             f"The process {process.pid} of this run is gone: it was killed, or its machine was restarted. "
             "Its places in pools are free again; the next run goes on where it stood."
@@ -199,8 +200,8 @@ def free_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry_r
         hint = f"Nobody here can tell whether it works. If it does not: dbplatform runs cancel {run_id}"
         raise RunGoesOn(run_id=run_id, hint=hint)
     if not dry_run:
-        if ends:
-            _end(instance, ledger, run_id)
+        if ends and not _end(instance, ledger, run_id):
+            raise RunGoesOn(run_id=run_id, hint="Somebody else ends it, or has taken it up: dbplatform runs list")
         instance.event_log_storage.free_concurrency_slots_for_run(run_id)
     return Freed(run_id=run_id, ended=ends, pools=pools)
 

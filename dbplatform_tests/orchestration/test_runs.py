@@ -23,7 +23,7 @@ from dbplatform.operations import alerts
 from dbplatform.operations.observations import Runs, StuckRun
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import run_ends, runs
-from dbplatform.orchestration.instance import _started
+from dbplatform.orchestration.instance import _machine, _started, process_of, process_tags
 from dbplatform.orchestration.launch import _Watch
 from dbplatform.postgres.connection import Target
 from dbplatform.progress import Progress
@@ -70,11 +70,11 @@ def worker() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 def start(instance: dg.DagsterInstance, worker: subprocess.Popen[bytes]) -> Start:
     def start(
-        run_id: str = "run-1", *, host: str = socket.gethostname(), status: DagsterRunStatus = DagsterRunStatus.STARTED
+        run_id: str = "run-1", *, machine: str | None = None, status: DagsterRunStatus = DagsterRunStatus.STARTED
     ) -> DagsterRun:
         tags = {
             "dbplatform/database": "shop",
-            "dbplatform/process": f"{run_id}/{host}/{worker.pid}/{_started(worker.pid)}",
+            "dbplatform/process": f"{run_id}/{machine or _machine()}/{worker.pid}/{_started(worker.pid)}",
         }
         run = DagsterRun(job_name="shop_migrate", run_id=run_id, status=status, tags=tags)
         instance.add_run(run)
@@ -146,13 +146,49 @@ def test_a_run_that_is_slow_or_of_another_machine_is_left_alone(
         runs.free_run(instance, platform.ledger, "run-1")
 
     instance.event_log_storage.free_concurrency_slots_for_run("run-1")
-    start("run-2", host="another-machine")
+    # Another machine, and a container of this one's name: its pids are others.
+    start("run-2", machine=f"another:{_machine().rpartition(':')[2]}")
+    instance.event_log_storage.free_concurrency_slots_for_run("run-2")
+    start("run-3", machine=f"{socket.gethostname()}:1")
+    instance.event_log_storage.free_concurrency_slots_for_run("run-3")
+    start("run-4", machine=socket.gethostname())  # of an earlier release, which knew no namespaces
     kill(worker)
     assert runs.end_dead_runs(instance, platform) == ["run-1"]
-    assert holders(instance) == {"run-2"}
+    assert holders(instance) == {"run-4"}
+    assert [one.process for one in runs.list_runs(instance, limit=3)] == ["unknown"] * 3
     with pytest.raises(runs.RunGoesOn) as refused:
         runs.free_run(instance, platform.ledger, "run-2")
     assert "dbplatform runs cancel run-2" in (refused.value.hint or "")
+
+
+def test_a_process_whose_start_cannot_be_read_is_not_gone(
+    start: Start, worker: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start()
+    read = Path.read_text
+
+    def refused(path: Path, *args: Any, **more: Any) -> str:
+        if path.name == "stat":
+            raise PermissionError("hidden (hidepid), or too many open files")
+        return read(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refused)
+        assert not runs.is_dead(run)
+        tagged = DagsterRun(job_name="shop", run_id="mine", tags=process_tags("mine"))
+    assert not runs.is_dead(tagged), "what could not be read when it began"
+    worker.kill()
+    worker.wait()
+    assert runs.is_dead(run)
+
+
+def test_a_run_that_lives_when_it_is_looked_at_under_the_lock_is_not_ended(
+    platform: Platform, instance: dg.DagsterInstance, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    monkeypatch.setattr(runs, "is_dead", lambda run: True)  # as it was a moment ago
+    assert runs.end_dead_runs(instance, platform) == []
+    assert (holders(instance), failures(instance, "run-1")) == ({"run-1"}, [])
 
 
 def test_a_run_that_another_process_is_ending_is_left_to_it(
@@ -273,10 +309,7 @@ def test_a_run_beyond_its_limit_is_interrupted_as_by_ctrl_c_while_its_step_works
 
 
 def test_the_process_of_this_test_is_alive(instance: dg.DagsterInstance) -> None:
-    run = DagsterRun(job_name="shop", run_id="mine", tags=runs_tags("mine"))
+    run = DagsterRun(job_name="shop", run_id="mine", tags=process_tags("mine"))
     assert not runs.is_dead(run)
+    assert process_of(run) is not None
     assert not runs.is_dead(DagsterRun(job_name="shop", run_id="unknown"))
-
-
-def runs_tags(run_id: str) -> dict[str, str]:
-    return {"dbplatform/process": f"{run_id}/{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"}
