@@ -14,6 +14,14 @@ from dbplatform.operations.platform import Platform
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
+#: What a run is, by its process.
+_CANCELLED = {
+    "alive": "told to stop",
+    "gone": "marked as cancelled, its places in pools freed: its process is gone",
+    "unknown": "marked as cancelled, its places in pools freed; no process of it can be seen from here: "
+    "if it works on another machine, end it there",
+}
+
 
 @click.group("runs")
 def command() -> None:
@@ -53,13 +61,14 @@ def list_(context: click.Context, limit: int, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def cancel(context: click.Context, run_id: str, dry_run: bool, as_json: bool) -> None:
-    """Stop a run: its process here is told; one without a process here is ended in the instance."""
+    """Stop a run: its process here is told; one without a process here is marked as cancelled, its places are freed."""
     from dbplatform.orchestration import runs
 
     with _instance(context) as (platform, opened):
-        told = runs.cancel_run(opened, platform.ledger, run_id, dry_run=dry_run)
-    document = {"run_id": run_id, "cancelled": told and not dry_run}
-    words = ("would be stopped" if dry_run else "is told to stop") if told else "has ended already"
+        process = runs.cancel_run(opened, platform.ledger, run_id, dry_run=dry_run)
+    document = {"run_id": run_id, "cancelled": process is not None and not dry_run, "process": process}
+    is_ = "would be" if dry_run else "is"
+    words = f"{is_} {_CANCELLED[process]}" if process is not None else "has ended already"
     show_json(document) if as_json else say(f"run {run_id} {words}")
 
 

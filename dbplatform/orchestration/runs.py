@@ -7,6 +7,7 @@ another machine, is alive as far as anybody here can tell, and is never freed.
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,7 @@ from dbplatform.declaration.runs import RunPolicy
 from dbplatform.errors import UsageError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.platform import Platform
-from dbplatform.orchestration.instance import process_of
+from dbplatform.orchestration.instance import RunProcess, process_of
 
 #: What has not ended: the daemon ends only those that it launched itself.
 GOING_ON = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.CANCELING]
@@ -154,7 +155,7 @@ def list_runs(instance: dg.DagsterInstance, *, limit: int) -> list[RunState]:
             job=record.dagster_run.job_name,
             database=database_of(record.dagster_run),
             status=record.dagster_run.status.value.lower(),
-            process=_process_words(record.dagster_run),
+            process=_process_words(process_of(record.dagster_run)),
             started_at=_moment(record.start_time),
             finished_at=_moment(record.end_time),
             holds=held_by.get(record.dagster_run.run_id, ()),
@@ -163,21 +164,28 @@ def list_runs(instance: dg.DagsterInstance, *, limit: int) -> list[RunState]:
     ]
 
 
-def cancel_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry_run: bool = False) -> bool:
-    """Tell the process of a run to stop; a run whose process cannot be told is ended here. False when it had ended."""
+def cancel_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry_run: bool = False) -> str | None:
+    """Tell the process of a run to stop; where it cannot be told from here, mark the run as cancelled.
+
+    Returns how it stands with the process, as ``RunState.process`` says it; None when the run had ended.
+    """
     run = _run(instance, run_id)
     if run.is_finished:
-        return False
-    if dry_run:
-        return True
+        return None
     process = process_of(run)
+    if dry_run:
+        return _process_words(process)
     if process is not None and process.alive:
-        os.kill(process.pid, signal.SIGINT)
+        if run.status != dg.DagsterRunStatus.CANCELING:
+            # First, so that the run ends as cancelled: an interruption that nobody announced is a failure to Dagster.
+            instance.report_run_canceling(run, "Cancelled by hand.")
+        with suppress(ProcessLookupError):  # dead this moment: the run is ended as cancelled by who notices
+            os.kill(process.pid, signal.SIGINT)
     else:
         ledger.end_operations(run_id, "it was cancelled by hand")
         instance.report_run_canceled(run, "Cancelled by hand.")
         instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-    return True
+    return _process_words(process)
 
 
 def free_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry_run: bool = False) -> Freed:
@@ -216,8 +224,7 @@ def _held(instance: dg.DagsterInstance) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _process_words(run: DagsterRun) -> str:
-    process = process_of(run)
+def _process_words(process: RunProcess | None) -> str:
     if process is None:
         return "unknown"
     return "alive" if process.alive else "gone"

@@ -85,6 +85,29 @@ def test_a_run_killed_in_a_statement_is_noticed_by_two_ended_once_and_made_good_
 
 
 @pytest.mark.drill
+def test_a_run_cancelled_in_its_statement_has_ended_as_cancelled_and_is_no_alert(tmp_path: Path) -> None:
+    with small_project(tmp_path, _DECLARATION, _MIGRATION) as shop:
+        shop.server.start()
+        working = subprocess.Popen(
+            [sys.executable, "-m", "dbplatform.cli.main", "run", "shop", "--job", "shop_migrate"],
+            cwd=shop.folder,
+            env=shop.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with shop.connect("postgres") as server:
+            until(server, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+            [run] = shop.json("runs", "list")["runs"]
+            assert shop.json("runs", "cancel", run["run_id"])["process"] == "alive"
+            assert working.wait(timeout=300) == 3
+            until(server, "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+        [ended] = shop.json("runs", "list")["runs"]
+        assert (ended["status"], ended["holds"], said(shop, run["run_id"])) == ("canceled", [], [])
+        assert tick(shop).wait(timeout=300) == 0
+        assert shop.json("alerts", "list")["alerts"] == []
+
+
+@pytest.mark.drill
 def test_a_run_beyond_its_declared_time_is_ended_with_its_statement_and_has_failed(tmp_path: Path) -> None:
     with small_project(tmp_path, _DECLARATION + "  runs: {end_after: 1 minute}\n", _MIGRATION) as shop:
         ended = shop.json("run", "shop", "--job", "shop_migrate", exit_code=3)

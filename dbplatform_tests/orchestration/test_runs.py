@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from dagster import DagsterRun, DagsterRunStatus
 
 from dbplatform.backups.holding import held
+from dbplatform.cli import runs as command
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations import alerts
@@ -27,6 +30,7 @@ from dbplatform.orchestration.instance import _machine, _started, process_of, pr
 from dbplatform.orchestration.launch import _Watch
 from dbplatform.postgres.connection import Target
 from dbplatform.progress import Progress
+from dbplatform_tests.typed import typist
 
 _SHOP = """\
 type: dbplatform.ManagedDatabase
@@ -60,8 +64,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def worker() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that executes a run, as far as anybody can tell."""
-    process = subprocess.Popen(["sleep", "600"])
+    """A process that executes a run, as far as anybody can tell; it is deaf to Ctrl-C."""
+    process = subprocess.Popen(["sleep", "600"], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     yield process
     process.kill()
     process.wait()
@@ -201,6 +205,43 @@ def test_a_run_that_another_process_is_ending_is_left_to_it(
         assert runs.end_dead_runs(instance, platform) == []
         assert failures(instance, "run-1") == []
     assert runs.end_dead_runs(instance, platform) == ["run-1"]
+
+
+def test_a_run_whose_process_is_told_to_stop_ends_as_cancelled_and_not_as_failed(
+    platform: Platform, instance: dg.DagsterInstance, start: Start, worker: subprocess.Popen[bytes]
+) -> None:
+    start()
+    for _ in range(2):
+        assert runs.cancel_run(instance, platform.ledger, "run-1") == "alive"
+        told = instance.get_run_by_id("run-1")
+        assert told is not None
+        assert told.status == DagsterRunStatus.CANCELING
+    kill(worker)
+    assert runs.end_dead_runs(instance, platform) == ["run-1"]
+    ended = instance.get_run_by_id("run-1")
+    assert ended is not None
+    assert (ended.status, failures(instance, "run-1")) == (DagsterRunStatus.CANCELED, [])
+
+
+def test_of_a_cancelled_run_of_another_machine_the_truth_is_said(
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start(machine="another-machine:1")
+    monkeypatch.setattr(command, "_instance", lambda _: nullcontext((platform, instance)))
+    typed = typist(platform.project.root, capsys)
+    marked = (
+        "marked as cancelled, its places in pools freed; no process of it can be seen from here: "
+        "if it works on another machine, end it there"
+    )
+    assert f"would be {marked}" in typed("runs", "cancel", "run-1", "--dry-run").out
+    assert holders(instance) == {"run-1"}
+    assert f"is {marked}" in typed("runs", "cancel", "run-1").out
+    assert holders(instance) == set()
+    assert typed("runs", "cancel", "run-1", "--json").json["process"] is None
 
 
 def test_a_place_that_an_ended_run_holds_is_freed_but_not_while_its_process_works_on(
