@@ -64,6 +64,10 @@ def apply(
 
 def _parts(platform: Platform, declared: Declared) -> Iterator[Part]:
     policy, now = declared.database.maintenance.cleanup, datetime.now(UTC)
+    # On an embedded server that is stopped nothing could be seen, and all of it would be left out in silence.
+    ledger = platform.ledger
+    if declared.url_from_environment() is None:
+        platform.server.start()
     target = platform.existing_target(declared)
     if target is not None:
         yield from _of_the_server(platform, declared, target, policy, now)
@@ -89,8 +93,8 @@ def _parts(platform: Platform, declared: Declared) -> Iterator[Part]:
     kept = policy.history
     yield Part(
         kind=history.KIND,
-        find=lambda: history.find_old(platform.ledger, declared.name, kept, now=now),
-        remove=lambda one: history.forget(platform.ledger, declared.name, kept, one, now=now),
+        find=lambda: history.find_old(ledger, declared.name, kept, now=now),
+        remove=lambda one: history.forget(ledger, declared.name, kept, one, now=now),
     )
 
 

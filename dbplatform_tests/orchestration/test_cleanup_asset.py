@@ -83,9 +83,11 @@ def test_a_run_removes_tells_and_fails_where_it_cannot_look(run: Run, database: 
         assert "reindex index concurrently public.item_pkey" in (check.description or "")
 
     (platform.project.root / "defs" / "shop" / "migrations" / "V1__item.sql").write_text("create table other ();\n")
-    unknown = run()
-    assert not unknown.success
-    [failure] = [event for event in unknown.all_events if event.is_step_failure]
-    said = failure.step_failure_data.user_failure_data
-    assert said is not None
-    assert "Not all could be cleared: invalid index: " in (said.description or "")
+    for dry_run, what in ((True, "looked at"), (False, "cleared")):
+        unknown = run(dry_run=dry_run)
+        assert not unknown.success
+        assert unknown.get_asset_check_evaluations() == []
+        [failure] = [event for event in unknown.all_events if event.is_step_failure]
+        said = failure.step_failure_data.user_failure_data
+        assert said is not None
+        assert f"Not all could be {what}: invalid index: " in (said.description or "")

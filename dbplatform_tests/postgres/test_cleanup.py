@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from dbplatform.backups import scratch
 from dbplatform.backups.physical import cluster
@@ -176,6 +177,26 @@ def test_a_part_that_cannot_be_looked_at_hides_no_other_and_is_not_clean() -> No
     assert removed == ["stuck", "old"]
     assert [one.name for one in report.removed] == ["old"]
     assert report.problems == ("b stuck: held", "broken: not yours")
+
+
+def test_a_failure_of_the_ledger_is_of_that_part_alone() -> None:
+    def fails() -> None:
+        raise OperationalError("select 1", {}, psycopg.OperationalError("the ledger is gone"))
+
+    def unseen() -> list[Leftover]:
+        fails()
+        return []
+
+    parts = [
+        Part(kind="unseen", find=unseen),
+        Part(kind="unnoted", find=list, remember=fails),
+        Part(kind="old", find=lambda: [Leftover(kind="old", name="old", reason="")], remove=lambda one: True),
+    ]
+    planned = plan_cleanup("shop", parts)
+    assert dict(planned.unknown) == {"unseen": "the ledger is gone"}
+    report = apply_cleanup(planned, parts)
+    assert [one.name for one in report.removed] == ["old"]
+    assert report.problems == ("unseen: the ledger is gone", "unnoted: the ledger is gone")
 
 
 @pytest.fixture

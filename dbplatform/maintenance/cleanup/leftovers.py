@@ -7,13 +7,17 @@ and is never taken for clean.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform.errors import PlatformError
 
 Fate = Literal["remove", "leave", "tell"]
 Outcome = Literal["removed", "gone", "failed"]
+#: What makes a part unknown, and hides no other; the ledger answers some by SQLAlchemy.
+_FAILURES: Final = (PlatformError, OSError, SQLAlchemyError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,17 +129,22 @@ def plan_cleanup(database: str, parts: Sequence[Part]) -> CleanupPlan:
     for part in parts:
         try:
             leftovers += part.find()
-        except (PlatformError, OSError) as error:
-            unknown[part.kind] = str(error)
+        except _FAILURES as error:
+            unknown[part.kind] = _words(error)
     return CleanupPlan(database=database, leftovers=tuple(leftovers), unknown=unknown)
 
 
 def apply_cleanup(plan: CleanupPlan, parts: Sequence[Part]) -> CleanupReport:
     """Remove what was planned and is still so; one that fails hides no other. May be run twice, and killed anywhere."""
+    unknown = dict(plan.unknown)
     for part in parts:
-        if part.remember is not None and part.kind not in plan.unknown:
-            part.remember()
+        if part.remember is not None and part.kind not in unknown:
+            try:
+                part.remember()
+            except _FAILURES as error:
+                unknown[part.kind] = _words(error)
     removing = {part.kind: part.remove for part in parts}
+    plan = replace(plan, unknown=unknown)
     return CleanupReport(plan=plan, cleaned=tuple(_cleaned(one, removing[one.kind]) for one in plan.due))
 
 
@@ -143,5 +152,10 @@ def _cleaned(leftover: Leftover, remove: Callable[[Leftover], bool] | None) -> C
     assert remove is not None, "only what can be removed is planned to be"
     try:
         return Cleaned(leftover=leftover, outcome="removed" if remove(leftover) else "gone")
-    except (PlatformError, OSError) as error:
-        return Cleaned(leftover=leftover, outcome="failed", reason=str(error))
+    except _FAILURES as error:
+        return Cleaned(leftover=leftover, outcome="failed", reason=_words(error))
+
+
+def _words(error: Exception) -> str:
+    """What PostgreSQL said, without the statement that SQLAlchemy adds."""
+    return str(getattr(error, "orig", None) or error).strip()
