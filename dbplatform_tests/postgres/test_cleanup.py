@@ -308,13 +308,16 @@ _HISTORY = """
         ('backup', '1 day')) as o (kind, age);
     insert into ledger.quality_run (run_id, database, started_at, finished_at, verdict)
     select id, 'shop', now() - age, now() - age, 'passed' from (values
-        ('q1', interval '5 years'), ('q2', '4 years'), ('q3', '3 years'), ('q4', '2 years'), ('q5', '1 day')
+        ('q1', interval '5 years'), ('q2', '4 years'), ('q3', '3 years'), ('q4', '2 years'), ('q5', '1 day'),
+        ('q0', '6 years')
     ) as r (id, age);
     insert into ledger.quality_result (run_id, table_name, name, type, status, severity, blocking, message)
     select run, 'public.item', name, 'x', status, 'error', false, '' from (values
         ('q1', 'a', 'passed'), ('q2', 'a', 'passed'), ('q3', 'a', 'failed'), ('q4', 'a', 'failed'),
         ('q5', 'a', 'failed'), ('q1', 'b', 'passed'), ('q5', 'b', 'passed')) as c (run, name, status);
     insert into ledger.report (run_id, database, location, sha256) values ('q3', 'shop', 'x', 'x');
+    insert into ledger.report_review (run_id, sha256, reviewer, comment, way)
+    values ('q0', 'x', 'ada', 'the list was late', 'command line');
     insert into ledger.backup
         (id, database, kind, status, location, started_at, taken_at, bytes, sha256, proven_at, removed_at)
     select id, 'shop', 'logical', status, '/x', now() - age, now() - age, 1, 'x', now() - age,
@@ -323,7 +326,7 @@ _HISTORY = """
                  ('b4', 'complete', '2 years')) as b (id, status, age);
     insert into ledger.drill (id, backup_id, database, status, started_at)
     select gen_random_uuid(), id, 'shop', 'proven', now() - age from (values
-        ('b1', interval '5 years'), ('b3', '3 years'), ('b4', '2 years')) as d (id, age);
+        ('b1', interval '5 years'), ('b2', '4 years'), ('b3', '3 years'), ('b4', '2 years')) as d (id, age);
     insert into ledger.archive
         (id, database, name, table_name, rows, bytes, sha256, content_hash, location, backup_id, status)
     values (gen_random_uuid(), 'shop', 'old', 'public.item', 1, 1, 'x', 'x', '/x', 'b2', 'deleted');
@@ -358,12 +361,13 @@ def test_history_goes_when_it_is_old_but_nothing_that_something_kept_depends_on(
             assert not history.forget(ledger, "shop", policy, leftover, now=datetime.now(UTC)), "once"
         kinds = "select kind from ledger.operation where database = 'shop' order by started_at"
         assert column(kinds) == ["seed", "migrate", "backup"]
-        # q2: the last that passed; q3: it has a report; q5: the newest.
-        assert column("select run_id from ledger.quality_run order by 1") == ["q2", "q3", "q5"]
+        # q0: its report was reviewed; q2: the last that passed; q3: it has a report; q5: the newest.
+        assert column("select run_id from ledger.quality_run order by 1") == ["q0", "q2", "q3", "q5"]
+        assert column("select comment from ledger.report_review") == ["the list was late"]
         assert column("select distinct run_id from ledger.quality_result order by 1") == ["q2", "q3", "q5"]
         # b2: rows were archived behind it; b4 is there.
         assert column("select id from ledger.backup order by 1") == ["b2", "b4"]
-        assert column("select backup_id from ledger.drill") == ["b4"]
+        assert column("select backup_id from ledger.drill order by 1") == ["b2", "b4"]
         assert column("select kind from ledger.trial order by 1") == ["rehearsal", "schema"]
         assert column("select count(*)::text from ledger.operation where database = 'other'") == ["2"]
 

@@ -41,7 +41,7 @@ _OPERATIONS = b"""
                   where n.database = o.database and n.kind = o.kind and n.started_at > o.started_at)
       and exists (select from ledger.operation f where f.database = o.database and f.started_at < o.started_at)
 """
-# A report, and the past that a failing check is compared with, need their run.
+# A report, a review of one, and the past that a failing check is compared with, need their run.
 _RUNS = b"""
     with results as (
         select r.table_name, r.name, r.status, q.started_at, q.run_id
@@ -57,6 +57,7 @@ _RUNS = b"""
     where q.database = %(database)s and q.started_at < %(before)s
       and not exists (select from newest n where n.run_id = q.run_id)
       and not exists (select from ledger.report p where p.run_id = q.run_id)
+      and not exists (select from ledger.report_review v where v.run_id = q.run_id)
 """
 _DRILLS = b"""
     select d.id from ledger.drill d join ledger.backup b on b.id = d.backup_id
@@ -65,6 +66,7 @@ _DRILLS = b"""
           select from ledger.drill n
           where n.database = d.database and n.status = 'proven' and (n.target is null) = (d.target is null)
             and n.started_at > d.started_at))
+      and not exists (select from ledger.archive a where a.backup_id = d.backup_id)
 """
 _BACKUPS = b"""
     select b.id from ledger.backup b

@@ -26,13 +26,13 @@ class HistoryPolicy(Policy):
         default=_A_YEAR,
         json_schema_extra=_WORDS,
         description="Results of data-quality checks. What stays: the newest result of each check, the newest that "
-        "passed, and runs whose report is kept (reports.retain).",
+        "passed, and runs whose report is kept (reports.retain) or was reviewed.",
     )
     drills: IntervalWords = Field(
         default=_A_YEAR,
         json_schema_extra=_WORDS,
         description="Drills, and the records of backups whose files are gone. What stays: those of backups that are "
-        "there, the newest that proved one, and backups behind which rows were archived.",
+        "there, the newest that proved one, and those of backups behind which rows were archived.",
     )
     trials: IntervalWords = Field(
         default=_A_YEAR,
