@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from dbplatform.backups import scratch
 from dbplatform.backups.physical import cluster
+from dbplatform.errors import LockNotAcquired
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.maintenance.cleanup import history, indexes, slots
 from dbplatform.maintenance.cleanup.leftovers import Leftover, Part, apply_cleanup, plan_cleanup
@@ -149,6 +150,49 @@ def test_an_index_that_became_valid_since_it_was_planned_is_not_dropped(shop: Au
     assert shop.execute("select indisvalid from pg_index where indexrelid = 'item_name'::regclass").fetchone() == (
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("rebuilt", "ends"),
+    [("reindex index item_name", True), ("lock table item in share mode", False)],
+    ids=["at once", "for a while"],
+)
+def test_an_index_that_a_person_rebuilds_once_it_was_looked_at_is_not_dropped(
+    database: Target, shop: AutocommitConnection, rebuilt: str, ends: bool
+) -> None:
+    shop.execute("create index item_name on item (name)")
+    shop.execute("update pg_index set indisvalid = false where indexrelid = 'item_name'::regclass")
+    leftover = left(shop, "public.item_name")
+    with psycopg.connect(database.url, autocommit=ends) as person:
+
+        def looked(name: str) -> None:
+            person.execute(rebuilt.encode())
+
+        assert not indexes.drop_invalid(shop, leftover, needed=looked)
+    assert shop.execute("select 'item_name'::regclass::text").fetchone() == ("item_name",)
+
+
+def test_an_index_of_a_table_in_use_is_dropped_once_that_ends_or_left_for_the_next_time(
+    database: Target, shop: AutocommitConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "_TRIES", 3)
+    shop.execute("create index item_name on item (name)")
+    shop.execute("update pg_index set indisvalid = false where indexrelid = 'item_name'::regclass")
+    leftover, looks = left(shop, "public.item_name"), 0
+    with psycopg.connect(database.url) as reader:
+        reader.execute("select * from item")
+        with pytest.raises(LockNotAcquired):
+            indexes.drop_invalid(shop, leftover, needed=nobody)
+        assert fates(shop) == {"public.item_name": "remove"}
+
+        def ends_later(name: str) -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                reader.rollback()
+
+        assert indexes.drop_invalid(shop, leftover, needed=ends_later)
+    assert looks == 3
 
 
 def test_a_part_that_cannot_be_looked_at_hides_no_other_and_is_not_clean() -> None:

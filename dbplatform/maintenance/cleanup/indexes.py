@@ -8,6 +8,7 @@ PostgreSQL manual, CREATE INDEX, "Building Indexes Concurrently"; REINDEX, "Rebu
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 from psycopg import sql
@@ -18,8 +19,8 @@ from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 from dbplatform.postgres.identifiers import Relation
 
 KIND = "invalid index"
-#: A builder that came in between would make it valid; it is not waited for, so that no valid index is dropped.
-_LOCK_TIMEOUT_MS = 5_000
+#: Each wait is short, and each try looks anew: whoever rebuilds an index while it is waited for makes it valid.
+_LOCK_TIMEOUT_MS, _TRIES = 200, 25
 
 # Whoever builds holds SHARE UPDATE EXCLUSIVE or more on the table until the index is valid, whatever phase it shows.
 _FOUND = """
@@ -37,6 +38,11 @@ _FOUND = """
     from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
     where not (i.indisvalid and i.indisready and i.indislive) and c.relpersistence <> 't'
     order by 1, 2
+"""
+# Of the catalog alone: the size of an index waits for whoever rebuilds it, and what was read before is old then.
+_STILL = """
+    select exists (select from pg_index
+                   where indexrelid = to_regclass(%s) and not (indisvalid and indisready and indislive))
 """
 
 
@@ -72,20 +78,21 @@ def drop_invalid(connection: AutocommitConnection, leftover: Leftover, *, needed
 
     Waits for open transactions of the table; killed, it leaves the index invalid. Raises ``LockNotAcquired``.
     """
-    now = {one.name: one for one in find_invalid(connection, needed=needed) if one.fate == "remove"}
-    if leftover.name not in now:
-        return False
     connection.execute(
         "select set_config('lock_timeout', %s, false), set_config('statement_timeout', '0', false)",
         (str(_LOCK_TIMEOUT_MS),),
     )
-    index = Relation.parse(leftover.name)
-    try:
-        connection.execute(sql.SQL("drop index concurrently if exists {}").format(index.identifier))
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-        raise LockNotAcquired(
-            lock=f"the table of {leftover.name}",
-            waited_ms=_LOCK_TIMEOUT_MS,
-            hint="A transaction is open on it; the next clean-up tries again.",
-        ) from error
-    return True
+    index = Relation.parse(leftover.name).identifier
+    for _ in range(_TRIES):
+        with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            due = {one.name for one in find_invalid(connection, needed=needed) if one.fate == "remove"}
+            still = connection.execute(_STILL, (index.as_string(connection),)).fetchone()
+            if leftover.name not in due or still != (True,):
+                return False
+            connection.execute(sql.SQL("drop index concurrently if exists {}").format(index))
+            return True
+    raise LockNotAcquired(
+        lock=f"the table of {leftover.name}",
+        waited_ms=_TRIES * _LOCK_TIMEOUT_MS,
+        hint="A transaction is open on it; the next clean-up tries again.",
+    )
