@@ -329,6 +329,8 @@ class CheckDocument(Document):
     owner: str | None
     failed_rows: int | None
     considered_rows: int | None
+    sample: str | None
+    sampled_rows: int | None
     kept_rows: int
     value: float | None
     tolerance: str | None
