@@ -25,9 +25,10 @@ from dbplatform.operations import audit, reviews
 from dbplatform.reporting.store import list_reports
 from dbplatform.web import acts, of_database, openmetrics
 from dbplatform.web import documents as d
-from dbplatform.web.answers import LedgerBehind, databases
+from dbplatform.web.answers import LedgerBehind
 from dbplatform.web.cache import Cache, answer
 from dbplatform.web.failing import Failure
+from dbplatform.web.overview import overview
 from dbplatform.web.paging import PartOf, key_of
 from dbplatform.web.reading import Reading, report_url, silence_document
 
@@ -82,8 +83,8 @@ def router(reading: Reading, cache: Cache) -> APIRouter:
 
     @routes.get("/api/v1/databases", response_model=d.Databases)
     def known(request: Request) -> Response:
-        """Each database with the verdict of its newest finished run and its newest report."""
-        return cache.answer(request, "databases", lambda: _databases(reading))
+        """Each database: what was measured last, what fires, its newest finished run of checks and report."""
+        return cache.answer(request, "databases", lambda: overview(reading))
 
     @routes.get("/api/v1/reports", response_model=d.Reports)
     def reports(
@@ -160,16 +161,3 @@ def require_current_schema(ledger: Ledger) -> None:
 def _versions() -> frozenset[str]:
     names = (entry.name for entry in (files("dbplatform.ledger") / "schema").iterdir())
     return frozenset(found[1] for name in names if (found := re.match(r"V(\d+)__.*\.sql$", name)))
-
-
-def _databases(reading: Reading) -> d.Databases:
-    declared = set(reading.location.names)
-    found = {}
-    for state in databases(reading.ledger):
-        fields = {**asdict(state), "declared": state.name in declared}
-        fields["report"] = report_url(state.report) if state.report else None
-        found[state.name] = d.DatabaseSummary.model_validate(fields)
-    nothing = dict.fromkeys(("verdict", "run_id", "started_at", "finished_at", "unfinished_since", "report"))
-    for name in declared - set(found):
-        found[name] = d.DatabaseSummary.model_validate({**nothing, "name": name, "declared": True, "unreviewed": 0})
-    return d.Databases(databases=[found[name] for name in sorted(found)])

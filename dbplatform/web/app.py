@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from dbplatform.errors import PlatformError
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.web import api, login, pages, reviewing
+from dbplatform.web import api, dashboard, login, pages, reviewing
 from dbplatform.web.access import Access
 from dbplatform.web.answers import BadRequest, PageNotFound
 from dbplatform.web.bounds import Rate
@@ -65,6 +65,7 @@ def create_app(
     reading = Reading(ledger=ledger, location=location or Location(), dagster_url=dagster_url)
     app.include_router(api.router(reading, cache or Cache()))
     app.include_router(pages.router(ledger, reports, dagster_url=dagster_url))
+    app.include_router(dashboard.router(reading))
     app.include_router(reviewing.router(ledger, writing))
     app.include_router(route.router(push))
     app.mount("/static", StaticFiles(packages=[("dbplatform.web", "static")]), name="static")

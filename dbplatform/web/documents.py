@@ -42,6 +42,12 @@ class DatabaseSummary(Document):
     unfinished_since: Time | None
     report: str | None = Field(description="The address of its newest report.")
     unreviewed: int
+    measured_at: Time | None = Field(description="When its metrics were collected last.")
+    score: int | None = Field(ge=0, le=100, description="The health score of then.")
+    grade: Literal["A", "B", "C", "D", "F"] | None
+    critical_alerts: int = Field(description="Those that fire, acknowledged and silenced ones, too.")
+    warning_alerts: int
+    running: int = Field(description="Operations that have no end yet.")
 
 
 class Databases(Document):

@@ -1,0 +1,47 @@
+"""The pages that move by themselves: all databases at a glance, and one database with everything that is known of it.
+
+A page is a frame without any data: ``static/dashboard.js`` fills it from the API, and does so again when ``/ws`` says
+that something is new. Nothing of the data becomes HTML, and the policy of these pages allows no script but our files.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, Response
+
+from dbplatform.web.pages import render
+from dbplatform.web.reading import Reading
+
+CONTENT_SECURITY: Final = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def router(reading: Reading) -> APIRouter:
+    """``/dashboard``, ``/dashboard/<database>``, and the style that all pages share, as a file."""
+    routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+    @routes.get("/dashboard")
+    def fleet() -> Response:
+        """All databases."""
+        return _page(None)
+
+    @routes.get("/dashboard/{database}")
+    def of_database(database: str) -> Response:
+        """One database; 404 for a name that nobody knows."""
+        reading.require(database)
+        return _page(database)
+
+    @routes.get("/static/style.css")
+    def style() -> Response:
+        """What the other pages carry inside themselves."""
+        return Response(render("style.css.j2"), media_type="text/css")
+
+    def _page(database: str | None) -> Response:
+        page = render("dashboard.html.j2", database=database, dagster_url=reading.dagster_url)
+        return HTMLResponse(page, headers={"Content-Security-Policy": CONTENT_SECURITY})
+
+    return routes
