@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
 from dbplatform.ledger.ledger import Ledger
@@ -105,7 +107,13 @@ def written(ledger: Ledger, tmp_path: Path) -> WrittenReport:
 @pytest.fixture
 def service(ledger: Ledger, tmp_path: Path) -> Iterator[str]:
     """The URL of the service over the test's ledger and ``tmp_path/reports``, without a slash at the end."""
-    app = create_app(ledger, tmp_path / "reports", dagster_url="http://127.0.0.1:3000")
+    with serving(create_app(ledger, tmp_path / "reports", dagster_url="http://127.0.0.1:3000")) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """A service on a free port until the block ends; its URL, without a slash at the end."""
     with listen("127.0.0.1", 0) as listening:
         server = uvicorn.Server(configuration(guarded(app, "127.0.0.1")))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

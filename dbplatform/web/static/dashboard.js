@@ -116,18 +116,18 @@ function made(panel) {
 
 /** Draw a panel anew, and leave the focus and what was opened where they were. */
 function redraw(panel, place, content) {
-  const kept = (node) => node?.dataset?.keep;
+  const kept = (node) => node?.dataset?.keep ?? node?.getAttribute("href") ?? undefined;
   const focused = place.contains(document.activeElement) ? kept(document.activeElement) : undefined;
   const opened = new Set([...place.querySelectorAll("details[open]")].map(kept));
   const section = panel.title === null ? content
-    : content && el("section", { class: `card${place.dataset.shows === undefined ? "" : " fresh"}`, "aria-labelledby": `title-${panel.key}` },
+    : content && el("section", { class: `card${panel.flashes && place.dataset.shows !== undefined ? " fresh" : ""}`, "aria-labelledby": `title-${panel.key}` },
       el("h2", { id: `title-${panel.key}`, tabindex: -1, "data-keep": `title ${panel.key}` }, panel.title), content);
   place.dataset.shows = "";
   place.hidden = section === null;
   place.replaceChildren(...[section ?? []].flat(Infinity).filter(Boolean));
   for (const details of place.querySelectorAll("details")) details.open = opened.has(kept(details));
   if (focused !== undefined) {
-    const all = [...place.querySelectorAll("[data-keep]")];
+    const all = [...place.querySelectorAll("[data-keep], a")];
     (all.find((node) => kept(node) === focused) ?? all[0])?.focus({ preventScroll: true });
   }
 }

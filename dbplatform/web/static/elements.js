@@ -69,7 +69,8 @@ export function duration(seconds) {
   if (s > 0 && s < 1) return `${FINE.format(s * 1000)} ms`;
   if (s < MINUTE) return `${FINE.format(s)} s`;
   if (s < HOUR) return `${COUNT.format(s / MINUTE)} min`;
-  if (s < 2 * DAY) return `${COUNT.format(Math.floor(s / HOUR))} h ${COUNT.format((s % HOUR) / MINUTE)} min`;
+  const [hours, minutes] = [Math.floor(s / HOUR), Math.floor((s % HOUR) / MINUTE)];
+  if (s < 2 * DAY) return minutes && hours < 10 ? `${hours} h ${minutes} min` : `${hours} h`;
   return `${COUNT.format(s / DAY)} days`;
 }
 

@@ -1,6 +1,7 @@
 /**
  * What is shown of each document. A panel is {key, title, part, show}: `part` takes what it needs out of the document,
- * `show` makes elements of it (null: there is nothing to show). It is drawn again only when its part has changed.
+ * `show` makes elements of it (null: there is nothing to show). It is drawn again only when its part has changed; one
+ * that `flashes` shows that it has.
  */
 
 import { chart, ring, strip } from "./charts.js";
@@ -52,10 +53,11 @@ export const FLEET = [{
 
 const stateOf = (one) => state({ score: one.score, critical: one.critical_alerts, warning: one.warning_alerts, verdict: one.verdict, at: one.measured_at });
 
+const SUMS = [["failed", "to look at now"], ["warned", "in want of care"], ["passed", "well"], ["none", "not judged"]];
+
 function sum(databases) {
-  const words = new Map();
-  for (const [, [, said]] of databases) words.set(said, (words.get(said) ?? 0) + 1);
-  return [...words].map(([said, many]) => `${plural(many, "database")}: ${said.toLowerCase()}`).join(" · ");
+  const counted = SUMS.map(([tone, words]) => [databases.filter(([, [found]]) => found === tone).length, words]);
+  return `${plural(databases.length, "database")}: ${counted.filter(([many]) => many).map(([many, words]) => `${many} ${words}`).join(", ")}.`;
 }
 
 function card([one, [tone, said], worked]) {
@@ -112,7 +114,7 @@ export const DATABASE = [
     ]),
   },
   {
-    key: "alerts", title: "Alerts",
+    key: "alerts", title: "Alerts", flashes: true,
     part: (doc) => [doc.alerts, doc.silences],
     show: ([alerts, silences], act) => [
       alerts.length === 0 ? el("p", {}, pill("passed", "No alert is open")) : el("ul", { class: "list alerts" }, alerts.map((one) => alert(one, act))),
@@ -120,7 +122,7 @@ export const DATABASE = [
     ],
   },
   {
-    key: "deductions", title: "What lowers the score",
+    key: "deductions", title: "What lowers the score", flashes: true,
     part: (doc) => doc.health?.deductions ?? [],
     show: (deductions) => (deductions.length === 0 ? null : el("ul", { class: "list" }, deductions.map((one) =>
       el("li", {}, pill(one.severity === "critical" ? "failed" : "warned", `−${one.points}`), " ", el("b", {}, one.cause),
@@ -160,7 +162,7 @@ export const DATABASE = [
       tables.map((one) => [name(one.table), one.until ? moment(one.until) : "–", horizon(one), count(one.partitions), one.default_rows ? pill("warned", count(one.default_rows)) : "0", ago(one.looked_at)]))),
   },
   {
-    key: "backups", title: "Backups",
+    key: "backups", title: "Backups", flashes: true,
     part: (doc) => doc.backups,
     show: ({ backups, drills }) => [
       backups.length === 0 ? el("p", {}, pill("warned", "There is no backup")) : table("Backups",
@@ -171,7 +173,7 @@ export const DATABASE = [
     ],
   },
   {
-    key: "quality", title: "Data quality",
+    key: "quality", title: "Data quality", flashes: true,
     part: (doc) => doc.quality,
     show: (quality) => (quality.runs.length === 0 ? none("Its data was never checked.") : [
       el("p", {}, verdictPill(quality.verdict), quality.report ? [" ", link(quality.report, "Newest report")] : null,
@@ -235,7 +237,7 @@ const tree = (locks) => el("ul", { class: "tree" }, locks.map((one) => el("li", 
 
 function statement({ query, queryid }) {
   if (query.length <= LONG_STATEMENT) return el("code", {}, query);
-  return el("details", { "data-keep": `statement ${queryid}` }, el("summary", {}, el("code", {}, `${query.slice(0, LONG_STATEMENT)}…`)), el("pre", {}, el("code", {}, query)));
+  return el("details", { "data-keep": `statement ${queryid}` }, el("summary", { "data-keep": `summary ${queryid}` }, el("code", {}, `${query.slice(0, LONG_STATEMENT)}…`)), el("pre", {}, el("code", {}, query)));
 }
 
 function horizon({ until, numbers }) {

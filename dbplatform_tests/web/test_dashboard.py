@@ -1,0 +1,178 @@
+"""The dashboard in a real Chromium, under the headers that it is served with: it fits, moves by itself, acts, and takes
+nothing of the data for HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+
+from dbplatform.alerting.record import AlertRecord, list_alerts
+from dbplatform.alerting.silences import list_silences
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.models import Operation
+from dbplatform.ledger.monitoring import Alert
+from dbplatform.web.app import create_app
+from dbplatform.web.location import Location
+from dbplatform.web.push.service import Push, Pushed
+from dbplatform_tests.web.conftest import Open, serving
+from dbplatform_tests.web.recorded_samples import measured, put_alert, recorded_database
+from dbplatform_tests.web.report_samples import SCRIPT
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+NAMES = ("shop", HOSTILE)
+#: What the page said of its connection, each once.
+SAID = """
+    window.said = [];
+    new MutationObserver(() => {
+      const words = document.getElementById("connection")?.textContent.trim();
+      if (words && words !== "Loading" && words !== window.said.at(-1)) window.said.push(words);
+    }).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+
+
+@pytest.fixture
+def dashboard(ledger: Ledger, tmp_path: Path) -> Iterator[str]:
+    """The URL of a service whose database ``shop`` has something of everything; the other one's name is an attack."""
+    recorded_database(ledger)
+    with ledger.session() as session:
+        session.add(
+            Operation(database=HOSTILE, kind=SCRIPT, actor=SCRIPT, status="running", started_at=datetime.now(UTC))
+        )
+    put_alert(ledger, HOSTILE, SCRIPT)
+    change_alert(ledger, HOSTILE, cause=SCRIPT, runbook="javascript:alert(1)", advice=SCRIPT)
+    app = create_app(
+        ledger,
+        tmp_path / "reports",
+        dagster_url="http://127.0.0.1:3000",
+        location=Location(names=NAMES),
+        push=Push(Pushed(names=NAMES, ledger=ledger.target)),
+    )
+    with serving(app) as url:
+        yield url
+
+
+def change_alert(ledger: Ledger, database: str, **fields: object) -> None:
+    with ledger.session() as session:
+        for alert in session.query(Alert).filter_by(database=database):
+            for name, value in fields.items():
+                setattr(alert, name, value)
+
+
+def address(url: str, database: str) -> str:
+    return f"{url}/dashboard/{database.replace('<', '%3C').replace('>', '%3E').replace(' ', '%20')}"
+
+
+def is_live(page: Page) -> None:
+    expect(page.locator("#connection")).to_have_text("Live")
+
+
+def alert_of(ledger: Ledger, metric: str) -> AlertRecord:
+    (found,) = [alert for alert in list_alerts(ledger, "shop") if alert.metric == metric]
+    return found
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
+def test_pages_fit_stay_silent_and_take_nothing_of_the_data_for_html(
+    dashboard: str, open_page: Open, width: int, scheme: str
+) -> None:
+    for path in (f"{dashboard}/dashboard", f"{dashboard}/dashboard/shop", address(dashboard, HOSTILE)):
+        opened = open_page(path, width=width, scheme=scheme)
+        is_live(opened.page)
+        assert opened.overflow <= 0, path
+        assert opened.console == [], path
+        assert [url for url in opened.requests if not url.startswith((dashboard, "data:"))] == []
+        assert opened.page.title().endswith("dbplatform")
+        assert opened.page.locator("main img, main script, a[href^='javascript']").count() == 0
+    expect(opened.page.locator("h1")).to_have_text(HOSTILE)
+    expect(opened.page.locator("#panel-alerts")).to_contain_text(SCRIPT)
+    expect(opened.page.locator("#panel-running")).to_contain_text(SCRIPT)
+
+
+def test_buttons_acknowledge_and_silence_in_the_ledger_and_the_page_follows_it(
+    dashboard: str, ledger: Ledger, open_page: Open
+) -> None:
+    page = open_page(f"{dashboard}/dashboard/shop").page
+    is_live(page)
+    alerts = page.locator("#panel-alerts")
+    page.get_by_role("button", name="Acknowledge: cache_hit_ratio").focus()
+    page.keyboard.press("Enter")
+    expect(alerts).to_contain_text("acknowledged by")
+    assert alert_of(ledger, "cache_hit_ratio").acknowledged_at is not None
+    expect(page.get_by_role("heading", name="Alerts")).to_be_focused()
+
+    page.get_by_role("button", name="Silence: cache_hit_ratio").press("Enter")
+    page.keyboard.type("a new disk")
+    page.keyboard.press("Enter")
+    expect(alerts).to_contain_text("a new disk")
+    (silence,) = list_silences(ledger, now=datetime.now(UTC))
+    assert (silence.database, silence.metric, silence.reason) == ("shop", "cache_hit_ratio", "a new disk")
+
+    page.evaluate("window.unloaded = false; addEventListener('pagehide', () => { window.unloaded = true; })")
+    put_alert(ledger, "shop", "deadlocks")
+    expect(alerts).to_contain_text("deadlocks is 0.5")
+    expect(page.locator("#said")).to_have_text("New alert: deadlocks is 0.5.")
+    change_alert(ledger, "shop", state="resolved", resolved_at=datetime.now(UTC))
+    expect(alerts).to_contain_text("No alert is open")
+    assert page.evaluate("window.unloaded") is False
+
+
+def test_all_databases_show_what_is_recorded_of_them_as_it_comes(
+    dashboard: str, ledger: Ledger, open_page: Open
+) -> None:
+    page = open_page(f"{dashboard}/dashboard", width=390).page
+    is_live(page)
+    shop = page.locator(".fleet li", has_text="shop")
+    expect(shop).to_contain_text("1 critical")
+    change_alert(ledger, "shop", state="resolved", resolved_at=datetime.now(UTC))
+    measured(ledger, "shop", datetime.now(UTC), health_score=87.0)
+    expect(shop).to_contain_text("87")
+    expect(shop).to_contain_text("grade B")
+    expect(shop).to_contain_text("Wants care")  # its checks fail still
+    shop.get_by_role("link", name="shop").click()
+    expect(page.locator("h1")).to_have_text("shop")
+
+
+def test_who_looks_is_told_after_ten_failed_tries_and_tries_again_by_a_button(dashboard: str, browser: Browser) -> None:
+    served = False
+
+    def meet(socket: WebSocketRoute) -> None:
+        if served:
+            socket.connect_to_server()
+        else:
+            socket.close()
+
+    with browser.new_context() as context:
+        context.add_init_script(SAID)
+        page = context.new_page()
+        page.clock.install()
+        page.route_web_socket("**/ws", meet)
+        page.goto(f"{dashboard}/dashboard/shop")
+        again = page.get_by_role("button", name="Try again")
+        while not again.is_visible():
+            page.clock.run_for(31_000)  # the longest that it waits
+        tries = [f"Connection lost, try {attempt} of 10" for attempt in range(1, 11)]
+        assert page.evaluate("window.said") == ["Connecting", *tries, "Not connected"]
+        expect(page.locator("#said")).to_contain_text("after 10 tries")
+        served = True
+        again.click()
+        is_live(page)
+        assert not again.is_visible()
+
+
+def test_the_pages_allow_no_script_but_the_services_own_and_an_unknown_database_is_not_found(ledger: Ledger) -> None:
+    client = TestClient(create_app(ledger, Path("/nowhere"), location=Location(names=("shop",))))
+    for path in ("/dashboard", "/dashboard/shop"):
+        policy = client.get(path).headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src data:;" in policy
+        assert "unsafe" not in policy
+    assert client.get("/dashboard/nowhere", headers={"accept": "text/html"}).status_code == 404
+    assert client.get("/static/style.css").headers["content-type"].startswith("text/css")
+    (shop,) = client.get("/api/v1/databases").json()["databases"]
+    assert (shop["name"], shop["score"], shop["critical_alerts"], shop["running"]) == ("shop", None, 0, 0)
+    assert 'href="/dashboard"' in client.get("/", headers={"accept": "text/html"}).text
