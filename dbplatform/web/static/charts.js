@@ -10,7 +10,7 @@ const GAP = 3;
 /** `points`: [{at, value, least, greatest}], the oldest first; `fixed`: [lowest, highest]; no scale goes beyond `ceiling`. */
 export function chart({ key, title, points, words, fixed, ceiling = Infinity }) {
   const known = points.filter((point) => point.value !== null && Number.isFinite(point.value))
-    .map((point) => ({ ...point, t: Date.parse(point.at), least: point.least ?? point.value, greatest: point.greatest ?? point.value }));
+    .map(({ at, value, least, greatest }) => ({ at, value, t: Date.parse(at), least: least ?? value, greatest: greatest ?? value }));
   if (known.length < 2) {
     const said = known.length ? words(known[0].value) : "not measured";
     return el("figure", {}, el("h3", {}, title, el("span", {}, said)), el("p", { class: "note" }, "A line needs two looks."));
@@ -21,9 +21,11 @@ export function chart({ key, title, points, words, fixed, ceiling = Infinity }) 
   const x = (point) => round(((point.t - from) / (until - from || 1)) * WIDTH);
   const y = (value) => round(HEIGHT - 2 - ((value - low) / (high - low)) * (HEIGHT - 4));
   const parts = withoutGaps(known);
-  const line = parts.map((part) => `M${part.map((point) => `${x(point)} ${y(point.value)}`).join("L")}${part.length === 1 ? "h.01" : ""}`).join("");
-  const band = parts.filter((part) => part.length > 1 && part.some((point) => point.greatest > point.least)).map((part) =>
-    `M${part.map((point) => `${x(point)} ${y(point.greatest)}`).join("L")}L${part.toReversed().map((point) => `${x(point)} ${y(point.least)}`).join("L")}Z`).join("");
+  const path = (part, field) => part.map((point) => `${x(point)} ${y(point[field])}`).join("L");
+  // A line without length is a dot.
+  const line = parts.map((part) => `M${path(part, "value")}${part.length === 1 ? "h.01" : ""}`).join("");
+  const band = parts.filter((part) => part.some((point) => point.greatest > point.least))
+    .map((part) => `M${path(part, "greatest")}L${path(part.toReversed(), "least")}Z`).join("");
 
   const now = el("span", {}, words(known.at(-1).value));
   const cursor = svg("line", { class: "cursor", y1: 0, y2: HEIGHT, visibility: "hidden" });
@@ -70,7 +72,8 @@ export function chart({ key, title, points, words, fixed, ceiling = Infinity }) 
     el("div", { class: "plot" },
       el("div", { class: "y", "aria-hidden": "true" }, el("span", {}, words(high)), el("span", {}, words(low))),
       drawn,
-      el("div", { class: "x", "aria-hidden": "true" }, el("span", {}, clock(known[0].at)), el("span", {}, clock(known.at(-1).at)))));
+      el("div", { class: "x", "aria-hidden": "true" },
+        el("span", {}, clock(known[0].at)), el("span", {}, clock(known.at(-1).at)))));
 }
 
 /** From nothing on, unless all that is shown lies far above it: a change of 0.1 % must be seen, and no noise be made a cliff. */
@@ -101,9 +104,10 @@ export function ring(value) {
   const around = 2 * Math.PI * 26;
   return svg("svg", { class: "ring", viewBox: "0 0 64 64", "aria-hidden": "true" },
     svg("circle", { class: "track", cx: 32, cy: 32, r: 26 }),
-    value === null || value === 0 ? null : svg("circle", {
-      class: "part", cx: 32, cy: 32, r: 26, transform: "rotate(-90 32 32)", "stroke-dasharray": `${round((value / 100) * around)} ${round(around)}`,
-    }),
+    value ? svg("circle", {
+      class: "part", cx: 32, cy: 32, r: 26, transform: "rotate(-90 32 32)",
+      "stroke-dasharray": `${round((value / 100) * around)} ${round(around)}`,
+    }) : null,
     svg("text", { x: 32, y: 39, "text-anchor": "middle" }, value === null ? "–" : String(value)));
 }
 

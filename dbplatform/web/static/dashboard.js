@@ -49,7 +49,8 @@ async function load() {
   loading = true;
   const [began, before] = [performance.now(), acts];
   try {
-    const answer = await fetch(address, { cache: "no-store", headers: { Accept: "application/json", ...(tag ? { "If-None-Match": tag } : {}) } });
+    const headers = { Accept: "application/json", ...(tag ? { "If-None-Match": tag } : {}) };
+    const answer = await fetch(address, { cache: "no-store", headers });
     setClock(answer.headers.get("Date"));
     if (answer.status !== 304) {
       const document = await documentOf(answer);
@@ -83,7 +84,8 @@ function trouble(error) {
   place.hidden = error === null;
   if (error === null) return place.replaceChildren();
   if (error.status === 401) {
-    place.replaceChildren("You are not logged in any more. ", link(`/login?next=${encodeURIComponent(location.pathname)}`, "Log in"));
+    const login = `/login?next=${encodeURIComponent(location.pathname)}`;
+    place.replaceChildren("You are not logged in any more. ", link(login, "Log in"));
     return undefined;
   }
   const again = el("button", { type: "button", class: "quiet" }, "Load again");
@@ -119,9 +121,7 @@ function redraw(panel, place, content) {
   const kept = (node) => node?.dataset?.keep ?? node?.getAttribute("href") ?? undefined;
   const focused = place.contains(document.activeElement) ? kept(document.activeElement) : undefined;
   const opened = new Set([...place.querySelectorAll("details[open]")].map(kept));
-  const section = panel.title === null ? content
-    : content && el("section", { class: `card${panel.flashes && place.dataset.shows !== undefined ? " fresh" : ""}`, "aria-labelledby": `title-${panel.key}` },
-      el("h2", { id: `title-${panel.key}`, tabindex: -1, "data-keep": `title ${panel.key}` }, panel.title), content);
+  const section = panel.title === null ? content : content && titled(panel, place, content);
   place.dataset.shows = "";
   place.hidden = section === null;
   place.replaceChildren(...[section ?? []].flat(Infinity).filter(Boolean));
@@ -132,6 +132,12 @@ function redraw(panel, place, content) {
   }
 }
 
+function titled({ key, title, flashes }, place, content) {
+  const fresh = flashes && place.dataset.shows !== undefined ? " fresh" : "";
+  return el("section", { class: `card${fresh}`, "aria-labelledby": `title-${key}` },
+    el("h2", { id: `title-${key}`, tabindex: -1, "data-keep": `title ${key}` }, title), content);
+}
+
 function say(words) {
   at("said").textContent = words;
 }
@@ -140,18 +146,17 @@ function say(words) {
 function tellNews(old, now) {
   const news = [];
   if (database === undefined) {
-    const before = new Map(old.databases.map((one) => [one.name, one]));
-    for (const one of now.databases) {
-      const more = one.critical_alerts + one.warning_alerts - (before.get(one.name)?.critical_alerts ?? 0) - (before.get(one.name)?.warning_alerts ?? 0);
-      if (more > 0) news.push(`New alert of ${one.name}.`);
-    }
+    const alerts = (one) => one.critical_alerts + one.warning_alerts;
+    const before = new Map(old.databases.map((one) => [one.name, alerts(one)]));
+    news.push(...now.databases.filter((one) => alerts(one) > (before.get(one.name) ?? 0)).map((one) => `New alert of ${one.name}.`));
   } else {
     const known = new Set(old.alerts.map((one) => one.id));
     const still = new Set(now.alerts.map((one) => one.id));
     news.push(...now.alerts.filter((one) => !known.has(one.id)).map((one) => `New alert: ${one.cause}.`));
     news.push(...old.alerts.filter((one) => !still.has(one.id)).map((one) => `Over: ${one.cause}.`));
     if (old.health?.score !== now.health?.score && now.health) news.push(`Health is ${now.health.score} of 100.`);
-    if (now.running.length !== old.running.length) news.push(now.running.length ? `Running: ${now.running.map((one) => one.kind).join(", ")}.` : "Nothing runs any more.");
+    const kinds = now.running.map((one) => one.kind).join(", ");
+    if (now.running.length !== old.running.length) news.push(kinds ? `Running: ${kinds}.` : "Nothing runs any more.");
   }
   if (news.length) say(news.join(" "));
 }
@@ -186,20 +191,30 @@ async function press(key, request, change, words) {
     await done(request(), change, words);
   } catch (error) {
     if (problem) {
-      problem.textContent = error.status ? error.message : "The service does not answer; nothing was changed for all that is known.";
+      problem.textContent = error.status ? error.message : "The service does not answer.";
       problem.hidden = false;
     }
   }
   pressed?.removeAttribute("aria-busy");
 }
 
-const putAlert = (alert) => { shown.alerts = shown.alerts.map((one) => (one.id === alert.id ? alert : one)); };
+const putAlert = ({ alert }) => {
+  shown.alerts = shown.alerts.map((one) => (one.id === alert.id ? alert : one));
+};
+const dropSilence = ({ silence }) => {
+  shown.silences = shown.silences.filter((one) => one.id !== silence.id);
+};
+const putSilence = ({ silence }) => {
+  shown.silences = [...shown.silences, silence];
+  for (const one of shown.alerts.filter(({ metric }) => metric === silence.metric)) {
+    one.silenced_until = silence.ends_at;
+    if (one.state !== "pending") one.state = "silenced";
+  }
+};
 
 const act = {
-  acknowledge: (alert) => press(`Acknowledge ${alert.id}`, () => post(`alerts/${alert.id}/acknowledgement`, {}), (answer) => putAlert(answer.alert), "Acknowledged."),
-  end: (silence) => press(`End silence ${silence.id}`, () => post(`silences/${silence.id}/end`, {}), () => {
-    shown.silences = shown.silences.filter((one) => one.id !== silence.id);
-  }, "The silence has ended."),
+  acknowledge: ({ id }) => press(`Acknowledge ${id}`, () => post(`alerts/${id}/acknowledgement`, {}), putAlert, "Acknowledged."),
+  end: ({ id }) => press(`End silence ${id}`, () => post(`silences/${id}/end`, {}), dropSilence, "The silence has ended."),
   silence: askSilence,
 };
 
@@ -215,10 +230,7 @@ function askSilence(alert) {
     event.preventDefault();
     const asked = { database, metric: alert.metric, length: form.elements.length.value, reason: form.elements.reason.value };
     try {
-      await done(post("silences", asked), ({ silence }) => {
-        shown.silences = [...shown.silences, silence];
-        for (const one of shown.alerts) if (one.metric === alert.metric) Object.assign(one, { silenced_until: silence.ends_at, state: one.state === "pending" ? one.state : "silenced" });
-      }, "Silenced.");
+      await done(post("silences", asked), putSilence, "Silenced.");
       dialog.close();
       // The button that asked was drawn anew meanwhile.
       if (document.activeElement === document.body) at("title-alerts")?.focus({ preventScroll: true });
@@ -265,8 +277,9 @@ const troubles = new Map();
 
 function live() {
   const silent = [...troubles].filter(([, why]) => why !== null).map(([name]) => name);
-  if (silent.length) connection("warned", `Live, but ${silent.length === 1 ? silent[0] : `${silent.length} databases`} cannot be listened to`, "errored");
-  else connection("passed", "Live", "passed");
+  if (silent.length === 0) return connection("passed", "Live", "passed");
+  const which = silent.length === 1 ? silent[0] : `${silent.length} databases`;
+  return connection("warned", `Live, but ${which} cannot be listened to`, "errored");
 }
 
 function connected({ is, attempt }) {

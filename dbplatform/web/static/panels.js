@@ -5,12 +5,15 @@
  */
 
 import { chart, ring, strip } from "./charts.js";
-import { ago, bytes, count, duration, el, icon, link, moment, muted, name, percent, pill, plural, secondsSince, table } from "./elements.js";
+import {
+  ago, bytes, count, duration, el, icon, link, moment, muted, name, percent, pill, plural, secondsSince, table,
+} from "./elements.js";
 
 /** The watch looks once a minute; after so long nothing is known any more. */
 const OLD_S = 600;
-const DAY_S = 86400;
+const SOON_S = 7 * 86400;
 const LONG_STATEMENT = 160;
+const MOST_NAMED = 5;
 const VERDICTS = { passed: "Passed", failed: "Failed", errored: "Errored" };
 const CHARTS = [
   ["health_score", "Health score", count, { fixed: [0, 100] }],
@@ -25,13 +28,15 @@ const CHARTS = [
   ["database_bytes", "Size of the database", bytes],
 ];
 
-export const isOld = (at) => at !== null && secondsSince(at) > OLD_S;
+const isOld = (at) => at !== null && secondsSince(at) > OLD_S;
 const none = (words) => el("p", { class: "muted" }, words);
+const note = (...words) => el("span", { class: "note block" }, ...words);
+const list = (items, kind = "list") => el("ul", { class: kind }, items);
+const fact = (term, ...what) => el("div", {}, el("dt", {}, term), el("dd", {}, ...what));
 const verdictPill = (verdict) => (verdict ? pill(verdict, VERDICTS[verdict] ?? verdict) : pill("none", "Never checked"));
-const dagster = (run) => (run.url ? [" · ", link(run.url, "Dagster run")] : null);
 
 /** How a database is, by what was measured last: old figures say nothing, neither good nor bad. */
-export function state({ score, critical, warning, verdict, at }) {
+function state({ score, critical, warning, verdict, at }) {
   if (critical > 0 || (score !== null && score < 60 && !isOld(at))) return ["failed", "Look at this now"];
   if (warning > 0 || verdict === "failed" || verdict === "errored") return ["warned", "Wants care"];
   if (at === null) return ["none", "Not measured yet"];
@@ -45,227 +50,302 @@ export function state({ score, critical, warning, verdict, at }) {
 export const FLEET = [{
   key: "fleet",
   title: null,
-  part: ({ databases }, work) => databases.map((one) => [one, stateOf(one), Boolean(work[one.name]?.length)]),
+  part: ({ databases }, work) => databases.map((one) => [one, summaryState(one), Boolean(work[one.name]?.length)]),
   show: (databases) => (databases.length === 0
-    ? el("section", { class: "card" }, none("No database is declared or on record yet. Run one: "), el("code", {}, "dbplatform run DATABASE"))
-    : [el("p", { class: "sum" }, sum(databases)), el("ul", { class: "fleet" }, databases.map(card))]),
+    ? el("section", { class: "card" }, none("No database is declared or on record yet. Run one: dbplatform run DATABASE"))
+    : [el("p", { class: "sum" }, sum(databases)), list(databases.map(card), "fleet")]),
 }];
 
-const stateOf = (one) => state({ score: one.score, critical: one.critical_alerts, warning: one.warning_alerts, verdict: one.verdict, at: one.measured_at });
+const summaryState = (one) => state({
+  score: one.score, critical: one.critical_alerts, warning: one.warning_alerts, verdict: one.verdict, at: one.measured_at,
+});
 
 const SUMS = [["failed", "to look at now"], ["warned", "in want of care"], ["passed", "well"], ["none", "not judged"]];
 
 function sum(databases) {
   const counted = SUMS.map(([tone, words]) => [databases.filter(([, [found]]) => found === tone).length, words]);
-  return `${plural(databases.length, "database")}: ${counted.filter(([many]) => many).map(([many, words]) => `${many} ${words}`).join(", ")}.`;
+  const told = counted.filter(([many]) => many).map(([many, words]) => `${many} ${words}`);
+  return `${plural(databases.length, "database")}: ${told.join(", ")}.`;
 }
 
 function card([one, [tone, said], worked]) {
-  const alerts = one.critical_alerts + one.warning_alerts;
+  const address = `/dashboard/${encodeURIComponent(one.name)}`;
+  const firing = [
+    one.critical_alerts ? `${one.critical_alerts} critical` : null,
+    one.warning_alerts ? plural(one.warning_alerts, "warning") : null,
+  ].filter(Boolean);
   return el("li", { class: `card ${tone}` },
     el("div", { class: "head" }, ring(one.score),
-      el("div", {}, el("h2", {}, el("a", { href: `/dashboard/${encodeURIComponent(one.name)}`, "data-keep": `database ${one.name}` }, name(one.name))), pill(tone, said))),
+      el("div", {}, el("h2", {}, el("a", { href: address }, name(one.name))), pill(tone, said))),
     el("dl", {},
-      fact("Measured", one.measured_at ? [ago(one.measured_at), one.grade ? `, grade ${one.grade}` : null] : muted("never")),
-      fact("Alerts", alerts === 0 ? muted("none") : [one.critical_alerts ? `${one.critical_alerts} critical` : null, one.critical_alerts && one.warning_alerts ? ", " : null, one.warning_alerts ? plural(one.warning_alerts, "warning") : null]),
-      fact("Data quality", [verdictPill(one.verdict), one.report ? [" ", link(one.report, "report")] : null]),
+      fact("Measured", one.measured_at ? ago(one.measured_at) : muted("never"), one.grade ? `, grade ${one.grade}` : null),
+      fact("Alerts", firing.length ? firing.join(", ") : muted("none")),
+      fact("Data quality", verdictPill(one.verdict), one.report ? [" ", link(one.report, "report")] : null),
       fact("Running", one.running || worked ? plural(Math.max(one.running, 1), "operation") : muted("nothing"))),
-    one.declared ? null : el("p", { class: "note" }, "Not declared here: only what is on record."));
+    one.declared ? null : note("Not declared here: only what is on record."));
 }
-
-const fact = (term, ...what) => el("div", {}, el("dt", {}, term), el("dd", {}, ...what));
 
 /* One database. */
 
 const firing = (alerts, severity) => alerts.filter((one) => one.severity === severity && one.state !== "pending").length;
 
-export const DATABASE = [
-  {
-    key: "lead", title: null,
-    part: (doc) => {
-      const at = doc.connections?.at ?? null;
-      const proven = doc.backups.backups.find((one) => one.proven_at !== null) ?? null;
-      const alerts = [firing(doc.alerts, "critical"), firing(doc.alerts, "warning")];
-      const score = doc.health?.score ?? null;
-      return {
-        at, proven, score, grade: doc.health?.grade ?? null, verdict: doc.quality.verdict, unknown: doc.unknown, declared: doc.declared,
-        active: doc.connections?.active ?? null, used: doc.connections?.used_ratio ?? null,
-        state: state({ score, critical: alerts[0], warning: alerts[1], verdict: doc.quality.verdict, at }),
-      };
-    },
-    show: (it) => el("section", { class: `card lead ${it.state[0]}`, "aria-label": "State" },
-      el("div", { class: "head" }, ring(it.score),
-        el("p", { class: "sentence" }, icon(it.state[0] === "warned" ? "failed" : it.state[0]), ` ${it.state[1]}.`,
-          el("span", { class: "sub" }, it.score === null ? "No health score" : `Health ${it.score} of 100, grade ${it.grade}`))),
-      el("dl", { class: "facts" },
-        fact("Measured", it.at ? ago(it.at) : muted("never")),
-        fact("Sessions", it.active === null ? muted("not known") : `${count(it.active)} active`, it.used === null ? null : muted(` (${percent(it.used)} of connections in use)`)),
-        fact("Data quality", verdictPill(it.verdict)),
-        fact("Newest proven backup", it.proven ? ago(it.proven.taken_at ?? it.proven.proven_at) : muted("none"))),
-      it.unknown.length ? el("ul", { class: "note plain" }, it.unknown.map((one) => el("li", {}, `Not known: ${one.part}. ${one.reason}`))) : null,
-      it.declared ? null : el("p", { class: "note" }, "Not declared here: only what is on record, and the page does not move by itself.")),
+const LEAD = {
+  key: "lead",
+  title: null,
+  part: (doc) => {
+    const at = doc.connections?.at ?? null;
+    const score = doc.health?.score ?? null;
+    const verdict = doc.quality.verdict;
+    const [critical, warning] = [firing(doc.alerts, "critical"), firing(doc.alerts, "warning")];
+    return {
+      at, score, verdict,
+      state: state({ score, critical, warning, verdict, at }),
+      grade: doc.health?.grade ?? null,
+      active: doc.connections?.active ?? null,
+      used: doc.connections?.used_ratio ?? null,
+      proven: doc.backups.backups.find((one) => one.proven_at !== null) ?? null,
+      allBackups: doc.backups.next === null,
+      unknown: doc.unknown,
+      declared: doc.declared,
+    };
   },
-  {
-    key: "running", title: "Running now",
-    part: (doc, work) => [doc.running, work[doc.database] ?? []],
-    show: ([runs, work]) => (runs.length + work.length === 0 ? null : [
-      el("ul", { class: "list" }, runs.map((run) => el("li", {}, pill("running", run.kind), " since ", ago(run.started_at), run.by ? [" by ", name(run.by)] : null, dagster(run)))),
-      el("ul", { class: "list" }, work.map(progress)),
-    ]),
-  },
-  {
-    key: "alerts", title: "Alerts", flashes: true,
-    part: (doc) => [doc.alerts, doc.silences],
-    show: ([alerts, silences], act) => [
-      alerts.length === 0 ? el("p", {}, pill("passed", "No alert is open")) : el("ul", { class: "list alerts" }, alerts.map((one) => alert(one, act))),
-      silences.length === 0 ? null : [el("h3", {}, "Silences"), el("ul", { class: "list" }, silences.map((one) => silence(one, act)))],
-    ],
-  },
-  {
-    key: "deductions", title: "What lowers the score", flashes: true,
-    part: (doc) => doc.health?.deductions ?? [],
-    show: (deductions) => (deductions.length === 0 ? null : el("ul", { class: "list" }, deductions.map((one) =>
-      el("li", {}, pill(one.severity === "critical" ? "failed" : "warned", `−${one.points}`), " ", el("b", {}, one.cause),
-        el("p", { class: "note" }, one.advice, " ", link(one.document, "Manual")))))),
-  },
-  {
-    key: "charts", title: "The last hours",
-    part: (doc) => doc.series,
-    show: (series) => {
-      const drawn = CHARTS.filter(([key]) => series[key]?.length);
-      return drawn.length === 0 ? none("Nothing was measured in the last hours.")
-        : el("div", { class: "charts" }, drawn.map(([key, title, words, more]) => chart({ key, title, words, points: series[key], ...more })));
-    },
-  },
-  {
-    key: "locks", title: "Who waits for whom",
-    part: (doc) => doc.connections?.locks_tree ?? null,
-    show: (locks) => (locks === null ? null : locks.length === 0 ? none("Nobody waits for a lock.") : tree(locks)),
-  },
-  {
-    key: "slow", title: "Slow statements",
-    part: (doc) => doc.slow_queries,
-    show: ({ statements, reason, since }) => {
-      if (statements.length === 0) return none(reason ? `Not known: ${reason}.` : "None stood out in the last hour.");
-      const columns = [["Statement", "wide"], ["Mean", "right"], ["Total", "right"], ["Calls", "right"], ["Rows", "right"]];
-      return [table("Slow statements", columns, statements.map((one) => [
-        [statement(one), one.findings.map((words) => el("span", { class: "note block" }, words))],
-        duration(one.mean_seconds), duration(one.total_seconds), count(one.calls), count(one.rows),
-      ])), el("p", { class: "note" }, `Since ${moment(since)}.`)];
-    },
-  },
-  {
-    key: "partitions", title: "Partitions reach until",
-    part: (doc) => doc.partitions,
-    show: (tables) => (tables.length === 0 ? null : table("Partitions",
-      [["Table", ""], ["Until", ""], ["From now on", ""], ["Partitions", "right"], ["Rows in default", "right"], ["Looked at", ""]],
-      tables.map((one) => [name(one.table), one.until ? moment(one.until) : "–", horizon(one), count(one.partitions), one.default_rows ? pill("warned", count(one.default_rows)) : "0", ago(one.looked_at)]))),
-  },
-  {
-    key: "backups", title: "Backups", flashes: true,
-    part: (doc) => doc.backups,
-    show: ({ backups, drills }) => [
-      backups.length === 0 ? el("p", {}, pill("warned", "There is no backup")) : table("Backups",
-        [["Taken", ""], ["Kind", ""], ["State", ""], ["Proof", ""], ["Size", "right"]],
-        backups.map((one) => [ago(one.taken_at ?? one.started_at), one.scope && one.scope !== "everything" ? [one.kind, ", ", name(one.scope)] : one.kind, backupState(one),
-          one.proven_at ? [pill("passed", "Proven"), " ", ago(one.proven_at)] : muted("not restored yet"), one.bytes === null ? "–" : bytes(one.bytes)])),
-      drills.length === 0 ? null : [el("h3", {}, "Restores that proved them"), el("ul", { class: "list" }, drills.slice(0, 3).map(drill))],
-    ],
-  },
-  {
-    key: "quality", title: "Data quality", flashes: true,
-    part: (doc) => doc.quality,
-    show: (quality) => (quality.runs.length === 0 ? none("Its data was never checked.") : [
-      el("p", {}, verdictPill(quality.verdict), quality.report ? [" ", link(quality.report, "Newest report")] : null,
-        quality.unreviewed ? [" · ", link(`/reports/${encodeURIComponent(quality.database)}/?reviewed=no`, `${plural(quality.unreviewed, "report")} not reviewed`)] : null),
-      strip(quality.runs.toReversed()),
-      quality.tables.length === 0 ? null : table("Tables", [["Table", ""], ["Outcome", "wide"], ["Rows", "right"]],
-        quality.tables.map((one) => [name(one.table), outcome(one.checks), one.row_count === null ? "–" : count(one.row_count)])),
-    ]),
-  },
-  {
-    key: "advice", title: "Recommendations",
-    part: (doc) => doc.recommendations,
-    show: (advice) => (advice.length === 0 ? null : el("ul", { class: "list" }, advice.map((one) =>
-      el("li", {}, pill(one.severity === "warning" ? "warned" : "none", one.kind.replaceAll("_", " ")), " ", el("b", {}, name(one.subject)), ": ", one.reason, " ", link(one.document, "Manual"),
-        one.sql ? el("pre", {}, el("code", {}, one.sql)) : null)))),
-  },
-];
+  show: (it) => el("section", { class: `card lead ${it.state[0]}`, "aria-label": "State" },
+    el("div", { class: "head" }, ring(it.score),
+      el("p", { class: "sentence" }, icon(it.state[0] === "warned" ? "failed" : it.state[0]), ` ${it.state[1]}.`,
+        el("span", { class: "sub" }, it.score === null ? "No health score" : `Health ${it.score} of 100, grade ${it.grade}`))),
+    el("dl", { class: "facts" },
+      fact("Measured", it.at ? ago(it.at) : muted("never")),
+      fact("Sessions", it.active === null ? muted("not known") : `${count(it.active)} active`,
+        it.used === null ? null : muted(` (${percent(it.used)} of connections in use)`)),
+      fact("Data quality", verdictPill(it.verdict)),
+      fact("Newest proven backup",
+        it.proven ? ago(it.proven.taken_at ?? it.proven.proven_at) : muted(it.allBackups ? "none" : "none of the last"))),
+    it.unknown.map((one) => note(`Not known: ${one.part}. ${one.reason}`)),
+    it.declared ? null : note("Not declared here: only what is on record, and the page does not move by itself.")),
+};
+
+const RUNNING = {
+  key: "running",
+  title: "Running now",
+  part: (doc, work) => [doc.running, work[doc.database] ?? []],
+  show: ([runs, work]) => (runs.length + work.length === 0 ? null : [
+    list(runs.map((run) => el("li", {}, pill("running", run.kind), " since ", ago(run.started_at),
+      run.by ? [" by ", name(run.by)] : null, run.url ? [" · ", link(run.url, "Dagster run")] : null))),
+    list(work.map(progress)),
+  ]),
+};
 
 function progress({ pid, what, on, phase, done, total }) {
   const share = total ? Math.min(done / total, 1) : null;
-  const words = [what, on ? [" on ", name(on)] : null, phase ? `: ${phase}` : null];
-  return el("li", { class: "work" }, el("span", {}, words, muted(` (session ${pid})`)),
-    el("progress", { max: 1, value: share, "aria-label": `${what} ${on ?? ""}` }), el("span", { class: "num" }, share === null ? "–" : `${Math.floor(share * 100)} %`));
+  return el("li", { class: "work" },
+    el("span", {}, what, on ? [" on ", name(on)] : null, phase ? `: ${phase}` : null, muted(` (session ${pid})`)),
+    el("progress", { max: 1, value: share, "aria-label": `${what} ${on ?? ""}` }),
+    el("span", { class: "num" }, share === null ? "–" : `${Math.floor(share * 100)} %`));
 }
+
+const ALERTS = {
+  key: "alerts",
+  title: "Alerts",
+  flashes: true,
+  part: (doc) => [doc.alerts, doc.silences],
+  show: ([alerts, silences], act) => [
+    alerts.length ? list(alerts.map((one) => alert(one, act))) : el("p", {}, pill("passed", "No alert is open")),
+    silences.length ? [el("h3", {}, "Silences"), list(silences.map((one) => silence(one, act)))] : null,
+  ],
+};
+
+const QUIET = { pending: ", not yet told", acknowledged: ", acknowledged", silenced: ", silenced" };
 
 function alert(one, act) {
   const critical = one.severity === "critical";
-  const tone = ["silenced", "acknowledged", "pending"].includes(one.state) ? "none" : critical ? "failed" : "warned";
-  const said = [critical ? "Critical" : "Warning", { pending: ", not yet told", acknowledged: ", acknowledged", silenced: ", silenced" }[one.state]];
+  const tone = one.state in QUIET ? "none" : critical ? "failed" : "warned";
+  // Its address names the service as receivers of messages reach it; here is the same page of this very service.
   const page = one.runbook && URL.canParse(one.runbook) ? `/runbooks${new URL(one.runbook).hash}` : null;
-  return el("li", { class: tone },
-    el("div", { class: "words" }, pill(tone, said.filter(Boolean).join("")), " ", el("b", {}, name(one.cause)),
-      el("p", { class: "note" }, name(one.key), " since ", ago(one.since), one.limit ? `, limit ${one.limit}` : null,
+  return el("li", {},
+    el("div", { class: "words" },
+      pill(tone, `${critical ? "Critical" : "Warning"}${QUIET[one.state] ?? ""}`), " ", el("b", {}, name(one.cause)),
+      note(name(one.key), " since ", ago(one.since), one.limit ? `, limit ${one.limit}` : null,
         one.acknowledged_by ? [", acknowledged by ", name(one.acknowledged_by)] : null,
         one.silenced_until ? `, silenced until ${moment(one.silenced_until)}` : null,
         page ? [" · ", link(page, "What to do")] : null),
-      one.advice ? el("p", { class: "note" }, one.advice) : null,
-      one.preceded_by ? el("p", { class: "note" }, `Before it began: ${one.preceded_by}`) : null),
+      one.advice ? note(one.advice) : null,
+      one.preceded_by ? note(`Before it began: ${one.preceded_by}`) : null),
     el("div", { class: "buttons" },
       one.acknowledged_by === null && one.state !== "pending" ? button("Acknowledge", one, () => act.acknowledge(one)) : null,
       one.silenced_until === null ? button("Silence", one, () => act.silence(one), "quiet") : null),
     el("p", { class: "problem", role: "alert", hidden: true }));
 }
 
+const silence = (one, act) => el("li", {},
+  el("div", { class: "words" }, el("b", {}, one.metric ? name(one.metric) : "Everything"),
+    one.database ? null : " of every database", `, until ${moment(one.ends_at)}`,
+    note(name(one.reason), " (", name(one.created_by), ")")),
+  el("div", { class: "buttons" }, button("End silence", one, () => act.end(one), "quiet")),
+  el("p", { class: "problem", role: "alert", hidden: true }));
+
 function button(words, one, press, kind = "") {
-  const made = el("button", { type: "button", class: kind, "data-keep": `${words} ${one.id}`, "aria-label": `${words}: ${one.metric ?? one.reason}` }, words);
+  const label = `${words}: ${one.metric ?? one.reason}`;
+  const made = el("button", { type: "button", class: kind, "data-keep": `${words} ${one.id}`, "aria-label": label }, words);
   made.addEventListener("click", press);
   return made;
 }
 
-const silence = (one, act) => el("li", {},
-  el("div", { class: "words" }, el("b", {}, one.metric ? name(one.metric) : "Everything"), one.database ? null : " of every database", `, until ${moment(one.ends_at)}`,
-    el("p", { class: "note" }, name(one.reason), " (", name(one.created_by), ")")),
-  el("div", { class: "buttons" }, button("End silence", one, () => act.end(one), "quiet")),
-  el("p", { class: "problem", role: "alert", hidden: true }));
+const DEDUCTIONS = {
+  key: "deductions",
+  title: "What lowers the score",
+  flashes: true,
+  part: (doc) => doc.health?.deductions ?? [],
+  show: (deductions) => (deductions.length === 0 ? null : list(deductions.map((one) => el("li", {},
+    pill(one.severity === "critical" ? "failed" : "warned", `−${one.points}`), " ", el("b", {}, one.cause),
+    note(one.advice, " ", link(one.document, "Manual")))))),
+};
 
-const tree = (locks) => el("ul", { class: "tree" }, locks.map((one) => el("li", {},
+const LINES = {
+  key: "charts",
+  title: "The last hours",
+  part: (doc) => doc.series,
+  show: (series) => {
+    const drawn = CHARTS.filter(([key]) => series[key]?.length);
+    if (drawn.length === 0) return none("Nothing was measured in the last hours.");
+    return el("div", { class: "charts" }, drawn.map(([key, title, words, more]) =>
+      chart({ key, title, words, points: series[key], ...more })));
+  },
+};
+
+const LOCKS = {
+  key: "locks",
+  title: "Who waits for whom",
+  part: (doc) => doc.connections?.locks_tree ?? null,
+  show: (locks) => (locks === null ? null : locks.length === 0 ? none("Nobody waits for a lock.") : tree(locks)),
+};
+
+const tree = (locks) => list(locks.map((one) => el("li", {},
   el("b", { class: "num" }, one.pid === 0 ? "A prepared transaction" : `Session ${one.pid}`),
-  one.seconds === null ? muted(" holds others back") : [" waits ", duration(one.seconds), one.mode ? [" for ", el("code", {}, one.mode)] : null, one.relation ? [" on ", name(one.relation)] : null],
-  one.waiting.length ? tree(one.waiting) : null)));
+  one.seconds === null ? muted(" holds others back") : ` waits ${duration(one.seconds)}`,
+  one.mode ? [" for ", el("code", {}, one.mode)] : null, one.relation ? [" on ", name(one.relation)] : null,
+  one.waiting.length ? tree(one.waiting) : null)), "tree");
+
+const SLOW = {
+  key: "slow",
+  title: "Slow statements",
+  part: (doc) => doc.slow_queries,
+  show: ({ statements, reason, since }) => {
+    if (statements.length === 0) return none(reason ? `Not known: ${reason}.` : "None stood out in the last hour.");
+    const columns = [["Statement", "wide"], ["Mean", "right"], ["Total", "right"], ["Calls", "right"], ["Rows", "right"]];
+    const rows = statements.map((one) => [
+      [statement(one), one.findings.map((words) => note(words))],
+      duration(one.mean_seconds), duration(one.total_seconds), count(one.calls), count(one.rows),
+    ]);
+    return [table("Slow statements", columns, rows), note(`Since ${moment(since)}.`)];
+  },
+};
 
 function statement({ query, queryid }) {
   if (query.length <= LONG_STATEMENT) return el("code", {}, query);
-  return el("details", { "data-keep": `statement ${queryid}` }, el("summary", { "data-keep": `summary ${queryid}` }, el("code", {}, `${query.slice(0, LONG_STATEMENT)}…`)), el("pre", {}, el("code", {}, query)));
+  const short = el("code", {}, `${query.slice(0, LONG_STATEMENT)}…`);
+  return el("details", { "data-keep": `statement ${queryid}` },
+    el("summary", { "data-keep": `summary ${queryid}` }, short), el("pre", {}, el("code", {}, query)));
 }
+
+const PARTITIONS = {
+  key: "partitions",
+  title: "Partitions reach until",
+  part: (doc) => doc.partitions,
+  show: (tables) => {
+    if (tables.length === 0) return null;
+    const columns = [
+      ["Table", ""], ["Until", ""], ["From now on", ""], ["Partitions", "right"], ["Rows in default", "right"], ["Looked at", ""],
+    ];
+    return table("Partitions", columns, tables.map((one) => [
+      name(one.table), one.until ? moment(one.until) : "–", horizon(one), count(one.partitions),
+      one.default_rows ? pill("warned", count(one.default_rows)) : "0", ago(one.looked_at),
+    ]));
+  },
+};
 
 function horizon({ until, numbers }) {
   if (until === null) return numbers === null ? "–" : `${count(numbers)} numbers left`;
   const seconds = -secondsSince(until);
   if (seconds <= 0) return pill("failed", "past");
-  return seconds < 7 * DAY_S ? pill("warned", duration(seconds)) : duration(seconds);
+  return seconds < SOON_S ? pill("warned", duration(seconds)) : duration(seconds);
 }
 
+const BACKUPS = {
+  key: "backups",
+  title: "Backups",
+  flashes: true,
+  part: (doc) => doc.backups,
+  show: ({ backups, drills }) => {
+    const columns = [["Taken", ""], ["Kind", ""], ["State", ""], ["Proof", ""], ["Size", "right"]];
+    const rows = backups.map((one) => [
+      ago(one.taken_at ?? one.started_at),
+      one.scope && one.scope !== "everything" ? [one.kind, ", ", name(one.scope)] : one.kind,
+      backupState(one),
+      one.proven_at ? [pill("passed", "Proven"), " ", ago(one.proven_at)] : muted("not restored yet"),
+      one.bytes === null ? "–" : bytes(one.bytes),
+    ]);
+    return [
+      rows.length ? table("Backups", columns, rows) : el("p", {}, pill("none", "There is no backup")),
+      drills.length ? [el("h3", {}, "Restores that were to prove them"), list(drills.slice(0, 3).map(drill))] : null,
+    ];
+  },
+};
+
 function backupState({ status, damage, error }) {
-  if (damage) return [pill("failed", "Damaged"), el("span", { class: "note block" }, damage)];
-  if (status === "failed") return [pill("failed", "Failed"), error ? el("span", { class: "note block" }, error) : null];
+  if (damage) return [pill("failed", "Damaged"), note(damage)];
+  if (status === "failed") return [pill("failed", "Failed"), error ? note(error) : null];
   return status === "running" ? pill("running", "Running") : status;
 }
 
-function drill(one) {
-  const tones = { proven: "passed", "not proven": "failed", errored: "errored", running: "running" };
-  return el("li", {}, pill(tones[one.status] ?? "none", one.status), " ", ago(one.started_at),
-    one.rto_seconds === null ? null : `: back in ${duration(one.rto_seconds)}`,
-    one.rpo_seconds === null ? null : `, at most ${duration(one.rpo_seconds)} of work lost`,
-    one.errors.map((words) => el("span", { class: "note block" }, words)));
-}
+const DRILLS = { proven: "passed", "not proven": "failed", errored: "errored", running: "running" };
+
+const drill = (one) => el("li", {}, pill(DRILLS[one.status] ?? "none", one.status), " ", ago(one.started_at),
+  one.rto_seconds === null ? null : `: back in ${duration(one.rto_seconds)}`,
+  one.rpo_seconds === null ? null : `, at most ${duration(one.rpo_seconds)} of work lost`,
+  one.errors.map((words) => note(words)));
+
+const QUALITY = {
+  key: "quality",
+  title: "Data quality",
+  flashes: true,
+  part: (doc) => doc.quality,
+  show: ({ database, verdict, report, unreviewed, runs, tables }) => {
+    if (runs.length === 0) return none("Its data was never checked.");
+    const waiting = `/reports/${encodeURIComponent(database)}/?reviewed=no`;
+    const columns = [["Table", ""], ["Outcome", "wide"], ["Rows", "right"]];
+    return [
+      el("p", {}, verdictPill(verdict), report ? [" ", link(report, "Newest report")] : null,
+        unreviewed ? [" · ", link(waiting, `${plural(unreviewed, "report")} not reviewed`)] : null),
+      strip(runs.toReversed()),
+      tables.length === 0 ? null : table("Tables", columns, tables.map((one) =>
+        [name(one.table), outcome(one.checks), one.row_count === null ? "–" : count(one.row_count)])),
+    ];
+  },
+};
 
 function outcome(checks) {
-  const many = (status) => checks.filter((one) => one.status === status);
-  const bad = [...many("failed"), ...many("errored")];
+  const by = (status) => checks.filter((one) => one.status === status);
+  const found = ["failed", "errored", "accepted"].filter((status) => by(status).length);
+  const bad = [...by("failed"), ...by("errored")];
+  const more = bad.length - MOST_NAMED;
   return [
-    ["failed", "errored", "accepted"].filter((status) => many(status).length).map((status) => [pill(status, `${many(status).length} ${status}`), " "]),
-    bad.length === 0 ? pill("passed", `${plural(many("passed").length, "check")} passed`) : el("span", { class: "note block" }, bad.slice(0, 5).flatMap((one, place) => [place ? ", " : null, name(one.name)]), bad.length > 5 ? ` and ${bad.length - 5} more` : null),
+    found.map((status) => [pill(status, `${by(status).length} ${status}`), " "]),
+    bad.length
+      ? note(bad.slice(0, MOST_NAMED).map((one, place) => [place ? ", " : null, name(one.name)]), more > 0 ? ` and ${more} more` : null)
+      : pill("passed", `${plural(by("passed").length, "check")} passed`),
   ];
 }
+
+const ADVICE = {
+  key: "advice",
+  title: "Recommendations",
+  part: (doc) => doc.recommendations,
+  show: (advice) => (advice.length === 0 ? null : list(advice.map((one) => el("li", {},
+    pill(one.severity === "warning" ? "warned" : "none", one.kind.replaceAll("_", " ")), " ",
+    el("b", {}, name(one.subject)), ": ", one.reason, " ", link(one.document, "Manual"),
+    one.sql ? el("pre", {}, el("code", {}, one.sql)) : null)))),
+};
+
+export const DATABASE = [
+  LEAD, RUNNING, ALERTS, DEDUCTIONS, LINES, LOCKS, SLOW, PARTITIONS, BACKUPS, QUALITY, ADVICE,
+];
