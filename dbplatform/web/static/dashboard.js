@@ -48,33 +48,35 @@ async function load() {
   if (loading) return;
   loading = true;
   const [began, before] = [performance.now(), acts];
+  let answer = null;
   try {
-    const headers = { Accept: "application/json", ...(tag ? { "If-None-Match": tag } : {}) };
-    const answer = await fetch(address, { cache: "no-store", headers });
-    setClock(answer.headers.get("Date"));
-    if (answer.status !== 304) {
-      const document = await documentOf(answer);
-      if (before === acts) {
-        tag = answer.headers.get("ETag");
-        const old = shown;
-        shown = document;
-        show();
-        if (old) tellNews(old, document);
-        follow();
-      }
-    }
+    answer = await asked();
     trouble(null);
   } catch (error) {
     trouble(error);
   }
   loading = false;
   if (began < settled) later();
+  if (answer === null || before !== acts) return;
+  const old = shown;
+  [shown, tag] = answer;
+  show();
+  if (old) tellNews(old, shown);
+  follow();
+}
+
+/** The document and its tag; null: it is still the one that is shown. */
+async function asked() {
+  const headers = { Accept: "application/json", ...(tag ? { "If-None-Match": tag } : {}) };
+  const answer = await fetch(address, { cache: "no-store", headers });
+  setClock(answer.headers.get("Date"));
+  return answer.status === 304 ? null : [await documentOf(answer), answer.headers.get("ETag")];
 }
 
 async function documentOf(answer) {
-  const document = await answer.json().catch(() => null);
-  if (answer.ok && document) return document;
-  const error = new Error(document?.error?.message ?? `The service answered ${answer.status}.`);
+  const found = await answer.json().catch(() => null);
+  if (answer.ok && found) return found;
+  const error = new Error(found?.error?.message ?? `The service answered ${answer.status}.`);
   error.status = answer.status;
   throw error;
 }
