@@ -5,7 +5,7 @@ nothing of the data for HTML.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -107,11 +107,15 @@ def test_buttons_acknowledge_and_silence_in_the_ledger_and_the_page_follows_it(
     expect(page.get_by_role("heading", name="Alerts")).to_be_focused()
 
     page.get_by_role("button", name="Silence: cache_hit_ratio").press("Enter")
+    expect(page.get_by_label("Why")).to_be_focused()
     page.keyboard.type("a new disk")
+    page.get_by_label("For").select_option("1 day")
+    page.get_by_label("Why").focus()
     page.keyboard.press("Enter")
     expect(alerts).to_contain_text("a new disk")
     (silence,) = list_silences(ledger, now=datetime.now(UTC))
     assert (silence.database, silence.metric, silence.reason) == ("shop", "cache_hit_ratio", "a new disk")
+    assert silence.ends_at - silence.starts_at == timedelta(days=1)
 
     page.evaluate("window.unloaded = false; addEventListener('pagehide', () => { window.unloaded = true; })")
     put_alert(ledger, "shop", "deadlocks")

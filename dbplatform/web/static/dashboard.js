@@ -22,7 +22,7 @@ let tag = null;
 let watching = null;
 let watched = "";
 /** What runs, by database, as /ws tells it. */
-const work = {};
+const work = Object.create(null);
 /** Only a document asked for after this moment has all that was announced. */
 let settled = 0;
 let timer = null;
@@ -150,7 +150,8 @@ function tellNews(old, now) {
   if (database === undefined) {
     const alerts = (one) => one.critical_alerts + one.warning_alerts;
     const before = new Map(old.databases.map((one) => [one.name, alerts(one)]));
-    news.push(...now.databases.filter((one) => alerts(one) > (before.get(one.name) ?? 0)).map((one) => `New alert of ${one.name}.`));
+    const more = now.databases.filter((one) => alerts(one) > (before.get(one.name) ?? 0));
+    news.push(...more.map((one) => `New alert of ${one.name}.`));
   } else {
     const known = new Set(old.alerts.map((one) => one.id));
     const still = new Set(now.alerts.map((one) => one.id));
@@ -230,9 +231,12 @@ function askSilence(alert) {
   form.querySelector("[value=cancel]").onclick = () => dialog.close();
   form.onsubmit = async (event) => {
     event.preventDefault();
-    const asked = { database, metric: alert.metric, length: form.elements.length.value, reason: form.elements.reason.value };
+    if (form.getAttribute("aria-busy") === "true") return;
+    form.setAttribute("aria-busy", "true");
+    // Not form.elements.length, which is how many there are.
+    const [length, reason] = [form.querySelector("select").value, form.querySelector("input").value];
     try {
-      await done(post("silences", asked), putSilence, "Silenced.");
+      await done(post("silences", { database, metric: alert.metric, length, reason }), putSilence, "Silenced.");
       dialog.close();
       // The button that asked was drawn anew meanwhile.
       if (document.activeElement === document.body) at("title-alerts")?.focus({ preventScroll: true });
@@ -240,9 +244,10 @@ function askSilence(alert) {
       problem.textContent = error.status ? error.message : "The service does not answer.";
       problem.hidden = false;
     }
+    form.removeAttribute("aria-busy");
   };
   dialog.showModal();
-  form.elements.reason.focus();
+  form.querySelector("input").focus();
 }
 
 /* Watching. */
