@@ -299,6 +299,11 @@ function connected({ is, attempt }) {
     changed();
     return;
   }
+  if (is === "waiting" && attempt === 1) {
+    // The service itself ends connections, to ask again who watches: most often it is back at once.
+    connection("none", "Connecting again", "running");
+    return;
+  }
   if (is === "waiting") {
     connection("warned", `Connection lost, try ${attempt} of ${TRIES}`, "errored");
     if (!away) say("The connection is lost. Trying again.");
