@@ -124,9 +124,11 @@ def read_rights(connection: AnyConnection, roles: Sequence[str], logins: Sequenc
     return {Right(kind, role, tuple(object_), privilege) for kind, role, object_, privilege in rows}
 
 
-def read_owned(connection: AnyConnection, schemas: Sequence[str], owners: Sequence[str]) -> list[Owned]:
+def read_owned(
+    connection: AnyConnection, schemas: Sequence[str], owners: Sequence[str], trusted: Sequence[str]
+) -> list[Owned]:
     """The objects of these schemas that belong to none of the ``owners``; members of extensions are left to those."""
-    values = {"schemas": list(schemas), "owners": list(owners)}
+    values = {"schemas": list(schemas), "owners": list(owners), "trusted": list(trusted)}
     return [Owned(*row) for row in connection.execute(_statement("roles_owners"), values)]
 
 

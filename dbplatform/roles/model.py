@@ -42,6 +42,14 @@ class Owned(NamedTuple):
     owner: str
     owner_keeps: Sequence[str]
     """GRANTs, but for the role, that leave its owner what an application needs."""
+    runs_as_owner: bool
+    """Whether it runs code with the rights of whoever owns it: a view, SECURITY DEFINER, a rule, an index on a call."""
+    trusted: bool
+    """Whether its owner has all rights anyway: a superuser, the owner of the database, one that is to migrate."""
+    policies_bind: bool
+    """Whether its policies, which do not bind its owner, bind him once it is another's."""
+    calls: Sequence[str]
+    """Routines of owners who are not trusted that whoever writes there runs: of triggers, defaults and checks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,10 @@ class Scope:
     """Whether whole partitions are archived, which are read one by one."""
     physical: bool = False
     """Whether base backups are taken and WAL is archived."""
+    login: str | None = None
+    """Who the declared URL logs in as, where that could be found out."""
+    unsure: str | None = None
+    """Why nobody can say that the session leads to the declared database, as a note of the plan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

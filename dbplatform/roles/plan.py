@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dbplatform.postgres.connection import AnyConnection
 from dbplatform.postgres.identifiers import quoted
 from dbplatform.roles import statements
 from dbplatform.roles.actual import Catalog, read_catalog, read_elsewhere, read_owned, read_rights
-from dbplatform.roles.model import PUBLIC, Right, RolePlan, Scope, Step
+from dbplatform.roles.model import PUBLIC, Owned, Right, RolePlan, Scope, Step
 from dbplatform.roles.policy import Capability, RolesPolicy
 from dbplatform.roles.wanted import PURPOSES, wanted
 
@@ -16,8 +16,9 @@ from dbplatform.roles.wanted import PURPOSES, wanted
 def plan_roles(connection: AnyConnection, policy: RolesPolicy, scope: Scope) -> RolePlan:
     """The steps that give what is missing, hand over what belongs to others, and take what nobody declared.
 
-    Reads the catalog only; whoever may connect may ask. Rights on large objects, languages, tablespaces and settings
-    are not looked at. A login that somebody else made a member of a role is noted and stays one.
+    What runs code with its owner's rights is handed over from those alone who have all rights anyway, else noted. Reads
+    the catalog only; whoever may connect may ask. Rights on large objects, languages, tablespaces and settings are not
+    looked at. A login that somebody else made a member of a role is noted and stays one.
     """
     roles = policy.roles(scope.database)
     by_role = {role: capability for capability, role in roles.items()}
@@ -26,10 +27,17 @@ def plan_roles(connection: AnyConnection, policy: RolesPolicy, scope: Scope) -> 
     have = read_rights(connection, list(by_role), [name for names in policy.members.values() for name in names])
     missing = {right for right in want - have if right.role != PUBLIC}
     surplus = {right for right in have - want if _is_ours(right, by_role, scope)}
+    # What an archiving session has made stays its own.
+    owned = read_owned(
+        connection, scope.schemas, (roles["migrate"], roles["archive"]), policy.members.get("migrate", [])
+    )
+    # Whoever wrote it would have the rights of migrate by it.
+    kept = [one for one in owned if one.runs_as_owner and not one.trusted]
+    handed = [one for one in owned if one not in kept]
     steps = [
         *_giving(connection, {right for right in missing if right.kind == "role"}, by_role),
         *_making(connection, scope, catalog, roles),
-        *_handing_over(connection, scope, roles),
+        *(statements.handing_over(connection, one, roles["migrate"]) for one in handed),
         *_giving(connection, {right for right in missing if right.kind != "role"}, by_role),
         *statements.taking(
             connection, [right for right in surplus if right.role == PUBLIC], "every role of the server has it"
@@ -43,7 +51,11 @@ def plan_roles(connection: AnyConnection, policy: RolesPolicy, scope: Scope) -> 
         roles=roles,
         members={capability: _members(have, role) for capability, role in roles.items()},
         steps=tuple(steps),
-        notes=tuple(_notes(connection, policy, scope, catalog, have)),
+        notes=(
+            *([scope.unsure] if scope.unsure else []),
+            *_notes(connection, policy, scope, catalog, have),
+            *_of_owners(policy, scope, catalog, have, handed, kept),
+        ),
     )
 
 
@@ -64,12 +76,6 @@ def _making(connection: AnyConnection, scope: Scope, catalog: Catalog, roles: di
     for schema in scope.made_schemas:
         if schema not in catalog.schemas:
             yield statements.making_schema(connection, schema, roles["migrate"])
-
-
-def _handing_over(connection: AnyConnection, scope: Scope, roles: dict[Capability, str]) -> Iterator[Step]:
-    # What an archiving session has made stays its own.
-    for one in read_owned(connection, scope.schemas, (roles["migrate"], roles["archive"])):
-        yield statements.handing_over(connection, one, roles["migrate"])
 
 
 def _notes(
@@ -112,3 +118,32 @@ def _notes(
 
 def _members(have: set[Right], role: str) -> list[str]:
     return sorted({right.role for right in have if right.kind == "membership" and right.object == (role,)})
+def _of_owners(
+    policy: RolesPolicy,
+    scope: Scope,
+    catalog: Catalog,
+    have: set[Right],
+    handed: Sequence[Owned],
+    kept: Sequence[Owned],
+) -> Iterator[str]:
+    """What is not handed over, and whom it locks out that something is."""
+    migrate = policy.role("migrate", scope.database)
+    for one in kept:
+        yield (
+            f"{one.what} {one.name} stays with {one.owner}: it runs code with its owner's rights, which would be those "
+            f"of {migrate}. Read it; if it may: ALTER {one.what} {one.name} OWNER TO {quoted(migrate)};"
+        )
+    login = catalog.logins.get(scope.login or "")
+    if (
+        login is not None
+        and not login.superuser
+        and scope.login in {one.owner for one in handed}
+        and scope.login not in policy.members.get("migrate", [])
+        and Right("membership", scope.login, (migrate,), "MEMBER") not in have
+    ):
+        yield (
+            f"{scope.login}, as whom the declared URL logs in, could migrate no more what is handed over: "
+            f"declare members: {{migrate: [{scope.login}]}}."
+        )
+
+

@@ -57,10 +57,21 @@ def handing_over(connection: AnyConnection, one: Owned, to: str) -> Step:
         connection,
         change,
         (owner_to(one.owner),),
-        f"it belongs to {one.owner}: only its owner can migrate it",
+        " ".join(_why_handed_over(one, to)),
         takes=True,
         lock=f"ACCESS EXCLUSIVE on {one.name}, for a moment" if locked else None,
     )
+
+
+def _why_handed_over(one: Owned, to: str) -> Iterator[str]:
+    yield f"it belongs to {one.owner}: only its owner can migrate it"
+    if one.runs_as_owner:
+        yield f"(what it runs with its owner's rights has those of {to} from then on)"
+    if one.policies_bind:
+        yield f"(its policies, which bind no owner, bind {one.owner} from then on)"
+    if one.calls:
+        calls = ", ".join(one.calls)
+        yield f"(whoever writes there runs {calls}, by somebody without the rights of {to}: read it first)"
 
 
 def _step(

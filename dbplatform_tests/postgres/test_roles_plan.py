@@ -114,6 +114,85 @@ def test_the_tables_of_an_application_are_handed_over_and_it_keeps_its_rows(shop
             session.execute("alter table basket add column more int")
 
 
+#: What a login without any right on salaries makes, so that its own code runs with the rights of whoever owns it later.
+TRAPS = """
+    create view peek as select * from salary;
+    create function peep() returns bigint language sql security definer as 'select sum(amount) from public.salary';
+    create materialized view kept as select 1 as a;
+    create function called(a int) returns int immutable language plpgsql as 'begin return a; end';
+    create table indexed (a int);
+    create index on indexed (called(a));
+    create table measured (a int);
+    create statistics of_calls on (called(a)) from measured;
+    create table ruled (a int);
+    create rule peek_too as on insert to ruled do also insert into stolen select amount from salary;
+"""
+HARMLESS = """
+    create table plain (a int);
+    create view invoked with (security_invoker = on, security_barrier) as select * from salary;
+    create function inlined() returns int language sql as 'select 1';
+    create index on plain ((a + 1));
+"""
+_OWNERS = """
+    select relname, relowner::regrole::text from pg_class
+    where relnamespace = 'public'::regnamespace and relkind in ('r', 'v', 'm') and relname <> 'salary'
+    union all select proname, proowner::regrole::text from pg_proc where pronamespace = 'public'::regnamespace
+"""
+
+
+def application(shop: Shop, *statements: str) -> str:
+    """A login that may make objects in public, after it has made these."""
+    app = f"{shop.name}_app"
+    shop.run(
+        f"create role {app} login password '{PASSWORD}'",
+        f"grant connect on database {shop.name} to {app}",
+        f"grant create on schema public to {app}",
+        f"set role {app}",
+        *statements,
+    )
+    return app
+
+
+def test_code_that_runs_as_its_owner_is_handed_over_from_trusted_owners_alone(shop: Shop) -> None:
+    shop.run("create table salary (amount int)", "create table stolen (amount int)", "insert into salary values (100)")
+    app = application(shop, TRAPS, HARMLESS)
+    shop.run("create view mine as select * from salary")
+    made, migrate = apply(shop), f"{shop.name}_migrate"
+    owners = dict(shop.ask(_OWNERS))
+    stays = {"peek", "peep", "kept", "indexed", "measured", "ruled"}
+    assert {name for name, owner in owners.items() if owner == app} == stays
+    assert {owner for name, owner in owners.items() if name not in stays} == {migrate}
+    (mine,) = [step for step in made["steps"] if "public.mine" in step["sql"]]
+    assert f"has those of {migrate} from then on" in mine["why"]
+    notes = plan(shop, exit_code=0)["notes"]
+    assert len([note for note in notes if f"stays with {app}" in note]) == len(stays)
+    assert any(f"ALTER ROUTINE peep() OWNER TO {migrate};" in note for note in notes)
+    with psycopg.connect(shop.url_of(app), autocommit=True) as session:
+        for attempt in ("select * from peek", "select peep()", "insert into ruled values (1)"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for table s"):
+                session.execute(attempt.encode())
+
+
+def test_what_a_declared_deployer_made_is_handed_over_as_it_is(shop: Shop) -> None:
+    deployer = shop.logins["migrate"]
+    shop.run(f"grant create on schema public to {deployer}", f"set role {deployer}", "create view one as select 1")
+    apply(shop)
+    assert shop.ask("select viewowner from pg_views where viewname = 'one'") == [(f"{shop.name}_migrate",)]
+
+
+def test_a_hand_over_tells_what_changes_for_the_former_owner_and_whose_code_comes_along(shop: Shop) -> None:
+    app = application(
+        shop,
+        "create table guarded (a int)",
+        "alter table guarded enable row level security",
+        "create function noted() returns trigger language plpgsql as 'begin return new; end'",
+        "create trigger noted before insert on guarded for each row execute function noted()",
+    )
+    (step,) = [one for one in plan(shop)["steps"] if "TABLE public.guarded owner" in one["sql"]]
+    assert f"bind {app} from then on" in step["why"]
+    assert f"runs noted(), by somebody without the rights of {shop.name}_migrate" in step["why"]
+
+
 def test_rights_are_not_taken_unasked(shop: Shop) -> None:
     refused = shop.typed("superuser", "roles", "apply", "shop", exit_code=2)
     assert "take rights away" in refused["error"]["message"]
