@@ -94,6 +94,8 @@ def _notes(
                 )
             elif catalog.logins[login].superuser:
                 yield f"{login} is a superuser: no right of {role} holds it back."
+        if Right("attribute", role, (), "LOGIN") in have:
+            yield f"{role} was there and can log in: who does so needs a login of his own that is a member of it."
         others = sorted(
             r.role for r in have if r.kind == "membership" and r.object == (role,) and r.privilege == "MEMBER"
         )
@@ -116,8 +118,6 @@ def _notes(
         yield f"{role} owns, or has rights on, {count} objects of other databases of the server."
 
 
-def _members(have: set[Right], role: str) -> list[str]:
-    return sorted({right.role for right in have if right.kind == "membership" and right.object == (role,)})
 def _of_owners(
     policy: RolesPolicy,
     scope: Scope,
@@ -147,3 +147,5 @@ def _of_owners(
         )
 
 
+def _members(have: set[Right], role: str) -> list[str]:
+    return sorted({right.role for right in have if right.kind == "membership" and right.object == (role,)})

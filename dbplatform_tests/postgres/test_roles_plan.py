@@ -193,6 +193,18 @@ def test_a_hand_over_tells_what_changes_for_the_former_owner_and_whose_code_come
     assert f"runs noted(), by somebody without the rights of {shop.name}_migrate" in step["why"]
 
 
+def test_a_role_that_was_there_and_can_log_in_is_told_and_loses_that(shop: Shop) -> None:
+    read = f"{shop.name}_read"
+    shop.run(f"create role {read} login")
+    found = plan(shop)
+    (step,) = [one for one in found["steps"] if "nologin" in one["sql"] and read in one["sql"]]
+    assert (step["sql"], step["undo"]) == (f'alter role "{read}" nologin;', f'alter role "{read}" login;')
+    assert step["takes_away"]
+    assert any(note.startswith(f"{read} was there and can log in") for note in found["notes"])
+    apply(shop)
+    assert shop.ask("select rolcanlogin from pg_roles where rolname = %s", read) == [(False,)]
+
+
 def test_rights_are_not_taken_unasked(shop: Shop) -> None:
     refused = shop.typed("superuser", "roles", "apply", "shop", exit_code=2)
     assert "take rights away" in refused["error"]["message"]

@@ -53,5 +53,7 @@ from pg_roles r,
                      ('REPLICATION', r.rolreplication), ('BYPASSRLS', r.rolbypassrls)) v(what, has)
 where v.has and (r.rolname = any (%(logins)s) or r.oid in (select oid from managed))
 union
+select 'attribute', r.rolname, '{}', 'LOGIN' from pg_roles r where r.rolcanlogin and r.oid in (select oid from managed)
+union
 select 'role', role, '{}', 'EXISTS' from managed
 order by 1, 2, 3, 4
