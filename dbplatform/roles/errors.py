@@ -9,5 +9,9 @@ class MayNotMakeRoles(UsageError):
     """{user} may not make roles on this server."""
 
 
+class AnotherDatabase(UsageError):
+    """The URL in {variable} leads to the database {found} of {place}, which is not the one that {database} names."""
+
+
 class RightsNotAsPlanned(WorkError):
     """Of the rights of {database}, {count} are still not as declared; nothing was changed: {first}"""

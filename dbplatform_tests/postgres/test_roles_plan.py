@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform_tests.postgres.roles_support import PASSWORD, Shop, shop_on
@@ -191,6 +192,34 @@ def test_a_hand_over_tells_what_changes_for_the_former_owner_and_whose_code_come
     (step,) = [one for one in plan(shop)["steps"] if "TABLE public.guarded owner" in one["sql"]]
     assert f"bind {app} from then on" in step["why"]
     assert f"runs noted(), by somebody without the rights of {shop.name}_migrate" in step["why"]
+
+
+def test_a_declared_login_that_would_lose_its_tables_is_told_what_to_declare(shop: Shop) -> None:
+    reader = shop.logins["read"]
+    shop.run(f"grant create on schema public to {reader}", f"set role {reader}", "create table mine (a int)")
+    told = f"declare members: {{migrate: [{reader}]}}."
+    found = shop.typed("read", "roles", "plan", "shop", exit_code=1)
+    assert [note for note in found["notes"] if note.endswith(told)] != []
+    shop.installation.variables["ADMIN_URL"] = shop.url
+    found = shop.typed("read", "roles", "plan", "shop", "--url-env", "ADMIN_URL", exit_code=1)
+    assert [note for note in found["notes"] if note.endswith(told)] != []
+
+
+def test_a_superusers_url_of_another_database_is_refused(shop: Shop) -> None:
+    shop.installation.variables["ADMIN_URL"] = make_conninfo(shop.url, dbname="postgres")
+    for act in (("plan",), ("apply", "--yes")):
+        refused = shop.typed("read", "roles", act[0], "shop", *act[1:], "--url-env", "ADMIN_URL", exit_code=2)
+        assert refused["error"]["kind"] == "another_database"
+        assert f"/{shop.name}" in refused["error"]["hint"]
+    assert shop.ask("select from pg_roles where rolname = %s", f"{shop.name}_read") == []
+
+
+def test_a_declared_url_that_does_not_answer_is_told_as_what_nobody_has_compared(shop: Shop) -> None:
+    variables = {"SHOP_URL": "postgresql://nobody@127.0.0.1:1/nothing", "ADMIN_URL": shop.url}
+    shop.installation.variables.update(variables)
+    found = shop.installation.here("roles", "plan", "shop", "--url-env", "ADMIN_URL", exit_code=1)
+    assert found["notes"][0].startswith("nobody has checked that ADMIN_URL leads to the database that is declared")
+    assert shop.name in found["notes"][0]
 
 
 def test_a_role_that_was_there_and_can_log_in_is_told_and_loses_that(shop: Shop) -> None:
