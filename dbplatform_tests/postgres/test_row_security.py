@@ -103,6 +103,15 @@ def test_an_organization_reaches_no_patient_of_another(database: Target) -> None
         assert [count(session, table) for table in tables] == [1, 1, 1]
         assert session.execute("select id::text from notes").fetchall() == [(ANN,)]
         assert session.execute("update notes set plan = 'x' where id = %s", (BOB,)).rowcount == 0
+def test_nobody_deletes_an_approval_by_deleting_its_invoice(database: Target) -> None:
+    with application(database, "ap_intake", INVOICES) as session:
+        works_for(session, "ap_intake.user_id", ANN)
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            session.execute("delete from invoices where id = %s", (BOB,))
+        works_for(session, "ap_intake.role", "treasury")
+        assert count(session, "approvals") == 2
+
+
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
             session.execute("update patients set organization_id = %s", (BOB,))
         works_for(session, "scribemed.organization_id", "")

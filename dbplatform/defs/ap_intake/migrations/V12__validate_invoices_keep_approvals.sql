@@ -1,0 +1,1 @@
+alter table approvals validate constraint approvals_of_an_invoice_that_stays;
