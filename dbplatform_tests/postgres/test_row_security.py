@@ -68,7 +68,15 @@ PATIENTS = """
         select id, id, id, id, 'office', 'r', now() from organizations;
     insert into notes (id, encounter_id, provider_id, subjective, objective, assessment, plan)
         select id, id, id, 's', 'o', 'a', 'p' from organizations;
+    insert into note_revisions (note_id, revision, author_id, body) select id, 1, id, '{}' from organizations;
+    insert into icd10_codes (code, title) values ('A00', 't');
+    insert into note_diagnoses (note_id, code, rank) select id, 'A00', 1 from organizations;
+    insert into recordings (id, encounter_id, storage_key, duration_s, size_bytes, recorded_at)
+        select id, id, name, 1, 1, now() from organizations;
+    insert into transcripts (recording_id, model, content, word_count) select id, 'm', 'c', 1 from organizations;
 """
+#: What is an organization's own, in the order of their policies.
+APART = ("patients", "encounters", "notes", "recordings", "transcripts", "note_revisions", "note_diagnoses")
 
 
 def test_bank_accounts_are_for_the_treasury(database: Target) -> None:
@@ -95,14 +103,6 @@ def test_an_approval_is_ones_own_and_nobody_changes_it(database: Target) -> None
         assert count(session, "approvals") == 3
 
 
-def test_an_organization_reaches_no_patient_of_another(database: Target) -> None:
-    with application(database, "scribemed", PATIENTS) as session:
-        tables = ("patients", "encounters", "notes")
-        assert [count(session, table) for table in tables] == [0, 0, 0]
-        works_for(session, "scribemed.organization_id", ANN)
-        assert [count(session, table) for table in tables] == [1, 1, 1]
-        assert session.execute("select id::text from notes").fetchall() == [(ANN,)]
-        assert session.execute("update notes set plan = 'x' where id = %s", (BOB,)).rowcount == 0
 def test_nobody_deletes_an_approval_by_deleting_its_invoice(database: Target) -> None:
     with application(database, "ap_intake", INVOICES) as session:
         works_for(session, "ap_intake.user_id", ANN)
@@ -112,10 +112,31 @@ def test_nobody_deletes_an_approval_by_deleting_its_invoice(database: Target) ->
         assert count(session, "approvals") == 2
 
 
+def test_an_organization_reaches_no_patient_of_another(database: Target) -> None:
+    with application(database, "scribemed", PATIENTS) as session:
+        assert {count(session, table) for table in APART} == {0}
+        works_for(session, "scribemed.organization_id", ANN)
+        assert {count(session, table) for table in APART} == {1}
+        assert session.execute("select id::text from notes").fetchall() == [(ANN,)]
+        assert session.execute("update notes set plan = 'x' where id = %s", (BOB,)).rowcount == 0
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
             session.execute("update patients set organization_id = %s", (BOB,))
         works_for(session, "scribemed.organization_id", "")
-        assert [count(session, table) for table in tables] == [0, 0, 0]
+        assert {count(session, table) for table in APART} == {0}
+
+
+def test_an_organization_reads_and_writes_no_text_of_another(database: Target) -> None:
+    with application(database, "scribemed", PATIENTS) as session:
+        works_for(session, "scribemed.organization_id", ANN)
+        for table in ("note_revisions", "note_diagnoses"):
+            found = sql.SQL("select note_id::text from {}").format(sql.Identifier(table))
+            assert session.execute(found).fetchall() == [(ANN,)]
+        assert session.execute("delete from transcripts where recording_id = %s", (BOB,)).rowcount == 0
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+            session.execute("insert into note_revisions values (%s, 2, %s, '{}')", (BOB, BOB))
+        session.execute("update notes set plan = 'x'")
+        kept = session.execute("select note_id::text, revision, body ->> 'plan' from note_revisions where revision > 1")
+        assert kept.fetchall() == [(ANN, 2, "p")], "the trigger keeps what a note said before"
 
 
 def test_the_owner_sees_every_row_so_that_backups_and_checks_do(database: Target) -> None:
