@@ -34,7 +34,7 @@ from dbplatform.orchestration.instance import prepare_instance
 
 prepare_instance(Platform(Project.at(Path.cwd())))
 repository = definitions().get_repository_def()
-[sensor] = repository.sensor_defs
+[sensor] = [one for one in repository.sensor_defs if one.name == "dbplatform_watch"]
 with dg.DagsterInstance.get() as instance:
     sensor.evaluate_tick(dg.build_sensor_context(instance=instance, repository_def=repository))
 """

@@ -26,4 +26,4 @@ def test_what_is_left_over_is_seen_although_the_server_was_stopped(tmp_path: Pat
             connection.execute("create unique index concurrently by_hand on item (name)")
         shop.server.stop()
         found = shop.json("cleanup", "shop", "--dry-run")
-        assert [(one["kind"], one["name"]) for one in found["leftovers"]] == [("invalid index", "public.by_hand")]
+        assert ("invalid index", "public.by_hand") in [(one["kind"], one["name"]) for one in found["leftovers"]]
