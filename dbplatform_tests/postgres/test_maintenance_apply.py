@@ -14,7 +14,7 @@ import pytest
 
 from dbplatform.maintenance.errors import QueryRefused
 from dbplatform.maintenance.model import Outcome, Report
-from dbplatform.postgres.connection import AutocommitConnection, Target
+from dbplatform.postgres.connection import AutocommitConnection, SessionLost, Target
 from dbplatform.postgres.exact import Bloat, measure
 from dbplatform.postgres.identifiers import Relation
 from dbplatform_tests.postgres.embedded_support import wait_until
@@ -192,23 +192,27 @@ def test_an_index_that_another_role_builds_is_not_waited_for_and_what_it_builds_
             by_hand.execute("drop role owner_of_items")
 
 
-def test_work_is_ended_when_the_session_that_looks_on_is_lost(items: Target) -> None:
-    with (
-        open_transaction(items, "select from item limit 1") as client,
-        in_background(items, "reindex") as reports,
-        psycopg.connect(items.url, autocommit=True) as by_hand,
-    ):
+def test_work_is_ended_when_the_session_that_looks_on_is_lost_and_so_is_the_run(items: Target) -> None:
+    def lose() -> None:
         wait_for(items, "REINDEX")
-        by_hand.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dbplatform watcher' "
-            "and datname = current_database()"
-        )
-        try:
-            wait_until(lambda: reports)
-        finally:
-            client.rollback()
-    found = outcome(reports[0], "reindex", "public.item_pkey")
-    assert (found.state, found.words) == ("left", "the session that looks on was lost, and it was ended")
+        with psycopg.connect(items.url, autocommit=True) as by_hand:
+            by_hand.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dbplatform watcher' "
+                "and datname = current_database()"
+            )
+
+    kept: list[Outcome] = []
+    short = policy(budget={"time": "20 seconds"})
+    with open_transaction(items, "select from item limit 1"):
+        losing = threading.Thread(target=lose)
+        losing.start()
+        # What the rebuild left would come next.
+        with pytest.raises(SessionLost):
+            maintain(items, short, kinds=["reindex"], kept=kept)
+        losing.join()
+    assert [(one.state, one.words) for one in kept] == [
+        ("left", "the session that looks on was lost, and it was ended")
+    ]
 
 
 def test_a_table_that_another_session_has_locked_is_left_and_told(database: Target) -> None:

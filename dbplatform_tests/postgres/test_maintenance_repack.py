@@ -31,6 +31,9 @@ _REMAINS = """
             and relkind = 'r')
 """
 
+# The advisory lock that pg_repack holds while it works on the table.
+_AT_WORK = "select pg_advisory_lock(16185446, ('item'::regclass::oid::bigint - 2147483648)::int)"
+
 
 @pytest.fixture
 def shop(second_server: SecondServer) -> Iterator[Target]:
@@ -116,8 +119,7 @@ def test_another_pg_repack_that_is_at_work_keeps_its_trigger(shop: Target, monke
     with psycopg.connect(shop.url, autocommit=True) as other:
 
         def too_late(*_: object) -> bool:
-            """pg_repack holds an advisory lock of these keys, and writes into this table."""
-            other.execute("select pg_advisory_lock(16185446, 'item'::regclass::int)")
+            other.execute(_AT_WORK.encode())
             other.execute("do $$ begin execute 'create table repack.log_' || 'item'::regclass::oid || '()'; end $$")
             raise ProgramFailed("Another pg_repack command may be running on the table")
 
@@ -133,7 +135,7 @@ def test_what_cannot_be_done_any_more_is_left_with_its_reason_and_not_called_nee
     shop: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begins(pace: Pace, _: object) -> bool:
-        other.execute("select pg_advisory_lock(16185446, 'item'::regclass::int)")
+        other.execute(_AT_WORK.encode())
         return True
 
     with psycopg.connect(shop.url, autocommit=True) as other:
