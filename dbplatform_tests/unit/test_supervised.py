@@ -14,8 +14,8 @@ from dbplatform import supervised
 
 _WORK = """
 import os, sys, time
-print(os.getpid(), flush=True)
 try:
+    print(os.getpid(), flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     sys.exit(7)
