@@ -15,6 +15,7 @@ import dagster as dg
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.scheduler.instigation import InstigatorTick
 from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.defs_state.base import set_defs_state_storage
 from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -120,5 +121,7 @@ def scheduler(folder: Path, instance: dg.DagsterInstance, clock: Clock | None = 
     clock = clock or Clock()
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(schedules, "current_time", clock.read))
+        # An evaluated schedule may leave the storage of its own short-lived instance as the current one.
+        stack.enter_context(set_defs_state_storage(instance.defs_state_storage))
         workspace = stack.enter_context(WorkspaceProcessContext(instance, InProcessTestWorkspaceLoadTarget(origin)))
         yield Scheduler(instance, workspace, clock)

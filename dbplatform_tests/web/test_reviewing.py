@@ -162,6 +162,7 @@ def test_a_person_marks_a_report_as_reviewed_in_the_browser(
     opened = open_page(f"{service}/reports/", width=width, scheme=scheme)
     page = opened.page
     page.get_by_role("link", name="review it").click()
+    page.get_by_label("Your name").wait_for()
     assert opened.overflow <= 0
     page.get_by_label("Your name").fill(f"<b>Ada</b> {width}")
     page.get_by_label("What you found, and what is done about it").fill(SCRIPT)
