@@ -38,7 +38,7 @@ drill: $(READY)        ## every case of the fault matrices, and metrics on other
 	@$(BIN)/python -m pytest --drill-all -m drill
 
 lock: $(UV)            ## resolve pyproject.toml anew
-	$(UV) pip compile pyproject.toml --extra examples --group dev $(LOCKED) -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra examples --extra celery --group dev $(LOCKED) -o requirements.lock
 	echo uv | $(UV) pip compile - $(LOCKED) -o requirements-uv.lock
 
 clean:                 ## stop the embedded server, forget the virtual environment; data in .dbplatform stays
