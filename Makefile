@@ -21,7 +21,7 @@ dev: $(READY)          ## the Dagster UI, its daemon and the reports, over the s
 
 test: $(READY) lint    ## the whole suite: unit, real PostgreSQL, Dagster, drills, a real browser
 	@dbplatform_tests/debian.sh
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@dbplatform_tests/in_memory.sh $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)         ## ruff, mypy, the layers
 	@$(BIN)/ruff check
@@ -29,13 +29,14 @@ lint: $(READY)         ## ruff, mypy, the layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-docs: $(READY)         ## the reference pages, from the code
+docs: $(READY)         ## the reference pages, from the code, and the site of all pages in site/
 	@$(BIN)/python docs/make_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 drill: $(READY)        ## every case of the fault matrices, and metrics on other versions; `make test` runs a sample of them
 	@dbplatform_tests/debian.sh
 	@dbplatform_tests/other_versions.sh $(UV) $(VENV)
-	@$(BIN)/python -m pytest --drill-all -m drill
+	@dbplatform_tests/in_memory.sh $(BIN)/python -m pytest --drill-all -m drill
 
 lock: $(UV)            ## resolve pyproject.toml anew
 	$(UV) pip compile pyproject.toml --extra examples --extra celery --group dev $(LOCKED) -o requirements.lock
