@@ -6,11 +6,13 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from xdist.scheduler import LoadFileScheduling
 
 from dbplatform.home import Home
 from dbplatform.ledger.ledger import Ledger
@@ -21,6 +23,10 @@ from dbplatform_tests.installation import Installation
 from dbplatform_tests.typed import Type, typist
 
 _LEDGER_TEMPLATE = "ledger_template"
+#: They share one run of the flights database, which takes a minute: so one process of tests has them all.
+_OF_FLIGHTS = {f"dbplatform_tests/{file}" for file in (
+    "drills/test_killed_run.py", "orchestration/test_flights_data.py", "web/test_dagster_ui.py"
+)}  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +42,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+class _ByFile(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "flights" if file in _OF_FLIGHTS else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
+    """A file's tests stay together."""
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
