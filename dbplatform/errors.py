@@ -51,7 +51,7 @@ class PlatformError(Exception):
     @property
     def kind(self) -> str:
         """The name of the error as ``--json`` gives it: ``lock_not_acquired``."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        return kind_of(type(self))
 
     @property
     def place(self) -> str | None:
@@ -73,6 +73,11 @@ class PlatformError(Exception):
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message
         return f"{text} {self.hint}" if self.hint else text
+
+
+def kind_of(error: type[PlatformError]) -> str:
+    """The kind of every error of a class."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", error.__name__).lower()
 
 
 class UsageError(PlatformError):

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import types
 import typing
 from pathlib import Path
@@ -14,11 +17,14 @@ import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+import dbplatform as package
 from dbplatform.cli.main import NOT_BUILT_YET as UNBUILT_VERBS
 from dbplatform.cli.main import VERBS, dbplatform
 from dbplatform.declaration.database import Database
 from dbplatform.declaration.later import Later
+from dbplatform.errors import PlatformError, UsageError, WorkError, kind_of
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.monitoring.metrics import KINDS
 from dbplatform.operations.runbooks import runbooks
 from dbplatform.postgres.connection import Target
 from dbplatform.quality.policy import CHECK_TYPES
@@ -33,7 +39,9 @@ def pages() -> dict[str, str]:
     return {
         "commands.md": _HEAD + commands(),
         "declaration.md": _HEAD + declaration(),
+        "metrics.md": _HEAD + metrics(),
         "alerts.md": _HEAD + alerts(),
+        "errors.md": _HEAD + errors(),
         "api.md": _HEAD + api(),
     }
 
@@ -62,6 +70,47 @@ def declaration() -> str:
         purpose = " ".join((check.__doc__ or "").split("\n\n")[0].split())
         parts.append(f"| `{check.type}` | `{check.example}` | {purpose} |")
     return "\n".join(parts)
+
+
+def metrics() -> str:
+    """What a collection measures, and the limits that hold where none are declared."""
+    parts = ["# Metrics\n", "What to do about each: [alerts](alerts.md). How they are collected and judged:"]
+    parts += ["[watch and alert](../how-to/watch-and-alert.md).\n"]
+    parts += ["| metric | unit | meaning | warning | critical | needs |", "|---|---|---|---|---|---|"]
+    for kind in KINDS.values():
+        needs = f"{kind.min_sample:g} {kind.sample_unit}" if kind.min_sample else ""
+        limits = [(limit or "").replace("<", "&lt;") for limit in (kind.warn, kind.critical)]
+        name, unit = f"[`{kind.name}`](alerts.md#{kind.name})", kind.unit.replace("_", " ")
+        parts.append(f"| {name} | {unit} | {kind.meaning} | {' | '.join(limits)} | {needs} |")
+    return "\n".join(parts) + "\n"
+
+
+def errors() -> str:
+    """Every error that a person can meet, by the folder that knows it."""
+    parts = ["# Errors\n", "`--json` gives the kind, the sentence, the next step, and where a mistake was written."]
+    parts += [
+        "Words in braces are filled in. Exit code 2: nothing was changed. 3: the command was right, the work failed.\n"
+    ]
+    parts += ["| kind | exit | in | sentence |", "|---|---|---|---|"]
+    rows = []
+    for error in _every_error():
+        sentence = " ".join(inspect.cleandoc(error.__doc__ or "").split("\n\n")[0].split()).replace("``", "`")
+        sentence = sentence.replace("|", "&#124;").replace("<", "&lt;").replace("{message}", "(said where it is met)")
+        room = error.__module__.split(".")[1]
+        rows.append(f"| `{kind_of(error)}` | {error.exit_code} | {room} | {sentence} |")
+    return "\n".join([*parts, *sorted(set(rows))]) + "\n"
+
+
+def _every_error() -> list[type[PlatformError]]:
+    for module in pkgutil.walk_packages(package.__path__, "dbplatform."):
+        if not module.name.startswith("dbplatform.defs"):
+            importlib.import_module(module.name)
+    found, left = [], [UsageError, WorkError]
+    while left:
+        below = left.pop().__subclasses__()
+        left += below
+        found += [error for error in below if error.__module__.startswith("dbplatform.")]
+    return found
 
 
 def alerts() -> str:

@@ -183,17 +183,26 @@ def _run(
 def server_cpu(server: EmbeddedServer) -> float:
     """Seconds of the postmaster, of its processes that run, and of those that have ended."""
     postmaster = server.status().pid
-    total = 0
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, rest = entry.parent.name, entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(pid) == postmaster:
-            total += sum(map(int, rest[11:15]))
-        elif int(rest[1]) == postmaster:
-            total += int(rest[11]) + int(rest[12])
-    return total / TICK
+    while True:
+        at_work = {pid: _times(pid)[:2] for pid in _children(postmaster)}
+        # Of those that have ended since, the postmaster may have the time already: they would count twice.
+        own = _times(postmaster)
+        if _children(postmaster) == list(at_work):
+            return sum(own + [ticks for times in at_work.values() for ticks in times]) / TICK
+
+
+def _children(postmaster: int) -> list[int]:
+    every = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    return [int(pid) for pid in every]
+
+
+def _times(pid: int) -> list[int]:
+    """Ticks of a process: as user, as system, and both of its ended children."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in stat.rpartition(")")[2].split()[11:15]]
 
 
 def _compare(name: str, found: Found, truth: Found, rows: int) -> None:

@@ -164,9 +164,7 @@ def runbooks() -> Mapping[str, Runbook]:
             name=kind.name,
             meaning=kind.meaning,
             advice=kind.advice,
-            limits=", ".join(
-                f"{word} {limit}" for word, limit in (("warning", kind.warn), ("critical", kind.critical)) if limit
-            ),
+            limits=_limits(kind),
             document=kind.document,
         )
         for kind in KINDS.values()
