@@ -31,6 +31,7 @@ lint: $(READY)         ## ruff, mypy, the layers
 
 docs: $(READY)         ## the reference pages, from the code, and the site of all pages in site/
 	@$(BIN)/python docs/make_reference.py
+	@$(BIN)/python docs/make_fault_matrix.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 drill: $(READY)        ## every case of the fault matrices, and metrics on other versions; `make test` runs a sample of them

@@ -35,7 +35,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav = [
         {"Start": "index.md"},
         *({title: [_site_path(page) for page in _in_order(folder)]} for title, folder in _FOLDERS.items()),
-        {"About": ["comparison.md", "upgrade.md", "ARCHITECTURE.md", "CHANGELOG.md"]},
+        {"About": ["comparison.md", "fault-matrix.md", "upgrade.md", "ARCHITECTURE.md", "CHANGELOG.md"]},
     ]
     return config
 

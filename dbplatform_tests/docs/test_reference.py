@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,12 @@ def reference() -> dict[str, str]:
 def test_the_reference_is_what_the_code_says() -> None:
     for name, text in reference().items():
         assert (DOCS / "reference" / name).read_text() == text, f"docs/reference/{name} is stale: make docs"
+
+
+def test_the_fault_matrix_is_what_the_tests_are() -> None:
+    command = [sys.executable, DOCS / "make_fault_matrix.py", "--check"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
 
 
 def test_every_verb_is_in_the_reference() -> None:
