@@ -39,8 +39,8 @@ _HEAD = """\
 
 Each number counts cases of tests that break one thing while one capability works, and look afterwards: no row is lost
 or doubled, nothing is told as done that is not, and the next run ends right. The first number is that of `make drill`,
-the second that of every `make test`. `none`: cannot meet it, for the reason below. Empty: not tested. The tests are named in
-[faults.yaml](../dbplatform_tests/drills/faults.yaml).
+the second that of every `make test`. `none`: cannot meet it, for the reason below. Empty: not tested. The tests are
+named in [faults.yaml](../dbplatform_tests/drills/faults.yaml).
 
 """
 
