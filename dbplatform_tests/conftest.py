@@ -74,14 +74,14 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def database(server_url: str) -> Iterator[Target]:
     """A fresh, empty database."""
-    with _created(server_url, "template1") as target:
+    with created(server_url, "template1") as target:
         yield target
 
 
 @pytest.fixture
 def ledger(server_url: str, ledger_template: str) -> Iterator[Ledger]:
     """A fresh ledger, its schema applied."""
-    with _created(server_url, ledger_template) as target:
+    with created(server_url, ledger_template) as target:
         ledger = Ledger(target)
         yield ledger
         ledger.engine.dispose()
@@ -130,7 +130,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         installation.server.remove()
 
 
-class _created:
+class created:
     def __init__(self, server_url: str, template: str) -> None:
         self.server_url, self.template = server_url, template
         self.name = f"test_{uuid.uuid4().hex[:12]}"
