@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pyrage
@@ -81,3 +82,39 @@ def test_after_a_lost_key(tmp_path: Path) -> None:
             assert shop.here("drill", "shop")["proven"] is True
             assert (tmp_path / key).stat().st_mode & 0o777 == 0o600
         assert all(recipient.startswith("age1") for recipient in recipients)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    """What a person does with git there, in a repository of the folder's own."""
+    subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def released(folder: Path, files: dict[Path, str]) -> None:
+    """A repository of the folder's ``defs``, whose newest commit is a release of these files."""
+    for words in (["init"], ["config", "user.name", "you"], ["config", "user.email", "you@example.org"]):
+        git(folder, *words)
+    git(folder, "add", "defs")
+    git(folder, "commit", "--message", "before")
+    for file, text in files.items():
+        file.write_text(text)
+    git(folder, "add", "defs")
+    git(folder, "commit", "--message", "the new version")
+
+
+@pytest.mark.drill
+def test_after_a_release_that_was_bad(tmp_path: Path) -> None:
+    declaration = f"{_DECLARATION}  quality:\n    - {{table: item, checks: [not_null: name]}}\n"
+    with small_project(tmp_path, declaration, _MIGRATION) as shop:
+        shop.here("migrate", "apply", "shop")
+        folder = tmp_path / "defs" / "shop" / "migrations"
+        new, undo = "alter table item rename name to title;\n", "alter table item rename title to name;\n"
+        released(tmp_path, {folder / "V2__title.sql": new, folder / "U2__title.sql": undo})
+        # Between the two ways back the version comes once more, and does harm to the rows, too.
+        harm = (
+            "git revert --no-edit HEAD; dbplatform migrate apply shop; "
+            'psql "$(dbplatform server url shop)" -c "update item set title = null"; dbplatform restore'
+        )
+        assert follow("rollback.md", shop, **{"dbplatform restore": harm}) == []
+        with shop.connect("shop") as connection:
+            assert connection.execute("select count(*) from item where name = 'n' || id").fetchone() == (5000,)
+        assert not (folder / "V2__title.sql").exists()

@@ -42,7 +42,7 @@ def system(
     """The system that the module is named after. Proofs share it: what they change for good is no other proof's."""
     name = request.module.__name__.rpartition(".test_")[2]
     project = tmp_path_factory.mktemp(name)
-    _declare(project / "defs" / name, DEFS / name)
+    declare(project / "defs" / name, DEFS / name)
     with created(server_url, "template1") as target, created(server_url, ledger_template) as kept:
         with filled(target, name, "dev"):
             pass
@@ -51,11 +51,11 @@ def system(
         ledger.engine.dispose()
 
 
-def _declare(folder: Path, source: Path) -> None:
+def declare(folder: Path, source: Path) -> None:
     """The declaration of ``source``, but for where the database is; the folders beside it are linked."""
     folder.mkdir(parents=True)
     document = yaml.safe_load((source / "defs.yaml").read_text())
-    document["attributes"]["connection"] |= {"url_env": "SYSTEM_URL"}
+    document["attributes"]["connection"] |= {"url_env": "SYSTEM_URL", "scratch_url_env": "SYSTEM_URL"}
     (folder / "defs.yaml").write_text(yaml.safe_dump(document))
     for beside in source.iterdir():
         if beside.is_dir():

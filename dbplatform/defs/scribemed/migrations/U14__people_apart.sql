@@ -1,0 +1,10 @@
+drop function user_of_session(text);
+drop function user_at_sign_in(text);
+drop policy own_organization on audit_logs;
+alter table audit_logs disable row level security;
+drop policy own_organization on sessions;
+alter table sessions disable row level security;
+drop policy own_organization on users;
+alter table users disable row level security;
+drop policy own_organization on organizations;
+alter table organizations disable row level security;
