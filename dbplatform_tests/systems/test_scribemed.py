@@ -47,7 +47,7 @@ def test_slow_and_writing_statements_are_logged_until_that_is_undone(command: Ty
     assert command("slow-queries", "scribemed", "--log", "on").code == 0
     assert [in_new_session(system.target, setting) for setting in (slower_than, kind)] == ["1s", "mod"]
     prefix = in_new_session(system.target, "show log_line_prefix")
-    assert [part for part in ("%p", "%l", "%u", "%d", "%a", "%h") if part not in prefix] == []
+    assert [part for part in ("%p", "%u", "%d", "%a") if part not in prefix] == []
     assert command("slow-queries", "scribemed", "--log", "undo").code == 0
     assert [in_new_session(system.target, setting) for setting in (slower_than, kind)] == before
 
@@ -65,23 +65,23 @@ def test_the_view_of_slow_queries_shows_those_of_more_than_a_second_of_this_data
     ("index", "question"),
     [
         ("idx_users_email", "select id from users where email = 'x' and deleted_at is null"),
-        (
-            "idx_sessions_user_active",
-            "select id from sessions where user_id = gen_random_uuid() and revoked_at is null",
-        ),
+        ("idx_sessions_user_active", "select id from sessions where user_id = ANYBODY and revoked_at is null"),
         (
             "idx_audit_logs_user_date",
-            "select action from audit_logs where user_id = gen_random_uuid() order by created_at desc limit 9",
+            "select id from audit_logs where user_id = ANYBODY order by created_at desc limit 9",
         ),
         (
             "idx_patients_active",
-            "select id from patients where organization_id = gen_random_uuid() and status = 'active' order by 1",
+            "select id from patients where organization_id = ANYBODY and status = 'active' order by last_name",
         ),
     ],
 )
 def test_each_performance_index_answers_its_question(session: Session, index: str, question: str) -> None:
     session.execute("set local enable_seqscan = off")
-    assert index in "\n".join(line for (line,) in session.execute(f"explain {question}".encode()))
+    asked = f"explain {question}".replace("ANYBODY", "md5('somebody')::uuid")
+    plan = "\n".join(line for (line,) in session.execute(asked.encode()))
+    assert index in plan
+    assert "Sort" not in plan
     assert one(session, "select indisvalid from pg_index where indexrelid = %s::regclass", index) is True
 
 
