@@ -128,8 +128,10 @@ def test_each_environment_has_the_pool_of_the_document(
             )
             assert shown.scalar_one() == statement_s
             assert (pool.statistics.in_use, pool.statistics.idle, pool.statistics.limit) == (1, 0, most)
+        assert pool.statistics.idle == 1
     finally:
         pool.close()
+    assert pool.statistics.idle == 0
 
 
 def test_without_a_url_a_command_says_which_variable_is_missing(
