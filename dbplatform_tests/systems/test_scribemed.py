@@ -274,20 +274,24 @@ def test_an_organization_writes_nothing_of_another_and_changes_no_log(applicatio
 
 
 def test_who_signs_in_is_found_by_one_address_and_later_by_one_token(application: Session) -> None:
+    """The statements of the page."""
     application.execute("reset role")
     address = one(application, "select email from users where deleted_at is null order by email limit 1")
-    token, user = application.execute(
-        "select token_sha256, user_id from sessions where revoked_at is null and user_id in "
-        "(select id from users where deleted_at is null) limit 1"
-    ).fetchone() or ("", None)
-    application.execute("update sessions set expires_at = now() + interval '1 hour' where token_sha256 = %s", (token,))
     application.execute("set local role scribemed_app")
-    assert one(application, "select count(*) from user_at_sign_in(%s) where password_hash like '$2%%'", address) == 1
+    user, organization, password = application.execute("select * from user_at_sign_in(%s)", (address,)).fetchone() or ()
+    assert password.startswith("$2")
     assert one(application, "select count(*) from user_at_sign_in('%%')") == 0
-    assert one(application, "select user_id from user_of_session(%s)", token) == user
-    application.execute("reset role")
-    application.execute("update sessions set revoked_at = now() where token_sha256 = %s", (token,))
-    application.execute("set local role scribemed_app")
+    application.execute(ORGANIZATION, (str(organization),))
+    token = "a" * 64
+    application.execute(
+        "insert into sessions (user_id, token_sha256, expires_at) values (%s, %s, now() + interval '1 hour')",
+        (user, token),
+    )
+    application.execute(ORGANIZATION, ("",))
+    found = application.execute("select * from user_of_session(%s)", (token,)).fetchall()
+    assert found == [(user, organization)]
+    application.execute(ORGANIZATION, (str(organization),))
+    assert application.execute("update sessions set revoked_at = now() where token_sha256 = %s", (token,)).rowcount == 1
     assert one(application, "select count(*) from user_of_session(%s)", token) == 0
 
 
