@@ -15,7 +15,7 @@ _TYPES = 12
 
 def show_audit(found: Audit) -> None:
     """What there is, each finding under its rule, what could not be looked at, and the verdict in the last line."""
-    _show_structure(found.inventory) if found.kind == "structure" else _show_access(found.inventory)
+    _show_structure(found.inventory) if found.kind == "structure" else show_access(found.inventory["access"] or ())
     for _, findings in groupby(found.findings, key=lambda one: (one.severity, one.rule.name)):
         _show_rule(list(findings))
     for rule, reason in found.not_examined.items():
@@ -75,11 +75,10 @@ def _counts(counts: Mapping[str, Any]) -> str:
     return f"{counts['tables']:,} tables, {counts['indexes']:,} indexes, {counts['foreign_keys']:,} foreign keys"
 
 
-def _show_access(inventory: Mapping[str, Any]) -> None:
-    if inventory["access"] is None:
-        return
+def show_access(roles: Sequence[Mapping[str, Any]]) -> None:
+    """Who can log in, and the roles that others are members of: what each is, and how much it reaches."""
     for title, login in (("who can log in", True), ("roles that others are members of", False)):
-        _show_roles(title, [role for role in inventory["access"] if role["login"] is login])
+        _show_roles(title, [role for role in roles if role["login"] is login])
 
 
 def _show_roles(title: str, roles: Sequence[Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dbplatform.cli import roles_review
 from dbplatform.cli.common import (
     SubVerbs,
     ask_while_frozen,
@@ -36,7 +37,10 @@ url_option: Callable[[Any], Any] = click.option(
 
 @click.group("roles", cls=SubVerbs)
 def command() -> None:
-    """Roles with no more rights than they need: monitor, migrate, backup, archive, read."""
+    """Roles with no more rights than they need: monitor, migrate, backup, archive, read; and who may do what."""
+
+
+command.add_command(roles_review.command)
 
 
 @command.command()

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from dbplatform.advice import record as advice
 from dbplatform.declaration.loading import Declared
 from dbplatform.ledger.advice import AdviceRecord
-from dbplatform.operations import reviews
+from dbplatform.operations import access_reviews, reviews
 from dbplatform.operations.capacity import Capacity
 from dbplatform.operations.platform import Platform
 from dbplatform.reporting.capacity import runs_out
@@ -26,6 +26,8 @@ _ORDER: Final = ("now", "this week", "this month")
 _MOST_OF_A_KIND: Final = 3
 #: A statement that takes so many times as long, and so much of all time, is worth a look.
 _SLOWER, _SHARE = 1.5, 0.05
+#: Where roles are declared, somebody reviews as often who may do what.
+_REVIEW_ACCESS: Final = timedelta(days=90)
 
 #: The first command for an alert of a metric; for others the health, which says what helps.
 _FIRST: Final = {
@@ -73,6 +75,7 @@ def decisions(
         *(_running_out(capacity, now) if capacity is not None else ()),
         *_care(month),
         *_reviews(platform, declared),
+        *_access(platform, declared, now),
         *_advice(advice.advice_of(platform.ledger, declared.name, "open")),
         *_slower(month),
     )
@@ -204,6 +207,19 @@ def _reviews(platform: Platform, declared: Declared) -> Iterable[Decision]:
             why=f"The oldest is of {utc(waiting[0].started_at)}. Read it first: dbplatform report show "
             f"{declared.name}.",
             command=f"dbplatform report review {newest.run_id[:8]} --and-earlier --comment TEXT",
+        )
+
+
+def _access(platform: Platform, declared: Declared, now: datetime) -> Iterable[Decision]:
+    if declared.database.roles is None:
+        return
+    last = access_reviews.last_review(platform.ledger, declared.name)
+    if last is None or now - last.at > _REVIEW_ACCESS:
+        yield Decision(
+            urgency="this month",
+            title="Who may do what waits for a review",
+            why=f"The last one is of {utc(last.at)}, by {last.by}." if last else "Nobody has reviewed it yet.",
+            command=f"dbplatform roles review {declared.name} --comment TEXT",
         )
 
 

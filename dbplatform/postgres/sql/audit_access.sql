@@ -1,5 +1,5 @@
--- Purpose: who can log in, and the roles that others are members of: what each is, and how much of the database it
---          reaches. One row a role, 500 at most.
+-- Purpose: who can log in, and the roles that others are members of: what each is, how much of the database it reaches,
+--          and how many sessions it has there now. One row a role, 500 at most.
 -- Parameters: %(leave_out)s: the platform's own schema.
 -- Lock: ACCESS SHARE on the catalog.
 -- First version: 14.
@@ -13,14 +13,18 @@ with tables as materialized (
 select r.rolname as role, r.rolcanlogin as login, r.rolsuper as superuser, r.rolbypassrls as bypassrls, r.rolcreaterole as createrole,
        r.rolcreatedb as createdb, r.rolreplication as replication, nullif(r.rolvaliduntil, 'infinity') as valid_until,
        has_database_privilege(r.oid, current_database(), 'CONNECT') as connects,
-       array(select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid
+       array(select distinct g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid
              where m.member = r.oid order by 1)::text[] as member_of,
-       array(select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.member
+       array(select distinct g.rolname from pg_auth_members m join pg_roles g on g.oid = m.member
              where m.roleid = r.oid order by 1)::text[] as members,
+       array(select distinct g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid
+             where m.member = r.oid and m.admin_option order by 1)::text[] as admin_of,
        array(select n.nspname from pg_namespace n
              where n.oid in (select schema_id from tables) and has_schema_privilege(r.oid, n.oid, 'CREATE')
              order by 1)::text[] as creates_in,
-       t.tables, t.reads, t.writes, t.owns
+       t.tables, t.reads, t.writes, t.owns,
+       (select count(*) from pg_stat_activity a
+        where a.usesysid = r.oid and a.datname = current_database() and a.pid <> pg_backend_pid()) as sessions
 from pg_roles r, lateral (
     select count(*) as tables,
            count(*) filter (where has_schema_privilege(r.oid, schema_id, 'USAGE')
