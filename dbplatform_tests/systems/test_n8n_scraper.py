@@ -20,6 +20,7 @@ from dbplatform_tests.postgres.archiving_support import archive, restore
 from dbplatform_tests.postgres.test_five_systems import migrations
 from dbplatform_tests.systems.conftest import System
 from dbplatform_tests.systems.plans import benchmark, planned
+from dbplatform_tests.systems.watching import told
 from dbplatform_tests.typed import Type
 
 CHILDREN = ("workflow_node_contexts", "workflow_standalone_docs", "workflow_extraction_snapshots")
@@ -223,3 +224,10 @@ def test_a_missing_title_is_found_and_its_share_is_watched(system: System, comma
     assert (checks["not_null_title"]["status"], checks["not_null_title"]["failed_rows"]) == ("failed", missing)
     assert checks["not_null_title"]["severity"] == "warn"
     assert json.dumps(found).count("anomaly") >= 2
+
+
+def test_how_far_a_workflow_is_scraped_is_told_to_who_watches(system: System) -> None:
+    changed = "update workflows set layer2_scraped = true where workflow_id = (select min(workflow_id) from workflows)"
+    [row] = told(system, changed)["public.workflows"].rows
+    assert row["layer2_scraped"] is True
+    assert "metadata" not in row

@@ -27,6 +27,7 @@ from dbplatform_tests.postgres.archiving_support import archive, content, restor
 from dbplatform_tests.postgres.test_five_systems import DEFS
 from dbplatform_tests.systems.conftest import System
 from dbplatform_tests.systems.plans import benchmark, planned
+from dbplatform_tests.systems.watching import told
 from dbplatform_tests.typed import Type
 
 STRUCTURE = "structure_20_tables_95_indexes_20_foreign_keys"
@@ -215,3 +216,9 @@ def test_reports_can_be_partitioned_while_they_are_in_use(system: System) -> Non
         planned = plan_conversion(connection, policy, now=datetime.now(UTC))
     assert [phase.name for phase in planned.phases] == list(PHASES)
     assert all(step.lock for phase in planned.phases for step in phase.steps)
+
+
+def test_a_report_that_is_done_is_told_to_who_watches_without_its_property(system: System) -> None:
+    changed = "update reports set title = title || '!' where report_number = (select min(report_number) from reports)"
+    [row] = told(system, changed)["public.reports"].rows
+    assert row.keys() == {"id", "organization_id", "report_number", "status", "completed_at"}
