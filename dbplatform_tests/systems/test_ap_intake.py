@@ -52,7 +52,7 @@ def test_the_pool_keeps_25_connections_opens_up_to_75_and_counts_them(system: Sy
         ("work_list", "idx_invoices_workflow_status_created"),
         ("invoices_of_a_vendor", "idx_invoices_vendor_created_status"),
         (
-            "select id from exceptions where resolved_at is null order by created_at",
+            "select id from exceptions where resolved_at is null and created_at < now() - interval '7 days'",
             "idx_exceptions_resolved_created",
         ),
         (

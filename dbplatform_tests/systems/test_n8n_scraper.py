@@ -115,7 +115,8 @@ def test_a_pool_of_150_is_told_where_its_server_has_fewer_connections(system: Sy
 def test_a_batch_of_workflows_goes_in_at_once_and_a_second_time_changes_nothing(
     session: psycopg.Connection[Any],
 ) -> None:
-    known = session.execute("select workflow_id, created_at, url from workflows order by 1 limit 50").fetchall()
+    some = "select workflow_id, created_at, url from workflows where url is not null order by 1 limit 50"
+    known = session.execute(some).fetchall()
     changed = [(name, at, f"{url}?seen") for name, at, url in known]
     new = [(f"new {n}", datetime(2025, 6, 1, tzinfo=UTC) + timedelta(hours=n), "https://x.org") for n in range(50)]
     before = answer(session, "select count(*) from workflows")
@@ -140,7 +141,7 @@ def test_a_plain_table_cannot_get_partitions_and_the_converted_one_has_those_of_
     session: psycopg.Connection[Any],
 ) -> None:
     session.execute("create table plain (like workflows)")
-    with pytest.raises(psycopg.errors.WrongObjectType), session.transaction():
+    with pytest.raises(psycopg.Error, match="is not partitioned"), session.transaction():
         session.execute("create table plain_2024 partition of plain for values from ('2024-01-01') to ('2025-01-01')")
     bounds = "select pg_get_expr(relpartbound, oid) from pg_class where relname = %s"
     for year in (2024, 2025):

@@ -20,9 +20,6 @@ HERE = "systems"
 COLUMNS = ["asked for", "here", "proof"]
 #: Pages that are no system's.
 BESIDE = {"README", "claims"}
-#: Pages whose proofs are still to be written.
-TO_COME = frozenset({"ap_intake", "n8n_scraper", "restoreassist"})
-DONE = [system for system in SYSTEMS if system not in TO_COME]
 
 _BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
 _PROOF = re.compile(r"`((?:[\w/]+\.py::)?test_\w+)`")
@@ -68,7 +65,7 @@ def _functions(file: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def in_make_test(request: pytest.FixtureRequest) -> set[str]:
     """The tests that ``make test`` runs, among the files that the pages name: as pytest itself collects them."""
-    named = {proof.partition("::")[0] for system in DONE for row in table(system) for proof in row.proofs(system)}
+    named = {proof.partition("::")[0] for system in SYSTEMS for row in table(system) for proof in row.proofs(system)}
     collected = [] if request.config.option.keyword else request.session.items  # by -k a file may be there in part
     here = {item.nodeid.partition("[")[0] for item in collected}
     others = sorted(named - {node.partition("::")[0] for node in here})
@@ -84,10 +81,9 @@ def in_make_test(request: pytest.FixtureRequest) -> set[str]:
 
 def test_every_system_has_a_page_and_every_page_is_read() -> None:
     assert {page.stem for page in PAGES.glob("*.md")} - BESIDE == set(SYSTEMS)
-    assert set(SYSTEMS) >= TO_COME
 
 
-@pytest.mark.parametrize("system", DONE)
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_nothing_is_asked_for_without_an_answer_and_a_proof(system: str) -> None:
     rows = table(system)
     assert len({row.asked for row in rows}) == len(rows) > 0
@@ -97,13 +93,13 @@ def test_nothing_is_asked_for_without_an_answer_and_a_proof(system: str) -> None
     assert [words for words in left if words] == [], "beside the names there is nothing that could be a wrong one"
 
 
-@pytest.mark.parametrize("system", DONE)
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_every_proof_is_a_test_that_make_test_runs(system: str, in_make_test: set[str]) -> None:
     proofs = {proof for row in table(system) for proof in row.proofs(system)}
     assert sorted(proofs - in_make_test) == []
 
 
-@pytest.mark.parametrize("system", DONE)
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_every_test_of_a_system_proves_a_row(system: str) -> None:
     proofs = {proof for row in table(system) for proof in row.proofs(system)}
     assert sorted(set(_functions(TESTS / HERE / f"test_{system}.py")) - proofs) == []

@@ -16,6 +16,7 @@ from psycopg import sql
 from dbplatform.monitoring.metrics import Metric, Metrics
 from dbplatform.monitoring.thresholds import judge
 from dbplatform.orchestration.cadences import Cadence, work_of
+from dbplatform.partitioning.conversion.errors import CannotConvert
 from dbplatform.partitioning.conversion.plan import PHASES, plan_conversion
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.connection import connect
@@ -113,9 +114,10 @@ def test_one_document_has_the_whole_report_of_the_performance(system: System, co
         "cache_hit_ratio", "index_hit_ratio", "index_use_ratio", "unused_indexes", "table_bloat_ratio",
         "index_bloat_ratio", "slow_statement_s", "connections_used_ratio", "database_bytes",
     } <= known  # fmt: skip
+    score = command("health", "restoreassist", "--json").json["score"]
     with TestClient(create_app(system.ledger, tmp_path)) as client:
         report = client.get("/api/v1/databases/restoreassist/dashboard").json()
-    assert report["health"]["score"] == command("health", "restoreassist", "--json").json["score"]
+    assert report["health"]["score"] == score
     assert {"slow_queries", "connections", "recommendations", "series"} <= report.keys()
 
 
@@ -210,12 +212,18 @@ def test_who_guesses_passwords_is_found_in_the_record_of_all_attempts(
     assert [(str(row[0]), row[2]) for row in session.execute(guessed)] == [("192.0.2.9", 21)]
 
 
-def test_reports_can_be_partitioned_while_they_are_in_use(system: System) -> None:
-    policy = PartitionPolicy(table="public.reports", column="created_at", interval="1 month")
+def test_a_table_on_which_nothing_hangs_can_be_partitioned_and_of_reports_it_is_told_what_does(system: System) -> None:
+    now = datetime.now(UTC)
     with connect(system.target, work="test") as connection:
-        planned = plan_conversion(connection, policy, now=datetime.now(UTC))
-    assert [phase.name for phase in planned.phases] == list(PHASES)
-    assert all(step.lock for phase in planned.phases for step in phase.steps)
+        attempts = PartitionPolicy(table="public.auth_attempts", column="attempted_at", interval="1 month")
+        phases = plan_conversion(connection, attempts, now=now).phases
+        reports = PartitionPolicy(table="public.reports", column="created_at", interval="1 month")
+        with pytest.raises(CannotConvert) as refused:
+            plan_conversion(connection, reports, now=now)
+    assert [phase.name for phase in phases] == list(PHASES)
+    assert all(step.lock for phase in phases for step in phase.steps)
+    for name in ("reports_report_number_key", "report_line_items_report_id_fkey", "report_photos_report_id_fkey"):
+        assert name in str(refused.value), name
 
 
 def test_a_report_that_is_done_is_told_to_who_watches_without_its_property(system: System) -> None:
