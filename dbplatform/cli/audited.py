@@ -76,8 +76,8 @@ def _counts(counts: Mapping[str, Any]) -> str:
 
 
 def show_access(roles: Sequence[Mapping[str, Any]]) -> None:
-    """Who can log in, and the roles that others are members of: what each is, and how much it reaches."""
-    for title, login in (("who can log in", True), ("roles that others are members of", False)):
+    """Who can log in, and other roles that have members or own tables: what each is, and how much it reaches."""
+    for title, login in (("who can log in", True), ("other roles that have members or own tables", False)):
         _show_roles(title, [role for role in roles if role["login"] is login])
 
 

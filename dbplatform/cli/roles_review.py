@@ -19,6 +19,7 @@ from dbplatform.ledger.acting import user
 from dbplatform.monitoring.audits.access import Access
 from dbplatform.operations import access_reviews
 from dbplatform.operations.access_reviews import Reviewed
+from dbplatform.reporting.words import counted
 
 #: So many objects of a right are named in a terminal; --json has all.
 _NAMED = 6
@@ -64,7 +65,7 @@ def _show(found: Reviewed) -> None:
         for right in rights:
             say(f"{sign} {right}")
     by = f"the review of {found.last.at:%Y-%m-%d %H:%M} UTC by {found.last.by}: {found.last.comment}"
-    told = f"{len(found.gained)} rights gained, {len(found.lost)} lost since" if found.waits else "as in"
+    told = f"{counted(len(found.gained), 'right')} gained, {len(found.lost)} lost since" if found.waits else "as in"
     say(f"{access.database}: {bold(told)} {by}")
 
 

@@ -98,6 +98,15 @@ def test_each_right_of_a_role_is_told_once_with_its_objects_and_those_that_later
     } <= set(found.rights)
 
 
+def test_a_role_that_nobody_has_and_that_owns_tables_is_told(database: Target, clerk: str) -> None:
+    by_hand(database, "create table a (id int)")
+    assert [row for row in reviewed(database).roles if row["role"] == f"{clerk}s"] == []
+    by_hand(database, f"alter table a owner to {clerk}s")
+    found = reviewed(database)
+    assert (one_of(found, f"{clerk}s")["owns"], one_of(found, f"{clerk}s")["used"]) == (1, None)
+    assert f"{clerk}s: owner of tables" in found.rights
+
+
 def test_a_login_that_nobody_uses_is_told_and_what_is_not_known_is_not_called_unused(
     database: Target, clerk: str
 ) -> None:

@@ -53,7 +53,7 @@ class Access:
     database: str
     at: datetime
     roles: tuple[Row, ...]
-    """Who can log in, and the roles that others are members of."""
+    """Who can log in, and other roles that have members or own tables."""
     grants: tuple[Row, ...]
     """``role``, ``kind``, ``privileges``, and the ``objects`` on which it has just these; owners are left out."""
     counted_since: datetime | None

@@ -1,5 +1,5 @@
--- Purpose: who can log in, and the roles that others are members of: what each is, how much of the database it reaches,
---          and how many sessions it has there now. One row a role, 500 at most.
+-- Purpose: who can log in, and the roles that others are members of or that own tables: what each is, how much of the
+--          database it reaches, and how many sessions it has there now. One row a role, 500 at most.
 -- Parameters: %(leave_out)s: the platform's own schema.
 -- Lock: ACCESS SHARE on the catalog.
 -- First version: 14.
@@ -34,6 +34,6 @@ from pg_roles r, lateral (
                                    or has_any_column_privilege(r.oid, oid, 'INSERT, UPDATE'))) as writes,
            count(*) filter (where relowner = r.oid) as owns
     from tables) t
-where (r.rolcanlogin or exists (select from pg_auth_members m where m.roleid = r.oid)) and r.rolname !~ '^pg_'
+where (r.rolcanlogin or t.owns > 0 or exists (select from pg_auth_members m where m.roleid = r.oid)) and r.rolname !~ '^pg_'
 order by r.rolcanlogin desc, r.rolsuper desc, t.writes desc, r.rolname
 limit 500
