@@ -8,9 +8,11 @@ and Snapshot Information Functions").
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 import psycopg
@@ -29,6 +31,8 @@ Key = tuple[tuple[str, str], ...]
 MOST_EVENTS: Final = 2_000
 #: More keys of one table at once are a change of many.
 MOST_KEYS: Final = 5_000
+#: A whole number beyond it is another one in JavaScript (ECMA-262, Number.MAX_SAFE_INTEGER).
+_GREATEST_WHOLE: Final = 2**53 - 1
 _TOKEN = re.compile(r"(?P<feed>[0-9a-f-]{36})\.(?P<snapshot>\d{1,20}:\d{1,20}:[\d,]{0,4000})")
 
 _NOW = """
@@ -164,13 +168,16 @@ async def family_of(connection: Connection, relation: Relation) -> frozenset[Rel
 
 
 async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change: Change) -> Rows:
-    """The rows of a change as they are now, found by their key; one statement."""
+    """The rows of a change as they are now, found by their key; one statement.
+
+    A number that lost digits as a binary one of 64 bits is text: JavaScript, for which rows are meant, has no other.
+    """
     keys = sorted(change.keys)
     names = [sql.Identifier(name) for name, _ in key]
     aliases = [sql.Identifier(f"key_{place}") for place in range(len(key))]
     wanted = [sql.Identifier(name) for name in dict.fromkeys([*(name for name, _ in key), *(policy.columns or [])])]
     query = sql.SQL(
-        "select k.place - 1, (select to_jsonb(row) from (select {wanted}) row)"
+        "select k.place - 1, (select to_jsonb(row) from (select {wanted}) row)::text"
         " from {table} t join unnest({arrays}) with ordinality as k({aliases}, place) on {same}"
     ).format(
         wanted=sql.SQL(", ").join(sql.SQL("t.{}").format(name) for name in wanted)
@@ -186,7 +193,8 @@ async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change
         ),
     )
     columns = [[one[place] for one in keys] for place in range(len(key))]
-    found: dict[int, Mapping[str, Any]] = dict(await (await connection.execute(query, columns)).fetchall())
+    texts = await (await connection.execute(query, columns)).fetchall()
+    found = {place: json.loads(text, parse_int=_whole, parse_float=_broken) for place, text in texts}
     return Rows(
         relation=change.relation,
         rows=[found[place] for place in range(len(keys)) if place in found],
@@ -201,6 +209,17 @@ async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change
 async def prune(connection: Connection) -> int:
     """Let go of events that are older than ``KEPT``; how many."""
     return (await connection.execute(PRUNE.encode(), (KEPT,))).rowcount
+
+
+def _whole(text: str) -> int | str:
+    # Python reads no number of thousands of digits, and a numeric may have them.
+    short = len(text) <= len(str(-_GREATEST_WHOLE))
+    return int(text) if short and abs(int(text)) <= _GREATEST_WHOLE else text
+
+
+def _broken(text: str) -> float | str:
+    number = float(text)
+    return number if Decimal(text) == Decimal(repr(number)) else text
 
 
 def _folded(events: Sequence[Sequence[Any]]) -> tuple[Change, ...]:

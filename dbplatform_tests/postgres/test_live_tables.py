@@ -105,6 +105,33 @@ def test_a_changed_key_is_the_old_one_gone_and_the_new_one_there(live: Target) -
     assert rows["public.pairs"].gone == [{"the key": 'a "quoted" 100 % key', "number": "1.50"}]
 
 
+def test_a_number_that_javascript_would_change_is_text_and_no_other_one(database: Target) -> None:
+    wide = LivePolicy.model_validate({"table": "public.wide"})
+    run(database, "create table wide (id bigint primary key, amount numeric, share float8, more jsonb)")
+    make(database, [wide])
+    before = token(database)
+    run(
+        database,
+        "insert into wide values (9007199254740991, 12.50, 0.1, null), (9007199254740992, 0.1234567890123456789, 'NaN',"
+        " '{\"n\": -9007199254740993}'), (-9223372036854775808, " + "7" * 5000 + ", 1e-300, '[1e2, 1.5]')",
+    )
+
+    async def ask(connection: Connection) -> tuple[Rows, Rows]:
+        [change] = (await events.read(connection, before)).changes
+        key = await events.key_of(connection, wide.table)
+        there = await events.read_rows(connection, wide, key, change)
+        await connection.execute("delete from wide where id > 9007199254740991")
+        return there, await events.read_rows(connection, wide, key, change)
+
+    there, left = asked(database, ask)
+    assert {row["id"]: (row["amount"], row["share"], row["more"]) for row in there.rows} == {
+        9007199254740991: (12.5, 0.1, None),
+        "9007199254740992": ("0.1234567890123456789", "NaN", {"n": "-9007199254740993"}),
+        "-9223372036854775808": ("7" * 5000, 1e-300, [100, 1.5]),
+    }
+    assert left.gone == [{"id": "9007199254740992"}]
+
+
 def test_rows_of_a_partitioned_table_are_told_of_the_table(live: Target) -> None:
     before = token(live)
     run(live, "insert into parted values (1, '2026-01-01')")

@@ -4,6 +4,7 @@ nothing missed, and after ten failed tries the page knows.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, WebSocketRoute
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.live.install import apply_live
@@ -111,3 +112,37 @@ def test_a_page_sees_commits_finds_the_service_again_and_tells_when_it_is_lost(
     page.wait_for_function("window.states.at(-1) === 'open'")
     write(database, "update items set name = 'after all'")
     page.wait_for_function("window.rows[1] === 'after all' && window.rows[2] === 'after all'")
+
+
+def test_a_name_may_be_any_word_and_its_token_is_kept(start: Callable[[int], Started], page: Page) -> None:
+    names = ["__proto__", "constructor", "shop"]
+    said: list[dict[str, str]] = []
+
+    def meet(socket: WebSocketRoute) -> None:
+        def hear(words: str | bytes) -> None:
+            said.append(json.loads(words)["since"])
+            known = {name: {"live": [], "token": f"first of {name}", "trouble": None} for name in names}
+            socket.send(json.dumps({"type": "hello", "heartbeat_s": 15, "databases": known}))
+            later = {"type": "reset", "database": "__proto__", "token": "second", "why": "a test"}
+            socket.send(json.dumps(later))
+            socket.close()
+
+        socket.on_message(hear)
+
+    page.route_web_socket("**/ws", meet)
+    page.goto(f"http://127.0.0.1:{start(0).port}/")
+    page.evaluate(
+        """async (names) => {
+          const { watch } = await import("/static/live.js");
+          let hellos = 0;
+          await new Promise((done) => {
+            const watching = watch(names, { hello: () => { if (++hellos === 2) { watching.close(); done(); } } },
+              { scale: 0.02, since: { shop: "of before" } });
+          });
+        }""",
+        names,
+    )
+    assert said == [
+        {"shop": "of before"},
+        {"__proto__": "second", "constructor": "first of constructor", "shop": "of before"},
+    ]

@@ -14,6 +14,9 @@
  * A lost connection is tried again after 0.5, 1, 2 ... at most 30 seconds, each somewhat shorter by chance, so that not
  * all pages come at once. After 10 failed tries it is "lost" and tries no more, until `again()`. It comes back with the
  * last token of each database, and so nothing is missed in between.
+ *
+ * A number that JavaScript cannot hold (a bigint beyond 2^53, a numeric of twenty digits) comes as text; keys in `gone`
+ * are always text. So keep rows in a Map by String(row.id): a key may be any word, and "1" and 1 are one row.
  */
 
 export const TRIES = 10;
@@ -25,7 +28,8 @@ const PATIENCE = 2.5;
 
 export function watch(databases, handlers, options = {}) {
   const url = options.url ?? `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
-  const since = { ...options.since };
+  // Not an object: a name may be any word, such as __proto__.
+  const since = new Map(Object.entries(options.since ?? {}));
   let socket = null;
   let failed = 0;
   let timer = null;
@@ -47,7 +51,7 @@ export function watch(databases, handlers, options = {}) {
       heartbeatS = message.heartbeat_s;
       failed = 0;
       for (const [name, database] of Object.entries(message.databases)) {
-        if (database.token !== null && since[name] === undefined) since[name] = database.token;
+        if (database.token !== null && !since.has(name)) since.set(name, database.token);
       }
       tell("connection", { is: "open", attempt: 0 });
       // Of the platform's records there is no token: after a loss any of them may be newer.
@@ -56,7 +60,7 @@ export function watch(databases, handlers, options = {}) {
     }
     tell(message.type, message);
     // Known only once it was handled.
-    if (message.token) since[message.database] = message.token;
+    if (message.token) since.set(message.database, message.token);
     listenForSilence();
   }
 
@@ -77,7 +81,7 @@ export function watch(databases, handlers, options = {}) {
   function open() {
     socket = new WebSocket(url);
     socket.onopen = () => {
-      socket.send(JSON.stringify({ type: "subscribe", databases, since }));
+      socket.send(JSON.stringify({ type: "subscribe", databases, since: Object.fromEntries(since) }));
       listenForSilence();
     };
     socket.onmessage = (event) => received(event.data);
