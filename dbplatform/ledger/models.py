@@ -53,6 +53,8 @@ class QualityRun(Base):
 
     run_id: Mapped[str] = mapped_column(primary_key=True)
     """The Dagster run's id, or one of our own for a run from the command line."""
+    in_dagster: Mapped[bool] = mapped_column(server_default="false")
+    """It is the Dagster run's."""
     database: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]

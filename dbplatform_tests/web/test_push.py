@@ -13,11 +13,16 @@ from typing import Any
 import psycopg
 import pytest
 import uvicorn
+from sqlalchemy import update
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
+from dbplatform.alerting import silences
+from dbplatform.alerting.record import acknowledge
+from dbplatform.ledger.backups import DrillRecord
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.reports import ReportReview
 from dbplatform.live.install import apply_live
 from dbplatform.live.policy import LivePolicy
 from dbplatform.operations.tokens import create_token
@@ -28,6 +33,7 @@ from dbplatform.web.app import create_app
 from dbplatform.web.push import hub, route
 from dbplatform.web.push.service import Push, Pushed
 from dbplatform.web.server import configuration, guarded, listen
+from dbplatform_tests.web.recorded_samples import put_alert, recorded_database
 
 ITEMS = LivePolicy.model_validate({"table": "public.items", "most_rows": 50})
 BOUND_S = 60
@@ -88,6 +94,13 @@ class Watching:
                 message: dict[str, Any] = json.loads(await self.connection.recv())
                 if message["type"] in types:
                     return message
+
+    async def told(self, what: str, *databases: str) -> None:
+        """Wait until it is told that there is a newer one of each of these databases."""
+        left = set(databases)
+        while left:
+            message = await self.next("state")
+            left -= {message["database"]} if what in message["what"] else set()
 
     async def begun(self) -> dict[str, Any]:
         """Its hello, when the feed follows the database."""
@@ -271,7 +284,45 @@ def test_what_the_ledger_notes_is_announced_and_after_a_loss_all_that_may_be_new
             await asyncio.to_thread(work)
             await told(client, ["runs"])
             await asyncio.to_thread(write, service.ledger.target, ENDS.replace("live", "ledger"))
-            await told(client, ["alerts", "backups", "metrics", "quality", "runs"])
+            await told(client, ["advice", "alerts", "backups", "metrics", "quality", "runs"])
+
+    runs(test)
+
+
+def test_what_a_person_or_a_drill_adds_is_announced_and_a_silence_of_everything_to_all(service: Service) -> None:
+    ledger, hour = service.ledger, timedelta(hours=1)
+
+    def silenced(database: str | None) -> int:
+        now = datetime.now(UTC)
+        made = silences.silence(ledger, database=database, metric=None, length=hour, reason="a test", by="ada", now=now)
+        return made.id
+
+    async def test() -> None:
+        async with service.running(), service.watching() as client:
+            await client.begun()
+            alert = await asyncio.to_thread(put_alert, ledger, "quiet")
+            # Who begins to listen is told of everything first.
+            while (await client.next("state"))["what"] != ["alerts"]:
+                pass
+            await asyncio.to_thread(lambda: acknowledge(ledger, alert, by="ada", now=datetime.now(UTC)))
+            await client.told("alerts", "quiet")
+            one = await asyncio.to_thread(silenced, "quiet")
+            await client.told("alerts", "quiet")
+            await asyncio.to_thread(lambda: silences.end_silence(ledger, one, now=datetime.now(UTC)))
+            await client.told("alerts", "quiet")
+            await asyncio.to_thread(silenced, None)
+            await client.told("alerts", "quiet", "shop")
+            await asyncio.to_thread(recorded_database, ledger, "quiet")
+            await client.told("advice", "quiet")
+            with ledger.session() as session:
+                session.execute(update(DrillRecord).values(status="not proven"))
+            await client.told("backups", "quiet")
+            with ledger.session() as session:
+                review = ReportReview(
+                    run_id="check-of-quiet", sha256="0" * 64, reviewer="ada", comment="seen", way="service"
+                )
+                session.add(review)
+            await client.told("quality", "quiet")
 
     runs(test)
 

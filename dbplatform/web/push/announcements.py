@@ -1,4 +1,4 @@
-"""What the ledger announces: that there are newer runs, metrics, alerts, backups or checks of a database."""
+"""What the ledger announces: that there are newer runs, metrics, alerts, backups, checks or advice of a database."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dbplatform.web.push.listening import Connection, Listener, listening
 CHANNEL: Final = "dbplatform_ledger"
 #: A tick writes several things; they are told together.
 _FOLD_S: Final = 0.1
-#: What is announced of a database.
-KINDS: Final = ("alerts", "backups", "metrics", "quality", "runs")
+#: What is announced of a database: with alerts the silences, with backups the drills, with quality the reviews.
+KINDS: Final = ("advice", "alerts", "backups", "metrics", "quality", "runs")
 _RUNNING: Final = "select distinct database from ledger.operation where status = 'running'"
 
 
@@ -47,7 +47,9 @@ class Announcements:
         changed: dict[str, set[str]] = {}
         for payload in notified:
             what, _, database = payload.partition(" ")
-            changed.setdefault(database, set()).add(what)
+            # A silence may be of every database.
+            for name in [database] if database else self._hub.watched():
+                changed.setdefault(name, set()).add(what)
         for database, kinds in changed.items():
             self._hub.tell(database, {"type": "state", "what": sorted(kinds)})
         if any("runs" in kinds for kinds in changed.values()):

@@ -20,7 +20,7 @@
  */
 
 export const TRIES = 10;
-const KINDS = ["alerts", "backups", "metrics", "quality", "runs"];
+const KINDS = ["advice", "alerts", "backups", "metrics", "quality", "runs"];
 const FIRST_S = 0.5;
 const MOST_S = 30;
 /** So many heartbeats may be missed. */
