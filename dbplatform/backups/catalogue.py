@@ -47,6 +47,8 @@ class Backup:
     proven_at: datetime | None
     damage: str | None
     error: str | None
+    run_id: str | None = None
+    """The Dagster run that made it; none: the command line did."""
 
     @property
     def whole(self) -> bool:
@@ -98,6 +100,7 @@ class Backup:
             "finished_at": _text(self.finished_at),
             "damage": self.damage,
             "error": self.error,
+            "run_id": self.run_id,
         }
 
 
@@ -308,6 +311,7 @@ def _backup(record: BackupRecord) -> Backup:
         proven_at=record.proven_at,
         damage=record.damage,
         error=record.error,
+        run_id=record.run_id,
     )
 
 

@@ -1,7 +1,8 @@
 """Who acts now, and the note of it in the audit log.
 
 On the command line that is the user of this machine. The status service says for each request who has sent it, and from
-where. Whoever changes something notes it in the transaction of the change: neither is there without the other.
+where; a step of Dagster, of which run it is. Whoever changes something notes it in the transaction of the change:
+neither is there without the other.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Actor:
     origin: str
     """The name of the machine, or a network address."""
     token_id: int | None = None
+    run_id: str | None = None
+    """The Dagster run in which it acts."""
 
 
 _actor: ContextVar[Actor | None] = ContextVar("actor", default=None)
@@ -46,6 +49,11 @@ def user() -> str:
 def current() -> Actor:
     """Who acts: as ``acting`` says, else the user of this machine."""
     return _actor.get() or Actor(name=user(), way="command line", origin=socket.gethostname())
+
+
+def in_run(run_id: str) -> Actor:
+    """A run of Dagster, on this machine."""
+    return Actor(name="dagster", way="dagster", origin=socket.gethostname(), run_id=run_id)
 
 
 @contextmanager
@@ -81,7 +89,7 @@ def note(
             act=act,
             database=database,
             subject=subject,
-            run_id=run_id,
+            run_id=run_id or actor.run_id,
             details=details,
         )
     )

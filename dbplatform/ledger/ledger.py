@@ -69,12 +69,14 @@ class Ledger:
     def operation(self, database: str, kind: str, *, run_id: str | None = None) -> Iterator[dict[str, Any]]:
         """Record a change: ``running`` before it starts, ``succeeded`` or ``failed`` after.
 
-        Yields the summary, to be filled by whoever makes the change. Each record is a transaction of its own, so
-        none is held open while the work goes on.
+        ``run_id``: by default the Dagster run in which it is made, if it is made in one. Yields the summary, to be
+        filled by whoever makes the change. Each record is a transaction of its own, so none is held open while the
+        work goes on.
         """
         id_ = uuid4()
         with connect(self.target, work="ledger") as connection:
             actor = current()
+            run_id = run_id or actor.run_id
             name = "dagster" if run_id else actor.name
             connection.execute(_BEGUN, (id_, database, kind, run_id, name, actor.origin))
         summary: dict[str, Any] = {}

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import exists, func, literal, null, select, union, union_all
-from sqlalchemy.orm import aliased
 
 from dbplatform.ledger.advice import AdviceRecord
 from dbplatform.ledger.backups import BackupRecord
@@ -66,8 +65,6 @@ def is_known(ledger: Ledger, database: str) -> bool:
 
 def runs(ledger: Ledger, database: str, *, running: bool = False, limit: int = 50, offset: int = 0) -> tuple[Run, ...]:
     """What was done on a database, the newest first; ``running``: only what has no end yet."""
-    launched = aliased(Operation)
-    by_dagster = exists().where(launched.run_id == QualityRun.run_id, launched.actor == "dagster")
     operations = select(
         Operation.kind,
         Operation.status,
@@ -88,7 +85,7 @@ def runs(ledger: Ledger, database: str, *, running: bool = False, limit: int = 5
         QualityRun.started_at,
         QualityRun.finished_at,
         null(),
-        by_dagster,
+        QualityRun.in_dagster,
     ).where(QualityRun.database == database)
     if running:
         operations = operations.where(Operation.status == "running")

@@ -1,4 +1,7 @@
-"""What every step shares: a user's mistake becomes a failure of one sentence, progress goes to the step's log."""
+"""What every step shares: a user's mistake becomes a failure of one sentence, progress goes to the step's log.
+
+Whatever the ledger records meanwhile has the id of the run.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +14,7 @@ import dagster as dg
 from dbplatform import progress
 from dbplatform.backups.checked import CheckProof, in_short
 from dbplatform.errors import PlatformError
+from dbplatform.ledger.acting import acting, in_run
 from dbplatform.orchestration.instance import tag_with_process
 
 #: A step that tells of its progress is logged at most this often.
@@ -43,7 +47,7 @@ def step(
     tag_with_process(context.instance, context.run)
     progress.report(STEP + name, done=0, total=1)
     try:
-        with progress.listening(log):
+        with progress.listening(log), acting(in_run(context.run.run_id)):
             yield
     except PlatformError as error:
         raise failure(error) from error

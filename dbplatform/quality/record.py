@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from dbplatform.errors import UsageError
+from dbplatform.ledger.acting import current
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityFailedRow, QualityResult, QualityRun, QualityTable
 from dbplatform.ledger.quality_partitions import QualityPartition
@@ -52,6 +53,8 @@ class RunSummary:
     """One run in a list of runs: how many checks ended how."""
 
     run_id: str
+    in_dagster: bool
+    """Its run can be seen in the Dagster UI."""
     database: str
     started_at: datetime
     finished_at: datetime | None
@@ -64,7 +67,8 @@ class RunSummary:
 def start_run(ledger: Ledger, database: str, run_id: str) -> None:
     """Open a run, or open it again: then it has no verdict until it is finished again. What it has is kept."""
     with ledger.session() as session:
-        session.execute(insert(QualityRun).values(run_id=run_id, database=database).on_conflict_do_nothing())
+        made = {"run_id": run_id, "database": database, "in_dagster": current().run_id == run_id}
+        session.execute(insert(QualityRun).values(made).on_conflict_do_nothing())
         run = session.get_one(QualityRun, run_id)
         if run.database != database:
             raise RunOfAnotherDatabase(
@@ -231,6 +235,7 @@ def runs(ledger: Ledger, database: str | None = None, *, limit: int = 50) -> lis
         return [
             RunSummary(
                 run_id=run.run_id,
+                in_dagster=run.in_dagster,
                 database=run.database,
                 started_at=run.started_at,
                 finished_at=run.finished_at,

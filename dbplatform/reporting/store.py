@@ -81,6 +81,8 @@ class ReportEntry:
     errored: int
     reviewed: bool
     """Somebody has reviewed what it says now."""
+    in_dagster: bool
+    """Its run can be seen in the Dagster UI."""
 
     @property
     def forms(self) -> dict[str, str]:
@@ -341,6 +343,7 @@ def _entries() -> Select[*tuple[Any, ...]]:
         checks.c.failed,
         checks.c.errored,
         reviews.reviewed().label("reviewed"),
+        QualityRun.in_dagster,
     )
     return (
         columns.join(QualityRun, QualityRun.run_id == Report.run_id)

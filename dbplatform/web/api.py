@@ -8,7 +8,6 @@ never answered with an empty document.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import cache as once
 from importlib.resources import files
@@ -30,7 +29,7 @@ from dbplatform.web.cache import Cache, answer
 from dbplatform.web.failing import Failure
 from dbplatform.web.overview import overview
 from dbplatform.web.paging import PartOf, key_of
-from dbplatform.web.reading import Reading, report_url, silence_document
+from dbplatform.web.reading import Reading, fields_of, report_url, silence_document
 
 _BEARER = HTTPBearer(
     auto_error=False,
@@ -104,8 +103,9 @@ def router(reading: Reading, cache: Cache) -> APIRouter:
                 reports=[
                     d.ReportDocument.model_validate(
                         {
-                            **asdict(entry),
+                            **fields_of(entry),
                             "url": report_url(entry),
+                            "run_url": reading.run_url(entry),
                             "reviews": [review.as_json() for review in said.get(entry.run_id, [])],
                         }
                     )

@@ -66,7 +66,7 @@ def create_app(
     app.include_router(api.router(reading, cache or Cache()))
     app.include_router(pages.router(ledger, reports, dagster_url=dagster_url))
     app.include_router(dashboard.router(reading))
-    app.include_router(reviewing.router(ledger, writing))
+    app.include_router(reviewing.router(ledger, writing, dagster_url=dagster_url))
     app.include_router(route.router(push))
     app.mount("/static", StaticFiles(packages=[("dbplatform.web", "static")]), name="static")
     app.include_router(login.router(ledger, access, writing, rate))

@@ -16,6 +16,7 @@ Time = Annotated[
     BeforeValidator(lambda value: value.isoformat() if isinstance(value, datetime) else value),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
+RunUrl = Annotated[str | None, Field(description="Its run in the Dagster UI, where there is one.")]
 
 
 class Document(BaseModel):
@@ -300,6 +301,8 @@ class BackupDocument(Document):
     finished_at: Time | None
     damage: str | None
     error: str | None
+    run_id: str | None = Field(description="The Dagster run that made it; null: the command line did.")
+    run_url: RunUrl
 
 
 class DrillDocument(Document):
@@ -312,6 +315,7 @@ class DrillDocument(Document):
     rto_seconds: float | None
     rpo_seconds: float | None
     target: str | None = Field(description="The moment to which a physical backup was recovered.")
+    run_url: RunUrl
     errors: list[str]
 
 
@@ -373,6 +377,7 @@ class QualityRunDocument(Document):
     passed: int
     failed: int
     errored: int
+    run_url: RunUrl
 
 
 class Quality(Document):
@@ -380,6 +385,7 @@ class Quality(Document):
 
     database: str
     run_id: str | None
+    run_url: RunUrl
     verdict: Literal["passed", "failed", "errored"] | None
     report: str | None
     unreviewed: int
@@ -399,7 +405,7 @@ class RunDocument(Document):
     finished_at: Time | None
     seconds: float | None
     error: str | None
-    url: str | None = Field(description="Its run in the Dagster UI, where there is one.")
+    url: RunUrl
 
 
 class Runs(Listed):
@@ -472,7 +478,8 @@ class ReportDocument(Document):
 
     run_id: str
     database: str
-    url: str
+    url: str = Field(description="The address of its page.")
+    run_url: RunUrl
     verdict: Literal["passed", "failed", "errored"]
     started_at: Time
     finished_at: Time

@@ -50,7 +50,7 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
     @routes.get("/reports/")
     def all_reports(chosen: Annotated[Chosen, Query()]) -> str:
         """The newest reports of all databases."""
-        return _list(ledger, None, chosen)
+        return _list(ledger, None, chosen, dagster_url)
 
     @routes.get("/reports/run/{run_id}")
     def by_run(run_id: str) -> Response:
@@ -67,7 +67,7 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
         """The newest reports of one database; 404 when it has none at all."""
         if not list_reports(ledger, database, 1):
             raise ReportNotFound(what=f"database {database!r}", hint=f"Write one: dbplatform check {database}.")
-        return _list(ledger, database, chosen)
+        return _list(ledger, database, chosen, dagster_url)
 
     @routes.get("/benchmarks/{database}/")
     def benchmarks(database: str) -> str:
@@ -113,7 +113,7 @@ class Chosen(BaseModel):
     """``no``: those that failed and wait for a review."""
 
 
-def _list(ledger: Ledger, database: str | None, chosen: Chosen) -> str:
+def _list(ledger: Ledger, database: str | None, chosen: Chosen, dagster_url: str | None) -> str:
     reviewed = None if chosen.reviewed is None else chosen.reviewed == "yes"
     entries = list_reports(ledger, database, _LISTED, verdict=chosen.verdict, reviewed=reviewed)
     return render(
@@ -124,6 +124,7 @@ def _list(ledger: Ledger, database: str | None, chosen: Chosen) -> str:
         entries=entries,
         reviews=reviews.reviews_of(ledger, [entry.run_id for entry in entries]),
         limit=_LISTED,
+        dagster_url=dagster_url,
     )
 
 

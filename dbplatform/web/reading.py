@@ -12,8 +12,9 @@ from dbplatform.advice.record import advice_of
 from dbplatform.advice.record import as_json as advice_json
 from dbplatform.alerting import record as alert_record
 from dbplatform.alerting import silences
-from dbplatform.backups.catalogue import list_backups
+from dbplatform.backups.catalogue import Backup, list_backups
 from dbplatform.backups.drill import list_drills
+from dbplatform.ledger.backups import DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.monitoring import health, record
 from dbplatform.monitoring.errors import NothingMeasured
@@ -23,6 +24,7 @@ from dbplatform.monitoring.record import Point
 from dbplatform.operations import recorded, reviews, slow_statements
 from dbplatform.operations.recorded import Run
 from dbplatform.quality import record as quality_record
+from dbplatform.quality.record import RunSummary
 from dbplatform.reporting.store import ReportEntry, list_reports
 from dbplatform.web import documents as d
 from dbplatform.web.answers import NoSuchDatabase, NotMeasured
@@ -135,13 +137,8 @@ class Reading:
         found, more = part.of(list_backups(self.ledger, name))
         return d.Backups(
             database=name,
-            backups=[d.BackupDocument.model_validate(one.as_json()) for one in found],
-            drills=[
-                d.DrillDocument.model_validate(
-                    {field: getattr(one, field) for field in d.DrillDocument.model_fields if hasattr(one, field)}
-                )
-                for one in list_drills(self.ledger, name)[:_DRILLS]
-            ],
+            backups=[d.BackupDocument.model_validate({**one.as_json(), "run_url": self.run_url(one)}) for one in found],
+            drills=[self._drill(one) for one in list_drills(self.ledger, name)[:_DRILLS]],
             next=more,
         )
 
@@ -155,11 +152,14 @@ class Reading:
         return d.Quality(
             database=name,
             run_id=newest.run_id if newest else None,
+            run_url=self.run_url(newest) if newest else None,
             verdict=newest.verdict if newest else None,
             report=report_url(reports[0]) if reports else None,
             unreviewed=len(reviews.waiting(self.ledger, name)),
             tables=[d.TableDocument.model_validate(table.as_json()) for table in (found.tables if found else ())],
-            runs=[d.QualityRunDocument.model_validate(asdict(run)) for run in runs],
+            runs=[
+                d.QualityRunDocument.model_validate({**fields_of(run), "run_url": self.run_url(run)}) for run in runs
+            ],
         )
 
     def runs(self, name: str, part: Part) -> d.Runs:
@@ -171,14 +171,24 @@ class Reading:
 
     def _run(self, run: Run) -> d.RunDocument:
         seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else None
-        in_dagster = run.in_dagster and run.run_id is not None and self.dagster_url is not None
         return d.RunDocument.model_validate(
             {
-                **{name: value for name, value in asdict(run).items() if name != "in_dagster"},
+                **fields_of(run),
                 "seconds": seconds,
-                "url": f"{self.dagster_url}/runs/{quote(run.run_id or '', safe='')}" if in_dagster else None,
+                "url": self.run_url(run),
             }
         )
+
+    def _drill(self, drill: DrillRecord) -> d.DrillDocument:
+        fields = {field: getattr(drill, field) for field in d.DrillDocument.model_fields if hasattr(drill, field)}
+        return d.DrillDocument.model_validate({**fields, "run_url": self.run_url(drill)})
+
+    def run_url(self, run: Run | RunSummary | ReportEntry | Backup | DrillRecord) -> str | None:
+        """Where Dagster shows the run; none where it is not Dagster's, or nobody knows where Dagster answers."""
+        # Of backups and drills no other run is recorded.
+        if run.run_id is None or self.dagster_url is None or not getattr(run, "in_dagster", True):
+            return None
+        return f"{self.dagster_url}/runs/{quote(run.run_id, safe='')}"
 
     def dashboard(self, name: str) -> d.Dashboard:
         """All of it; what is not known is said, and takes nothing else away."""
@@ -243,6 +253,11 @@ def alert_document(alert: alert_record.AlertRecord) -> d.AlertDocument:
 def silence_document(silence: silences.SilenceRecord) -> d.SilenceDocument:
     """A silence, as the API gives it."""
     return d.SilenceDocument.model_validate(silence.as_json())
+
+
+def fields_of(run: Run | RunSummary | ReportEntry) -> dict[str, Any]:
+    """What is told of it; where it ran tells the address of the run."""
+    return {name: value for name, value in asdict(run).items() if name != "in_dagster"}
 
 
 def report_url(entry: ReportEntry) -> str:

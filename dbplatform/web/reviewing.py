@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -18,14 +19,15 @@ from dbplatform.web.pages import render
 from dbplatform.web.writing import Writing
 
 
-def router(ledger: Ledger, writing: Writing) -> APIRouter:
+def router(ledger: Ledger, writing: Writing, *, dagster_url: str | None) -> APIRouter:
     """``/reviews/<run id>``: the form and the history (GET), one more review (POST)."""
     routes = APIRouter(include_in_schema=False)
+    shown = partial(_page, ledger, writing, dagster_url)
 
     @routes.get("/reviews/{run_id}")
     def page(run_id: str, request: Request) -> Response:
         """What the report says, who has reviewed it, and the form."""
-        return HTMLResponse(_page(ledger, writing, request, run_id), headers=FORM_HEADERS)
+        return HTMLResponse(shown(request, run_id), headers=FORM_HEADERS)
 
     @routes.post("/reviews/{run_id}")
     def note(run_id: str, request: Request, given: Form) -> Response:
@@ -36,8 +38,8 @@ def router(ledger: Ledger, writing: Writing) -> APIRouter:
         try:
             reviews.review(ledger, run_id, by=by, comment=comment, way="service", and_earlier=earlier)
         except reviews.NoReview as missing:
-            shown = _page(ledger, writing, request, run_id, by=by, comment=comment, problem=str(missing))
-            return HTMLResponse(shown, status_code=422, headers=FORM_HEADERS)
+            again = shown(request, run_id, by=by, comment=comment, problem=str(missing))
+            return HTMLResponse(again, status_code=422, headers=FORM_HEADERS)
         return RedirectResponse(f"/reviews/{quote(run_id, safe='')}", status_code=303)
 
     return routes
@@ -46,6 +48,7 @@ def router(ledger: Ledger, writing: Writing) -> APIRouter:
 def _page(
     ledger: Ledger,
     writing: Writing,
+    dagster_url: str | None,
     request: Request,
     run_id: str,
     *,
@@ -58,6 +61,7 @@ def _page(
     return render(
         "review.html.j2",
         entry=entry,
+        dagster_url=dagster_url,
         headline=headline(load_evidence(ledger, run_id)),
         reviews=reviews.reviews_of(ledger, [run_id]).get(run_id, []),
         earlier=[one for one in reviews.waiting(ledger, entry.database) if one.started_at < entry.started_at],

@@ -78,7 +78,8 @@ def recorded_database(ledger: Ledger, name: str = "shop") -> datetime:
         )
     put_alert(ledger, name)
     put_alert(ledger, name, "deadlocks", state="resolved")
-    put_run(ledger, f"check-of-{name}", [Made(name="a", status="failed", failed_rows=3)], database=name)
+    made = [Made(name="a", status="failed", failed_rows=3)]
+    put_run(ledger, f"check-of-{name}", made, database=name, in_dagster=True)
     with ledger.session() as session:
         session.add(
             AdviceRecord(
@@ -106,14 +107,14 @@ def recorded_database(ledger: Ledger, name: str = "shop") -> datetime:
         session.add(Operation(database=name, kind="archive", actor="ada", status="running", started_at=now))
         session.add(
             BackupRecord(
-                id=f"b-{name}", database=name, kind="logical", status="complete", location="/backups/b",
+                id=f"b-{name}", database=name, kind="logical", status="complete", location="/backups/b", run_id="0a1b",
                 started_at=now, taken_at=now, finished_at=now, bytes=10, sha256="0" * 64, proven_at=now,
             )
         )  # fmt: skip
         session.flush()
         session.add(
             DrillRecord(
-                backup_id=f"b-{name}", database=name, status="proven", started_at=now, finished_at=now,
+                backup_id=f"b-{name}", database=name, status="proven", started_at=now, finished_at=now, run_id="2c/d",
                 rto_seconds=12.5, rpo_seconds=60.0,
             )
         )  # fmt: skip

@@ -54,6 +54,7 @@ def put_run(
     started_at: datetime = START,
     seconds: float | None = 12.3,
     row_counts: Mapping[str, int | None] | None = None,
+    in_dagster: bool = False,
 ) -> str:
     """Write one run into the ledger; ``seconds=None`` leaves it unfinished, without a verdict."""
     if row_counts is None:
@@ -63,7 +64,12 @@ def put_run(
         verdict = None if seconds is None else verdict_of_statuses(check.status for check in made)
         session.add(
             QualityRun(
-                run_id=run_id, database=database, started_at=started_at, finished_at=finished_at, verdict=verdict
+                run_id=run_id,
+                database=database,
+                started_at=started_at,
+                finished_at=finished_at,
+                verdict=verdict,
+                in_dagster=in_dagster,
             )
         )
         session.flush()

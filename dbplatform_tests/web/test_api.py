@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from pydantic import BaseModel
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.connection import Target
+from dbplatform.reporting.store import write_report
 from dbplatform.web import documents
 from dbplatform.web.app import create_app
 from dbplatform.web.cache import Cache
 from dbplatform.web.location import Location
 from dbplatform.web.reading import CHARTED
 from dbplatform_tests.web.recorded_samples import recorded_database
+from dbplatform_tests.web.report_samples import Made, put_run
 
 OF_A_DATABASE = (
     "health", "metrics", "connections", "slow-queries", "recommendations", "dashboard", "alerts", "backups",
@@ -36,11 +38,13 @@ def at(ledger: Ledger) -> datetime:
 
 @pytest.fixture
 def client(ledger: Ledger, tmp_path: Path) -> Iterator[TestClient]:
-    app = create_app(
-        ledger, tmp_path / "reports", dagster_url="http://127.0.0.1:3000", location=Location(names=("shop",))
-    )
-    with TestClient(app, raise_server_exceptions=False, follow_redirects=False) as client:
+    with client_of(ledger, tmp_path / "reports") as client:
         yield client
+
+
+def client_of(ledger: Ledger, reports: Path, *, dagster_url: str | None = "http://127.0.0.1:3000") -> TestClient:
+    app = create_app(ledger, reports, dagster_url=dagster_url, location=Location(names=("shop",)))
+    return TestClient(app, raise_server_exceptions=False, follow_redirects=False)
 
 
 def of(client: TestClient, what: str, **parameters: Any) -> Any:
@@ -71,7 +75,31 @@ def test_every_document_of_a_database_says_what_the_ledger_has(client: TestClien
         "failed",
         2,
     )
-    assert kinds["migrate"]["url"] == "http://127.0.0.1:3000/runs/0a1b"
+
+
+def test_what_dagster_did_leads_to_its_run_and_nothing_else_does(
+    client: TestClient, ledger: Ledger, at: datetime, tmp_path: Path
+) -> None:
+    ui = "http://127.0.0.1:3000/runs/"
+    kinds = {run["kind"]: run["url"] for run in of(client, "runs")["runs"]}
+    assert kinds == {"migrate": f"{ui}0a1b", "partition": None, "archive": None, "check": f"{ui}check-of-shop"}
+    backups = of(client, "backups")
+    assert (backups["backups"][0]["run_url"], backups["drills"][0]["run_url"]) == (f"{ui}0a1b", f"{ui}2c%2Fd")
+    put_run(ledger, "by-hand", [Made(name="a")], database="shop", started_at=at + timedelta(seconds=1))
+    write_report(ledger, "shop", "by-hand", folder=tmp_path)
+    write_report(ledger, "shop", "check-of-shop", folder=tmp_path)
+    fresh = client_of(ledger, tmp_path)
+    quality = of(fresh, "quality")
+    assert (quality["run_id"], quality["run_url"]) == ("by-hand", None)
+    assert [run["run_url"] for run in quality["runs"]] == [None, f"{ui}check-of-shop"]
+    reports = fresh.get("/api/v1/reports").json()["reports"]
+    assert [one["run_url"] for one in reports] == [None, f"{ui}check-of-shop"]
+    for page in ("/reports/", "/reports/shop/", "/reviews/check-of-shop"):
+        assert f'href="{ui}check-of-shop"' in fresh.get(page).text, page
+        assert f"{ui}by-hand" not in fresh.get(page).text, page
+    nowhere = client_of(ledger, tmp_path, dagster_url=None)
+    for answer in ("/api/v1/databases/shop/dashboard", "/api/v1/reports", "/reports/", "/reviews/check-of-shop"):
+        assert "/runs/" not in nowhere.get(answer).text, answer
 
 
 def test_the_dashboard_is_one_document_with_everything_in_it(client: TestClient, at: datetime) -> None:

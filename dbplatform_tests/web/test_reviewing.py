@@ -133,8 +133,8 @@ def test_lists_show_what_is_asked_for(client: TestClient, ledger: Ledger, tmp_pa
         page = client.get(f"/reports/{query}").text
         listed = client.get(f"/api/v1/reports{query.replace('=no', '=false').replace('=yes', '=true')}").json()
         found = [entry["run_id"] for entry in listed["reports"]]
-        assert all(f'<span class="note mono">{run_id[:8]}</span>' in page for run_id in found)
-        assert page.count('<span class="note mono">') == len(found)
+        assert all(f'<span class="mono">{run_id[:8]}</span>' in page for run_id in found)
+        assert page.count('<span class="mono">') == len(found)
         return sorted(found)
 
     assert runs("") == [RUN, "passed"]

@@ -33,6 +33,8 @@ const none = (words) => el("p", { class: "muted" }, words);
 const note = (...words) => el("span", { class: "note block" }, ...words);
 const list = (items, kind = "list") => el("ul", { class: kind }, items);
 const fact = (term, ...what) => el("div", {}, el("dt", {}, term), el("dd", {}, ...what));
+/** Behind what was said: the run of Dagster that did it, where it is one and Dagster's address is known. */
+const inDagster = (address) => (address ? [" · ", link(address, "Dagster run")] : null);
 const verdictPill = (verdict) => (verdict ? pill(verdict, VERDICTS[verdict] ?? verdict) : pill("none", "Never checked"));
 
 /** How a database is, by what was measured last: old figures say nothing, neither good nor bad. */
@@ -130,7 +132,7 @@ const RUNNING = {
   part: (doc, work) => [doc.running, work[doc.database] ?? []],
   show: ([runs, work]) => (runs.length + work.length === 0 ? null : [
     list(runs.map((run) => el("li", {}, pill("running", run.kind), " since ", ago(run.started_at),
-      run.by ? [" by ", name(run.by)] : null, run.url ? [" · ", link(run.url, "Dagster run")] : null))),
+      run.by ? [" by ", name(run.by)] : null, inDagster(run.url)))),
     list(work.map(progress)),
   ]),
 };
@@ -278,7 +280,7 @@ const BACKUPS = {
   show: ({ backups, drills }) => {
     const columns = [["Taken", ""], ["Kind", ""], ["State", ""], ["Proof", ""], ["Size", "right"]];
     const rows = backups.map((one) => [
-      ago(one.taken_at ?? one.started_at),
+      [ago(one.taken_at ?? one.started_at), inDagster(one.run_url)],
       one.scope && one.scope !== "everything" ? [one.kind, ", ", name(one.scope)] : one.kind,
       backupState(one),
       one.proven_at ? [pill("passed", "Proven"), " ", ago(one.proven_at)] : muted("not restored yet"),
@@ -301,7 +303,7 @@ const DRILLS = { proven: "passed", "not proven": "failed", errored: "errored", r
 
 const drill = (one) => el("li", {}, pill(DRILLS[one.status] ?? "none", one.status), " ", ago(one.started_at),
   one.rto_seconds === null ? null : `: back in ${duration(one.rto_seconds)}`,
-  one.rpo_seconds === null ? null : `, at most ${duration(one.rpo_seconds)} of work lost`,
+  one.rpo_seconds === null ? null : `, at most ${duration(one.rpo_seconds)} of work lost`, inDagster(one.run_url),
   one.errors.map((words) => note(words)));
 
 const QUALITY = {
@@ -309,12 +311,12 @@ const QUALITY = {
   title: "Data quality",
   flashes: true,
   part: (doc) => doc.quality,
-  show: ({ database, verdict, report, unreviewed, runs, tables }) => {
+  show: ({ database, verdict, report, run_url: run, unreviewed, runs, tables }) => {
     if (runs.length === 0) return none("Its data was never checked.");
     const waiting = `/reports/${encodeURIComponent(database)}/?reviewed=no`;
     const columns = [["Table", ""], ["Outcome", "wide"], ["Rows", "right"]];
     return [
-      el("p", {}, verdictPill(verdict), report ? [" ", link(report, "Newest report")] : null,
+      el("p", {}, verdictPill(verdict), report ? [" ", link(report, "Newest report")] : null, inDagster(run),
         unreviewed ? [" · ", link(waiting, `${plural(unreviewed, "report")} not reviewed`)] : null),
       strip(runs.toReversed()),
       tables.length === 0 ? null : table("Tables", columns, tables.map((one) =>
