@@ -46,6 +46,11 @@ class Caller:
     token_id: int | None = None
 
     @property
+    def may_act(self) -> bool:
+        """Whether more than reading is let through; pages show who may not no button that acts."""
+        return self.scope == "act"
+
+    @property
     def actor(self) -> Actor:
         """As the audit log notes it."""
         return Actor(name=self.name, way="service", origin=self.origin, token_id=self.token_id)
@@ -125,7 +130,7 @@ def require_somebody(ledger: Ledger, host: str) -> None:
 def require(caller: Caller, request: HTTPConnection) -> None:
     """Raise ``NotAllowed`` unless the caller may do what is asked: to read is GET, everything else is to act."""
     reads = request.scope["type"] == "websocket" or request.scope["method"] in READING
-    if not reads and caller.scope != "act":
+    if not reads and not caller.may_act:
         raise NotAllowed(who=caller.name, hint="Make a token that may: dbplatform token create NAME --scope act")
 
 

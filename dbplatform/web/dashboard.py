@@ -2,15 +2,17 @@
 
 A page is a frame without any data: ``static/dashboard.js`` fills it from the API, and does so again when ``/ws`` says
 that something is new. Nothing of the data becomes HTML, and the policy of these pages allows no script but our files.
+Whoever may only read gets a page without a button that acts.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from dbplatform.web.access import Caller
 from dbplatform.web.pages import render
 from dbplatform.web.reading import Reading
 
@@ -25,23 +27,24 @@ def router(reading: Reading) -> APIRouter:
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
     @routes.get("/dashboard")
-    def fleet() -> Response:
+    def fleet(request: Request) -> Response:
         """All databases."""
-        return _page(None)
+        return _page(request, None)
 
     @routes.get("/dashboard/{database}")
-    def of_database(database: str) -> Response:
+    def of_database(request: Request, database: str) -> Response:
         """One database; 404 for a name that nobody knows."""
         reading.require(database)
-        return _page(database)
+        return _page(request, database)
 
     @routes.get("/static/style.css")
     def style() -> Response:
         """What the other pages carry inside themselves."""
         return Response(render("style.css.j2"), media_type="text/css")
 
-    def _page(database: str | None) -> Response:
-        page = render("dashboard.html.j2", database=database, dagster_url=reading.dagster_url)
+    def _page(request: Request, database: str | None) -> Response:
+        caller: Caller = request.state.caller
+        page = render("dashboard.html.j2", database=database, dagster_url=reading.dagster_url, may_act=caller.may_act)
         return HTMLResponse(page, headers={"Content-Security-Policy": CONTENT_SECURITY})
 
     return routes

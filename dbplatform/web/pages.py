@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import quote, urlsplit
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 from pydantic import BaseModel
@@ -21,6 +21,7 @@ from dbplatform.reporting import page as report_page
 from dbplatform.reporting import periods
 from dbplatform.reporting.errors import NotAWebAddress, ReportNotFound
 from dbplatform.reporting.store import list_reports, read_report, report_at, report_of
+from dbplatform.web.access import Caller
 from dbplatform.web.answers import ReportChanged, databases
 
 CONTENT_SECURITY: Final = (
@@ -36,6 +37,7 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
     if dagster_url is not None and urlsplit(dagster_url).scheme not in ("http", "https"):
         raise NotAWebAddress(url=dagster_url, hint="Give one that begins with http:// or https://.")
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+    listed = partial(_list, ledger, dagster_url)
 
     @routes.get("/")
     def index() -> str:
@@ -48,9 +50,9 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
         return render("runbooks.html.j2", runbooks=runbooks().values())
 
     @routes.get("/reports/")
-    def all_reports(chosen: Annotated[Chosen, Query()]) -> str:
+    def all_reports(request: Request, chosen: Annotated[Chosen, Query()]) -> str:
         """The newest reports of all databases."""
-        return _list(ledger, None, chosen, dagster_url)
+        return listed(request, None, chosen)
 
     @routes.get("/reports/run/{run_id}")
     def by_run(run_id: str) -> Response:
@@ -63,11 +65,11 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
             raise
 
     @routes.get("/reports/{database}/")
-    def of_database(database: str, chosen: Annotated[Chosen, Query()]) -> str:
+    def of_database(request: Request, database: str, chosen: Annotated[Chosen, Query()]) -> str:
         """The newest reports of one database; 404 when it has none at all."""
         if not list_reports(ledger, database, 1):
             raise ReportNotFound(what=f"database {database!r}", hint=f"Write one: dbplatform check {database}.")
-        return _list(ledger, database, chosen, dagster_url)
+        return listed(request, database, chosen)
 
     @routes.get("/benchmarks/{database}/")
     def benchmarks(database: str) -> str:
@@ -113,7 +115,8 @@ class Chosen(BaseModel):
     """``no``: those that failed and wait for a review."""
 
 
-def _list(ledger: Ledger, database: str | None, chosen: Chosen, dagster_url: str | None) -> str:
+def _list(ledger: Ledger, dagster_url: str | None, request: Request, database: str | None, chosen: Chosen) -> str:
+    caller: Caller = request.state.caller
     reviewed = None if chosen.reviewed is None else chosen.reviewed == "yes"
     entries = list_reports(ledger, database, _LISTED, verdict=chosen.verdict, reviewed=reviewed)
     return render(
@@ -125,6 +128,7 @@ def _list(ledger: Ledger, database: str | None, chosen: Chosen, dagster_url: str
         reviews=reviews.reviews_of(ledger, [entry.run_id for entry in entries]),
         limit=_LISTED,
         dagster_url=dagster_url,
+        may_act=caller.may_act,
     )
 
 

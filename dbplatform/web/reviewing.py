@@ -66,7 +66,7 @@ def _page(
         reviews=reviews.reviews_of(ledger, [run_id]).get(run_id, []),
         earlier=[one for one in reviews.waiting(ledger, entry.database) if one.started_at < entry.started_at],
         word=writing.word(run_id),
-        may_act=caller.scope == "act",
+        may_act=caller.may_act,
         known=caller.known,
         by=by if by is not None else caller.name if caller.known else "",
         comment=comment,

@@ -17,6 +17,9 @@ from dbplatform.alerting.silences import list_silences
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
 from dbplatform.ledger.monitoring import Alert
+from dbplatform.operations.tokens import Scope, create_token
+from dbplatform.reporting.store import write_report
+from dbplatform.web.access import COOKIE, Access
 from dbplatform.web.app import create_app
 from dbplatform.web.location import Location
 from dbplatform.web.push.service import Push, Pushed
@@ -122,6 +125,36 @@ def test_buttons_acknowledge_and_silence_in_the_ledger_and_the_page_follows_it(
     expect(alerts).to_contain_text("deadlocks is 0.5")
     expect(page.locator("#said")).to_have_text("New alert: deadlocks is 0.5.")
     assert page.evaluate("window.unloaded") is False
+
+
+def test_who_may_only_read_is_shown_no_button_and_is_refused(ledger: Ledger, tmp_path: Path, browser: Browser) -> None:
+    recorded_database(ledger)
+    report = write_report(ledger, "shop", "check-of-shop", folder=tmp_path / "reports")
+    alert = alert_of(ledger, "cache_hit_ratio").id
+    app = create_app(ledger, tmp_path / "reports", location=Location(names=("shop",)), access=Access(tokens=True))
+    acts = ["Acknowledge: cache_hit_ratio", "Silence: cache_hit_ratio"]
+    asked = """path => fetch(path, {method: "POST", body: "{}", headers: {"Content-Type": "application/json"}})
+        .then(answer => answer.status)"""
+    scopes: tuple[tuple[Scope, list[str], int, str], ...] = (
+        ("read", [], 403, "not reviewed yet"),
+        ("act", acts, 200, "review it"),
+    )
+    with serving(app) as url, browser.new_context() as context:
+        page = context.new_page()
+        for scope, buttons, status, words in scopes:
+            _, token = create_token(ledger, scope, scope, length=timedelta(hours=1), now=datetime.now(UTC))
+            context.add_cookies([{"name": COOKIE, "value": token or "", "url": url}])
+            page.goto(f"{url}/dashboard/shop")
+            expect(page.locator("#panel-alerts")).to_contain_text("cache_hit_ratio is 0.5")
+            shown = page.get_by_role("button").all()
+            assert [one.get_attribute("aria-label") for one in shown] == buttons
+            assert page.get_by_text("You may read here, and not act").is_visible() == (scope == "read")
+            assert page.locator("dialog").count() == (scope == "act")
+            assert page.evaluate(asked, f"/api/v1/alerts/{alert}/acknowledgement") == status
+            page.goto(f"{url}/reports/")
+            page.get_by_role("link", name=words).click()
+            assert page.url.endswith(f"/reviews/{report.run_id}")
+            assert page.get_by_role("button").count() == (scope == "act")
 
 
 def test_all_databases_show_what_is_recorded_of_them_as_it_comes(

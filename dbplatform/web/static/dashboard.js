@@ -215,7 +215,8 @@ const putSilence = ({ silence }) => {
   }
 };
 
-const act = {
+/** What the buttons do; null: whoever looks may only read, and is shown none. */
+const act = main.dataset.mayAct === undefined ? null : {
   acknowledge: ({ id }) => press(`Acknowledge ${id}`, () => post(`alerts/${id}/acknowledgement`, {}), putAlert, "Acknowledged."),
   end: ({ id }) => press(`End silence ${id}`, () => post(`silences/${id}/end`, {}), dropSilence, "The silence has ended."),
   silence: askSilence,

@@ -151,11 +151,13 @@ const ALERTS = {
   flashes: true,
   part: (doc) => [doc.alerts, doc.silences],
   show: ([alerts, silences], act) => [
+    act === null && alerts.length + silences.length ? note(READS) : null,
     alerts.length ? list(alerts.map((one) => alert(one, act))) : el("p", {}, pill("passed", "No alert is open")),
     silences.length ? [el("h3", {}, "Silences"), list(silences.map((one) => silence(one, act)))] : null,
   ],
 };
 
+const READS = "You may read here, and not act: a token of the scope act acknowledges and silences.";
 const QUIET = { pending: ", not yet told", acknowledged: ", acknowledged", silenced: ", silenced" };
 
 function alert(one, act) {
@@ -172,7 +174,7 @@ function alert(one, act) {
         page ? [" · ", link(page, "What to do")] : null),
       one.advice ? note(one.advice) : null,
       one.preceded_by ? note(`Before it began: ${one.preceded_by}`) : null),
-    el("div", { class: "buttons" },
+    act === null ? null : el("div", { class: "buttons" },
       one.acknowledged_by === null && one.state !== "pending" ? button("Acknowledge", one, () => act.acknowledge(one)) : null,
       one.silenced_until === null ? button("Silence", one, () => act.silence(one), "quiet") : null),
     el("p", { class: "problem", role: "alert", hidden: true }));
@@ -182,7 +184,7 @@ const silence = (one, act) => el("li", {},
   el("div", { class: "words" }, el("b", {}, one.metric ? name(one.metric) : "Everything"),
     one.database ? null : " of every database", `, until ${moment(one.ends_at)}`,
     note(name(one.reason), " (", name(one.created_by), ")")),
-  el("div", { class: "buttons" }, button("End silence", one, () => act.end(one), "quiet")),
+  act === null ? null : el("div", { class: "buttons" }, button("End silence", one, () => act.end(one), "quiet")),
   el("p", { class: "problem", role: "alert", hidden: true }));
 
 function button(words, one, press, kind = "") {
