@@ -44,6 +44,8 @@ class PeriodReport(Base):
     json_sha256: Mapped[str]
     decisions: Mapped[int]
     """How many things wait for somebody to decide."""
+    run_id: Mapped[str | None]
+    """The Dagster run that wrote it last."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from dbplatform.errors import UsageError
+from dbplatform.ledger.acting import current
 from dbplatform.ledger.capacity import PeriodReport
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.reporting.errors import ReportNotFound
@@ -64,7 +65,19 @@ class PeriodEntry:
     sha256: str
     json_sha256: str
     decisions: int
+    run_id: str | None
+    """The Dagster run that wrote it last."""
     created_at: datetime
+
+    @property
+    def period(self) -> str:
+        """``2026-10``, ``2026-Q4``."""
+        return self.id.removeprefix(f"{self.database}-{self.kind}-")
+
+    @property
+    def in_dagster(self) -> bool:
+        """Its run can be seen in the Dagster UI."""
+        return self.run_id is not None
 
     def name(self, form: str = "html") -> str:
         """Where a form lies, relative to the destination."""
@@ -150,6 +163,7 @@ def write_period(
         "sha256": hashes["html"],
         "json_sha256": hashes["json"],
         "decisions": decisions,
+        "run_id": current().run_id,
     }
     id_ = f"{database}-{kind}-{period.name}"
     row = {"id": id_, "database": database, "kind": kind, "starts_at": period.starts_at, **kept}
@@ -181,10 +195,14 @@ def period_at(ledger: Ledger, location: str) -> tuple[PeriodEntry, str]:
         return _entry(row), form
 
 
-def list_periods(ledger: Ledger, kind: Kind, database: str | None = None, limit: int = 50) -> list[PeriodEntry]:
-    """The newest ones by the time that they are about, of one database or of all."""
-    query = select(PeriodReport).where(PeriodReport.kind == kind)
-    query = query.order_by(PeriodReport.starts_at.desc(), PeriodReport.database).limit(limit)
+def list_periods(
+    ledger: Ledger, kind: Kind | None = None, database: str | None = None, limit: int = 50
+) -> list[PeriodEntry]:
+    """The newest ones by the time that they are about, of one kind and database or of all."""
+    newest = (PeriodReport.starts_at.desc(), PeriodReport.database, PeriodReport.kind)
+    query = select(PeriodReport).order_by(*newest).limit(limit)
+    if kind is not None:
+        query = query.where(PeriodReport.kind == kind)
     if database is not None:
         query = query.where(PeriodReport.database == database)
     with ledger.session() as session:
@@ -214,5 +232,6 @@ def _entry(row: PeriodReport) -> PeriodEntry:
         sha256=row.sha256,
         json_sha256=row.json_sha256,
         decisions=row.decisions,
+        run_id=row.run_id,
         created_at=row.created_at.astimezone(UTC),
     )

@@ -29,6 +29,8 @@ CONTENT_SECURITY: Final = (
     "frame-ancestors 'none'"
 )
 _LISTED = 200
+#: Reports of months and quarters: of a year and a half, where there is one database.
+_PERIODS: Final = 24
 _TYPES: Final = {"html": "text/html; charset=utf-8", "json": "application/json", "junit": "application/xml"}
 
 
@@ -67,7 +69,7 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
     @routes.get("/reports/{database}/")
     def of_database(request: Request, database: str, chosen: Annotated[Chosen, Query()]) -> str:
         """The newest reports of one database; 404 when it has none at all."""
-        if not list_reports(ledger, database, 1):
+        if not list_reports(ledger, database, 1) and not periods.list_periods(ledger, database=database, limit=1):
             raise ReportNotFound(what=f"database {database!r}", hint=f"Write one: dbplatform check {database}.")
         return listed(request, database, chosen)
 
@@ -127,6 +129,7 @@ def _list(ledger: Ledger, dagster_url: str | None, request: Request, database: s
         entries=entries,
         reviews=reviews.reviews_of(ledger, [entry.run_id for entry in entries]),
         limit=_LISTED,
+        periods=periods.list_periods(ledger, database=database, limit=_PERIODS),
         dagster_url=dagster_url,
         may_act=caller.may_act,
     )

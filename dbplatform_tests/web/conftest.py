@@ -112,9 +112,9 @@ def service(ledger: Ledger, tmp_path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """A service on a free port until the block ends; its URL, without a slash at the end."""
-    with listen("127.0.0.1", 0) as listening:
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """A service on a port, by default a free one, until the block ends; its URL, without a slash at the end."""
+    with listen("127.0.0.1", port) as listening:
         server = uvicorn.Server(configuration(guarded(app, "127.0.0.1")))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

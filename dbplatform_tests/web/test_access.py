@@ -209,6 +209,30 @@ def test_a_cookie_acts_from_a_page_of_the_service_alone(ledger: Ledger) -> None:
     assert client.post(path, json={}, headers=own).json()["alert"]["acknowledged_by"] == "ada"
 
 
+def test_what_is_sent_again_does_nothing_anew(ledger: Ledger) -> None:
+    client, alert, token = client_of(ledger), put_alert(ledger, "shop"), made(ledger, "ada", "act")
+    given = {"database": "shop", "length": "1h", "reason": "why"}
+    number = client.post("/api/v1/silences", json=given, headers=bearer(token)).json()["silence"]["id"]
+    for status in (200, 409):
+        assert client.post(f"/api/v1/silences/{number}/end", json={}, headers=bearer(token)).status_code == status
+    for _ in range(2):
+        assert acknowledge(client, alert, bearer(token)).status_code == 200
+    acts = [one.act for one in changes(ledger, "shop", since=NOW - timedelta(days=1))]
+    assert acts == ["acknowledge alert", "end silence", "silence"]
+    word = re.search(r'name="word" value="([0-9a-f]{64})"', client.get("/login").text)
+    assert word is not None
+    form = {"word": word[1], "next": "/", "token": token}
+    assert client.post("/login", data=form).status_code == 303
+    assert client_of(ledger).post("/login", data=form).status_code == 403  # after a restart
+    revoke_token(ledger, "ada", now=NOW)
+    assert client.post("/login", data=form).status_code == 401
+    for session in (bearer(token), {"cookie": f"{COOKIE}={token}"}):
+        assert acknowledge(client, alert, session).status_code == 401
+        with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/ws", headers=session):
+            pass
+        assert refused.value.code == 1008
+
+
 def test_nobody_alters_what_the_audit_log_holds(ledger: Ledger) -> None:
     made(ledger)
     for change in ("update ledger.audit_entry set actor = 'nobody'", "delete from ledger.audit_entry",

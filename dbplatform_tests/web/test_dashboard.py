@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from dbplatform.alerting.record import AlertRecord, list_alerts
-from dbplatform.alerting.silences import list_silences
+from dbplatform.alerting.silences import list_silences, silence
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
 from dbplatform.ledger.monitoring import Alert
@@ -65,6 +66,13 @@ def change_alert(ledger: Ledger, database: str, **fields: object) -> None:
         for alert in session.query(Alert).filter_by(database=database):
             for name, value in fields.items():
                 setattr(alert, name, value)
+
+
+def silence_everything(ledger: Ledger) -> None:
+    """As somebody else does it."""
+    hour = timedelta(hours=1)
+    reason, now = "everything is moved", datetime.now(UTC)
+    silence(ledger, database=None, metric=None, length=hour, reason=reason, by="bob", now=now)
 
 
 def address(url: str, database: str) -> str:
@@ -121,6 +129,8 @@ def test_buttons_acknowledge_and_silence_in_the_ledger_and_the_page_follows_it(
     assert silence.ends_at - silence.starts_at == timedelta(days=1)
 
     page.evaluate("window.unloaded = false; addEventListener('pagehide', () => { window.unloaded = true; })")
+    silence_everything(ledger)
+    expect(alerts).to_contain_text("everything is moved")
     put_alert(ledger, "shop", "deadlocks")
     expect(alerts).to_contain_text("deadlocks is 0.5")
     expect(page.locator("#said")).to_have_text("New alert: deadlocks is 0.5.")
@@ -171,6 +181,27 @@ def test_all_databases_show_what_is_recorded_of_them_as_it_comes(
     expect(shop).to_contain_text("Wants care")  # its checks fail still
     shop.get_by_role("link", name="shop").click()
     expect(page.locator("h1")).to_have_text("shop")
+
+
+def test_a_service_that_comes_back_is_found_and_what_happened_meanwhile_is_shown(
+    ledger: Ledger, tmp_path: Path, open_page: Open
+) -> None:
+    recorded_database(ledger)
+
+    def service() -> FastAPI:
+        push = Push(Pushed(names=("shop",), ledger=ledger.target))
+        return create_app(ledger, tmp_path, location=Location(names=("shop",)), push=push)
+
+    with serving(service()) as url:
+        page = open_page(f"{url}/dashboard/shop").page
+        is_live(page)
+        page.evaluate("window.unloaded = false; addEventListener('pagehide', () => { window.unloaded = true; })")
+    expect(page.locator("#connection")).not_to_have_text("Live")
+    put_alert(ledger, "shop", "deadlocks")
+    with serving(service(), int(url.rpartition(":")[2])):
+        expect(page.locator("#panel-alerts")).to_contain_text("deadlocks is 0.5")
+        is_live(page)
+        assert page.evaluate("window.unloaded") is False
 
 
 def test_who_looks_is_told_after_ten_failed_tries_and_tries_again_by_a_button(dashboard: str, browser: Browser) -> None:

@@ -84,6 +84,8 @@ def test_a_report_of_a_month_is_served_as_it_was_written_and_nothing_else_by_its
     assert client.get(f"/reports/{made.location}").text == "<p>October</p>"
     assert client.get("/reports/flights/maintenance-2026-10.json").json() == {"decisions": []}
     assert client.get("/reports/flights/maintenance-2026-11.html").status_code == 404
+    assert f'<a href="/reports/{made.location}">Maintenance, 2026-10</a>' in client.get("/reports/flights/").text
+    assert "of <bdi>flights</bdi>: " in client.get("/reports/").text
     Path(made.kept_at(reports)).write_text("<p>changed</p>")
     assert client.get(f"/reports/{made.location}").status_code == 500
 

@@ -40,3 +40,6 @@ alter table ledger.quality_run add column in_dagster boolean not null default fa
 comment on column ledger.quality_run.in_dagster is 'its id is that of a Dagster run; else it was made by the command line';
 update ledger.quality_run r set in_dagster = true
 where exists (select from ledger.operation o where o.run_id = r.run_id and o.actor = 'dagster');
+
+alter table ledger.period_report add column run_id text;
+comment on column ledger.period_report.run_id is 'the Dagster run that wrote it last';
