@@ -1,6 +1,6 @@
 /** The line of a metric as SVG. Labels stand beside the picture as text, so that they keep their size on a phone. */
 
-import { clock, el, svg } from "./elements.js";
+import { clock, el, plural, svg } from "./elements.js";
 
 const WIDTH = 300;
 const HEIGHT = 80;
@@ -114,7 +114,7 @@ export function ring(value) {
 /** The last runs, the oldest first: a low block passed, a high one did not; hollow ones errored. */
 export function strip(runs) {
   const many = (verdict) => runs.filter((run) => run.verdict === verdict).length;
-  const words = `Of the last ${runs.length} runs ${many("passed")} passed, ${many("failed")} failed, ${many("errored")} errored`;
+  const words = `Of the last ${plural(runs.length, "run")} ${many("passed")} passed, ${many("failed")} failed, ${many("errored")} errored`;
   return el("figure", { class: "strip" },
     svg("svg", { width: runs.length * 11, height: 24, role: "img", "aria-label": words }, runs.map((run, place) => {
       const high = run.verdict === "passed" ? 8 : 22;
