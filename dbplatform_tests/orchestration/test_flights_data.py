@@ -149,6 +149,27 @@ def test_the_checks_of_a_run_see_the_rows_before_they_are_archived(flights: Inst
     assert counted == expected(csv("flights"))
 
 
+def test_all_that_a_run_did_is_recorded_with_its_id(flights: Installation) -> None:
+    with flights.connect("dbplatform_ledger") as connection:
+        first = connection.execute(
+            "select run_id, in_dagster from ledger.quality_run where database = 'flights' order by started_at limit 1"
+        ).fetchone()
+        assert first is not None
+        run_id, in_dagster = first
+        made = connection.execute(
+            "select kind from ledger.operation where run_id = %s and actor = 'dagster'", (run_id,)
+        )
+        kinds = {kind for (kind,) in made}
+        proofs = connection.execute(
+            "select (select count(*) from ledger.backup where run_id = %(run)s),"
+            " (select count(*) from ledger.drill where run_id = %(run)s)",
+            {"run": run_id},
+        ).fetchone()
+    assert in_dagster
+    assert kinds >= {"migrate", "partition", "seed", "archive"}
+    assert proofs == (1, 1)
+
+
 def test_measured_values_are_those_of_pandas(flights: Installation) -> None:
     document = flights.here("check", "flights", exit_code=1)
     values = {

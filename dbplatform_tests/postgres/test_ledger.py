@@ -11,9 +11,12 @@ from sqlalchemy import UniqueConstraint, inspect, select
 from sqlalchemy.types import TypeEngine
 
 import dbplatform.ledger
+from dbplatform.ledger.access import AuditEntry
+from dbplatform.ledger.acting import acting, in_run, note
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.ledger.models import SCHEMA, Base, Operation
+from dbplatform.ledger.models import SCHEMA, Base, Operation, QualityRun
 from dbplatform.postgres.connection import Target, sqlalchemy_url
+from dbplatform.quality.record import start_run
 
 
 def test_the_schema_that_the_migrations_build_is_what_the_models_say(ledger: Ledger) -> None:
@@ -61,6 +64,28 @@ def test_an_operation_is_recorded_as_it_ended(ledger: Ledger) -> None:
         assert rows[0].summary == {"applied": 3}
         assert rows[1].summary == {"loaded": 1, "error": "no rows"}
         assert all(r.finished_at is not None for r in rows)
+
+
+def test_what_a_step_of_dagster_does_has_the_id_of_its_run_unless_it_says_another(ledger: Ledger) -> None:
+    with acting(in_run("r1")):
+        with ledger.operation("shop", "prune"), ledger.operation("shop", "seed", run_id="r2"):
+            pass
+        start_run(ledger, "shop", "r1")
+        start_run(ledger, "shop", "by-hand")
+        with ledger.session() as session:
+            note(session, "remove", "a backup")
+    with ledger.operation("shop", "cleanup"):
+        pass
+    with ledger.session() as session:
+        operations = session.scalars(select(Operation)).all()
+        assert {one.kind: (one.run_id, one.actor == "dagster") for one in operations} == {
+            "prune": ("r1", True), "seed": ("r2", True), "cleanup": (None, False),
+        }  # fmt: skip
+        assert {one.run_id: one.in_dagster for one in session.scalars(select(QualityRun))} == {
+            "r1": True, "by-hand": False,
+        }  # fmt: skip
+        noted = session.scalars(select(AuditEntry)).one()
+        assert (noted.actor, noted.way, noted.run_id) == ("dagster", "dagster", "r1")
 
 
 def test_a_url_keeps_its_settings_on_the_way_to_sqlalchemy() -> None:
