@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from psycopg import sql
@@ -24,13 +25,6 @@ from dbplatform.postgres.connection import AutocommitConnection
 
 RETAIN: Final = timedelta(days=1_100)
 
-# Of all databases of the server; nothing where the user may not read the size of one.
-_OF_SERVER = """
-    select case when bool_and(readable) then sum(case when readable then pg_database_size(oid) end)::bigint end
-    from (select oid, has_database_privilege(oid, 'connect') or pg_has_role('pg_read_all_stats', 'usage') as readable
-          from pg_database) d
-"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
@@ -38,7 +32,8 @@ class Sizes:
 
     ``sequences`` have their last value and their end, ``xid`` the number of transaction ids used so far, the age of the
     oldest one that is in use and that at which autovacuum freezes it. ``server_bytes`` are all databases of the server,
-    none where the user may not know. ``disk`` is what is used of it, and its size, where that is known.
+    none where the user may not know. ``disk`` is what is used of it, and its size, where that is known. The
+    ``data_directory`` is that of the server, where the user may know it; it is not kept.
     """
 
     at: datetime
@@ -48,21 +43,21 @@ class Sizes:
     server_bytes: int | None
     sequences: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     disk: tuple[int, int] | None = None
+    data_directory: Path | None = None
 
 
 def read_sizes(connection: AutocommitConnection, *, at: datetime) -> Sizes:
-    """Read them. Two statements, reading only; lock: see ``postgres/sql/capacity_sizes.sql``."""
+    """Read them. One statement, reading only; lock: see ``postgres/sql/capacity_sizes.sql``."""
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(sql.SQL(_statement())).fetchone()
-    of_server = connection.execute(_OF_SERVER).fetchone()
     assert row is not None
-    assert of_server is not None
     return Sizes(
         at=at,
         tables=row["tables"],
         indexes=row["indexes"],
         xid=(row["xid"], row["xid_age"], row["freeze_max_age"]),
-        server_bytes=of_server[0],
+        server_bytes=row["server_bytes"],
+        data_directory=Path(row["data_directory"]) if row["data_directory"] else None,
     )
 
 

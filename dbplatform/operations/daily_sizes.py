@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 from dbplatform.capacity import sizes
 from dbplatform.capacity.sizes import Sizes
@@ -18,7 +17,6 @@ from dbplatform.postgres.connection import AutocommitConnection, ServerRefused, 
 
 #: Sizes of thousands of files may take longer than a look at the statistics views.
 _STATEMENT_TIMEOUT_MS = 30_000
-_DATA_DIRECTORY = "select current_setting('data_directory') where pg_has_role('pg_read_all_settings', 'usage')"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 _log = logging.getLogger(__name__)
@@ -64,8 +62,9 @@ def _disk(
         if found.server_bytes is None:
             return None
         return found.server_bytes + (round(wal.value) if wal else 0), policy.disk
-    folder = data_folder(connection)
-    if folder is None:
+    folder, host = found.data_directory, connection.info.host
+    # Only where the server runs on this machine is it a folder of this machine.
+    if folder is None or not (host.startswith("/") or host in _LOCAL):
         return None
     try:
         usage = shutil.disk_usage(folder)
@@ -73,13 +72,3 @@ def _disk(
         return None
     # What only root may fill is not there for the server.
     return usage.total - usage.free, usage.total
-
-
-def data_folder(connection: AutocommitConnection) -> Path | None:
-    """The server's data directory, where that is on this machine and may be known."""
-    host = connection.info.host
-    if not (host.startswith("/") or host in _LOCAL):
-        return None
-    row = connection.execute(_DATA_DIRECTORY).fetchone()
-    folder = Path(row[0]) if row and row[0] else None
-    return folder if folder is not None and folder.is_dir() else None

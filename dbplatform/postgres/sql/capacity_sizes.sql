@@ -1,5 +1,6 @@
 -- Purpose: sizes of all tables and indexes of the database, those of a partitioned one in one sum; how many transaction
---          ids were used. One row; of tables and of indexes the 200 largest.
+--          ids were used; the size of all databases of the server, null where the user may not read that of one; the data
+--          directory, null where the user may not know it. One row; of tables and of indexes the 200 largest.
 -- Parameters: none.
 -- Lock: ACCESS SHARE on each of the 2,000 largest relations for the moment in which its size is read; one that somebody
 --       holds or wants in ACCESS EXCLUSIVE mode is not touched. The size of the others is that of the last vacuum or
@@ -35,4 +36,8 @@ select (select coalesce(jsonb_object_agg(name, bytes), '{}') from (
             select name, bytes from sized where is_index order by bytes desc, name limit 200) l) as indexes,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint as xid,
        (select max(age(datfrozenxid)) from pg_database) as xid_age,
-       current_setting('autovacuum_freeze_max_age')::bigint as freeze_max_age
+       current_setting('autovacuum_freeze_max_age')::bigint as freeze_max_age,
+       (select case when bool_and(readable) then sum(case when readable then pg_database_size(oid) end)::bigint end
+        from (select oid, has_database_privilege(oid, 'connect') or pg_has_role('pg_read_all_stats', 'usage') as readable
+              from pg_database) d) as server_bytes,
+       case when pg_has_role('pg_read_all_settings', 'usage') then current_setting('data_directory') end as data_directory
