@@ -81,6 +81,8 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
         # A client of /ws says one thing.
         ws_max_size=_WORD_BYTES,
         ws_max_queue=2,
+        # A message would be compressed anew for each of those who watch, and that takes longer than all the rest.
+        ws_per_message_deflate=False,
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
         proxy_headers=False,

@@ -20,6 +20,7 @@ from dbplatform.web.push.hub import Watcher, text_of
 from dbplatform.web.push.service import Push
 
 HEARTBEAT_S: Final = 15.0
+_HEARTBEAT: Final = text_of({"type": "heartbeat"})
 _FIRST_WORD_S: Final = 10.0
 #: How long somebody who had to say who they are may watch before they are asked again.
 KNOWN_S: Final = 600.0
@@ -122,7 +123,7 @@ async def _talk(connection: WebSocket, push: Push, wanted: Subscribe, watcher: W
 
 async def _pass_on(connection: WebSocket, watcher: Watcher) -> None:
     while True:
-        text: str | None = text_of({"type": "heartbeat"})
+        text: str | None = _HEARTBEAT
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARTBEAT_S):
                 text = await watcher.waiting.get()
