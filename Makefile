@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 UV := $(VENV)/uv/bin/uv
 LOCKED := --universal --generate-hashes --no-header --quiet
 
-.PHONY: help run dev test lint docs drill lock clean
+.PHONY: help run dev test lint docs drill dist lock clean
 
 help:                  ## what can be made
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,8 +39,14 @@ drill: $(READY)        ## every case of the fault matrices, and metrics on other
 	@dbplatform_tests/other_versions.sh $(UV) $(VENV)
 	@dbplatform_tests/in_memory.sh $(BIN)/python -m pytest --drill-all -m drill
 
-lock: $(UV)            ## resolve pyproject.toml anew
+dist: $(READY)         ## wheel and sdist in dist/, checked, and installed in an empty environment
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -d dist
+	@DBPLATFORM_DIST=$(CURDIR)/dist $(BIN)/python -m pytest --drill-all dbplatform_tests/orchestration/test_wheel.py
+
+lock: $(UV)            ## resolve pyproject.toml anew; the second file is what images install, in the same versions
 	$(UV) pip compile pyproject.toml --extra examples --extra celery --group dev $(LOCKED) -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra celery --extra kubernetes --constraint requirements.lock $(LOCKED) -o deploy/requirements.lock
 	echo uv | $(UV) pip compile - $(LOCKED) -o requirements-uv.lock
 
 clean:                 ## stop the embedded server, forget the virtual environment; data in .dbplatform stays

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tests drive Chromium, a second PostgreSQL (version 15, with HypoPG and pg_repack) and PgBouncer, which no wheel holds:
-# install Debian's packages as root, otherwise say what is missing and fail. No PostgreSQL cluster of the machine is made.
+# The tests drive Chromium, a second PostgreSQL (version 15, with HypoPG and pg_repack), PgBouncer, Redis and network
+# namespaces, which no wheel holds: install Debian's packages as root, otherwise say what is missing and fail. No PostgreSQL
+# cluster of the machine is made, and no Redis of it is started.
 set -eu
 export PATH="$PATH:/usr/sbin"
 missing=""
@@ -9,6 +10,8 @@ command -v pgbouncer >/dev/null || missing="$missing pgbouncer"
 test -x /usr/lib/postgresql/15/bin/postgres || missing="$missing postgresql-15"
 test -f /usr/share/postgresql/15/extension/hypopg.control || missing="$missing postgresql-15-hypopg"
 test -f /usr/share/postgresql/15/extension/pg_repack.control || missing="$missing postgresql-15-repack"
+command -v redis-server >/dev/null || missing="$missing redis-server"
+command -v ip >/dev/null || missing="$missing iproute2"
 test -n "$missing" || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing for the tests: $missing"

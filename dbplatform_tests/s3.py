@@ -18,15 +18,15 @@ Fate = Literal["answered", "refused", "cut", "truncated", "stalled", "altered"]
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
+def s3_server(host: str = "127.0.0.1") -> Iterator[str]:
     """The endpoint of a new, empty server."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stderr is not None
             found = None
             for line in process.stderr:
-                if found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", line):
+                if found := re.search(rf"Running on (http://{re.escape(host)}:\d+)", line):
                     break
             assert found, "the server did not start"
             drain = threading.Thread(target=process.stderr.read, daemon=True)  # or it would stop at a full pipe

@@ -27,6 +27,7 @@ VERBS = {
     "run": "run",
     "dev": "dev",
     "serve": "serve",
+    "worker": "worker",
     "migrate": "migrate",
     "partition": "partition",
     "seed": "seed",

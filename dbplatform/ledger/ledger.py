@@ -31,6 +31,7 @@ _ENDED_OF_RUN = """
     update ledger.operation set status = 'failed', summary = summary || %s, finished_at = now()
     where run_id = %s and status = 'running'
 """
+_AT_WORK = "select distinct run_id from ledger.operation where status = 'running' and run_id is not null"
 
 #: A ledger whose machine is gone is noticed within half a minute, not after the kernel's quarter of an hour.
 _NETWORK = {
@@ -91,6 +92,11 @@ class Ledger:
         """What a run that is no more has begun and not ended has failed, and why; one statement."""
         with connect(self.target, work="ledger") as connection:
             connection.execute(_ENDED_OF_RUN, (Jsonb({"error": reason}), run_id))
+
+    def runs_at_work(self) -> list[str]:
+        """The runs that have begun something and not ended it; one statement."""
+        with connect(self.target, work="ledger") as connection:
+            return [row[0] for row in connection.execute(_AT_WORK)]
 
     def _end(self, id_: UUID, status: str, summary: dict[str, Any]) -> None:
         with connect(self.target, work="ledger") as connection:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from dbplatform import machines
 from dbplatform.archiving import catalogue, restore, whole
 from dbplatform.archiving import partitions as archived_partitions
 from dbplatform.archiving.apply import ArchiveReport, apply_archive
@@ -29,7 +30,7 @@ from dbplatform.partitioning.bounds import Bounds
 from dbplatform.partitioning.due import condition_of, read_due
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
-from dbplatform.storage.place import Place, place_at
+from dbplatform.storage.place import S3_SCHEME, Place, place_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +222,12 @@ def archived_whole(
 
 
 def destination_of(platform: Platform, policy: ArchivePolicy) -> str | TableDestination:
-    """Where an archive lies: a table, an absolute folder, or ``s3://bucket/prefix``."""
-    return policy.destination(base=platform.project.root, default=platform.home.archives)
+    """Where an archive lies: a table, an absolute folder, or ``s3://bucket/prefix``. Raises ``OnOneMachine``."""
+    to = policy.destination(base=platform.project.root, default=platform.home.archives)
+    if isinstance(to, str) and not to.startswith(S3_SCHEME):
+        hint = "Declare a bucket, or a table: archives: [{to: s3://bucket/prefix}]."
+        machines.refuse_on_one(f"The archive {policy.name}", to, hint=hint)
+    return to
 
 
 def place_of(platform: Platform, declared: Declared, policy: ArchivePolicy) -> Place:

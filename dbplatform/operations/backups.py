@@ -8,6 +8,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from dbplatform import machines
 from dbplatform.archiving.replay import replay
 from dbplatform.backups import catalogue, create, extract, proof, prune, restore, verify
 from dbplatform.backups import drill as drills
@@ -229,11 +230,16 @@ def apply_prune(platform: Platform, declared: Declared, planned: prune.PrunePlan
 
 
 def destination_of(platform: Platform, declared: Declared) -> Destination:
-    """Where the backups lie: the declared bucket, or folder as seen from the project; by default one in its home."""
+    """Where the backups lie: the declared bucket, or folder as seen from the project; by default one in its home.
+
+    Raises ``OnOneMachine``.
+    """
     policy = policy_of(declared)
     root = policy.destination or str(platform.home.backups)
     if not root.startswith(S3_SCHEME):
         root = str((platform.project.root / root).absolute())
+        hint = "Declare a bucket: backups: {destination: s3://bucket/prefix}."
+        machines.refuse_on_one(f"The backups of {declared.name}", root, hint=hint)
     method = policy.server_side_encryption
     return Destination(
         root=root,

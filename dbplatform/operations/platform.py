@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
+from dbplatform import machines
 from dbplatform.declaration.loading import Declarations, Declared, load_project
 from dbplatform.declaration.project import Project
 from dbplatform.home import Home
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dbplatform.roles.policy import Capability
 
 LEDGER_DATABASE = "dbplatform_ledger"
+LEDGER_VARIABLE = "DBPLATFORM_LEDGER_URL"
 LEDGER_HISTORY = Relation("ledger", "schema_history")
 
 
@@ -62,17 +64,17 @@ class Platform:
     def target(self, declared: Declared) -> Target:
         """The database to work on; one on the embedded server is started and created when it is missing.
 
-        Raises ``VariableNotSet`` where the declared variable is not set.
+        Raises ``VariableNotSet`` where the declared variable is not set, and ``OnOneMachine``.
         """
-        url = declared.url_from_environment()
+        url = _url_of(declared)
         return Target(declared.name, url or self.embedded_url(declared.name))
 
     def existing_target(self, declared: Declared) -> Target | None:
         """The database to look at; None where it would have to be started or created first, which is not done.
 
-        Raises ``VariableNotSet``.
+        Raises ``VariableNotSet`` and ``OnOneMachine``.
         """
-        url = declared.url_from_environment()
+        url = _url_of(declared)
         if url is None and not (self.server.status().running and self.server.has_database(declared.name)):
             return None
         return Target(declared.name, url or self.server.url(declared.name))
@@ -87,10 +89,13 @@ class Platform:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger, its schema applied: at ``DBPLATFORM_LEDGER_URL``, by default on the embedded server."""
+        """The ledger, its schema applied: at ``DBPLATFORM_LEDGER_URL``, by default on the embedded server.
+
+        Raises ``OnOneMachine``.
+        """
         from dbplatform.ledger.ledger import Ledger
 
-        declared = os.environ.get("DBPLATFORM_LEDGER_URL")
+        declared = _ledger_url()
         target = Target("the ledger", declared or self.embedded_url(LEDGER_DATABASE))
         apply_ledger_schema(target)
         return Ledger(target)
@@ -99,7 +104,7 @@ class Platform:
         """The ledger as it is, if it can be had without starting, creating or migrating anything."""
         from dbplatform.ledger.ledger import Ledger
 
-        declared = os.environ.get("DBPLATFORM_LEDGER_URL")
+        declared = _ledger_url()
         if declared:
             return Ledger(Target("the ledger", declared))
         if not self.server.status().running or not self.server.has_database(LEDGER_DATABASE):
@@ -129,6 +134,22 @@ class Platform:
             advisory_lock(connection, WRITER),
         ):
             yield connection
+
+
+def _url_of(declared: Declared) -> str | None:
+    """The URL of a database; None where it lies on the embedded server, which only one machine has."""
+    url = declared.url_from_environment()
+    if url is None:
+        hint = "Let it lie on a server that all reach: connection: {url_env: A_VARIABLE}."
+        machines.refuse_on_one(f"The database {declared.name}", "its embedded server", hint=hint)
+    return url
+
+
+def _ledger_url() -> str | None:
+    url = os.environ.get(LEDGER_VARIABLE)
+    if not url:
+        machines.refuse_on_one("The ledger", "its embedded server", hint=f"Name its database in {LEDGER_VARIABLE}.")
+    return url
 
 
 def apply_ledger_schema(target: Target) -> None:

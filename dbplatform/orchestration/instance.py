@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.storage.dagster_run import DagsterRun
 
+from dbplatform import machines
 from dbplatform.operations.platform import Platform
 
 DAGSTER_DATABASE = "dagster"
@@ -28,11 +29,16 @@ class RunProcess:
 
 
 def prepare_instance(platform: Platform) -> None:
-    """Set ``DAGSTER_HOME`` and the storage's URL for this process and its children, where they are not set yet."""
+    """Set ``DAGSTER_HOME`` and the storage's URL for this process and its children, where they are not set yet.
+
+    Raises ``OnOneMachine``.
+    """
     # A child may work in another folder.
     os.environ["DBPLATFORM_HOME"] = str(platform.home.root)
     os.environ["DAGSTER_HOME"] = str(Path(os.environ.get("DAGSTER_HOME", platform.home.dagster)).absolute())
     if URL_VARIABLE not in os.environ:
+        hint = f"Name its database in {URL_VARIABLE}: postgresql+psycopg2://user:password@host:port/database"
+        machines.refuse_on_one("Dagster's record of runs", "its embedded server", hint=hint)
         url = platform.embedded_url(DAGSTER_DATABASE)
         os.environ[URL_VARIABLE] = url.replace("postgresql://", "postgresql+psycopg2://", 1)
     own = platform.home.dagster

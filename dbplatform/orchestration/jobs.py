@@ -9,9 +9,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.orchestration import keys
 from dbplatform.orchestration.cadences import CADENCES, UPKEEP, Cadence, work_of
 from dbplatform.orchestration.runs import MAX_RUNTIME, policy_of
-
-#: The job of a run launched by the command line or the UI must not start an interpreter per step.
-_IN_PROCESS = dg.in_process_executor
+from dbplatform.orchestration.workers import step_executor
 
 
 def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[UnresolvedAssetJobDefinition]:
@@ -88,5 +86,5 @@ def _job(
             "dbplatform/database": declared.name,
             **({MAX_RUNTIME: f"{ends.timedelta.total_seconds():.0f}"} if ends is not None else {}),
         },
-        executor_def=_IN_PROCESS,
+        executor_def=step_executor(),
     )

@@ -19,6 +19,7 @@ from dbplatform.orchestration.automation import automation_sensor
 from dbplatform.orchestration.component import ManagedDatabase
 from dbplatform.orchestration.sensors import watch_sensor
 from dbplatform.orchestration.steps import failure
+from dbplatform.orchestration.workers import step_executor
 
 _log = logging.getLogger(__name__)
 
@@ -27,9 +28,9 @@ def definitions_of(project: Project) -> dg.Definitions:
     """Everything that the project declares."""
     declarations = load_project(project)
     platform = Platform(project)
-    # A run of chosen assets (Materialize, an automation) must not start an interpreter per step either.
+    # A run of chosen assets (Materialize, an automation) is executed as the jobs are.
     sensors = [watch_sensor(platform, declarations.databases), automation_sensor(declarations.databases)]
-    watch = dg.Definitions(sensors=sensors, executor=dg.in_process_executor)
+    watch = dg.Definitions(sensors=sensors, executor=step_executor())
     if project.defs == PACKAGE / "defs" and not declarations.broken:
         return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=PACKAGE), watch)
     return dg.Definitions.merge(

@@ -100,6 +100,8 @@ def database_of(run: DagsterRun) -> str | None:
 def end_dead_runs(instance: dg.DagsterInstance, platform: Platform) -> list[str]:
     """End the runs whose process is gone, and free the places in pools that dead runs hold; the ids of those ended.
 
+    Operations of runs that have ended without them are ended, too.
+
     Those of a database that declares ``free_dead: false`` are left. Two who notice at once end a run once: it is done
     under its lock in the ledger. Can be run again, and killed anywhere.
     """
@@ -114,7 +116,17 @@ def end_dead_runs(instance: dg.DagsterInstance, platform: Platform) -> list[str]
         for run in instance.get_runs(dg.RunsFilter(run_ids=list(holding), statuses=FINISHED_STATUSES)):
             if is_dead(run) and database_of(run) not in left:
                 instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    _end_what_workers_left(instance, platform.ledger)
     return ended
+
+
+def _end_what_workers_left(instance: dg.DagsterInstance, ledger: Ledger) -> None:
+    """End the operations of runs that have ended without them: the worker that had such a step was killed."""
+    begun = ledger.runs_at_work()
+    for run in instance.get_runs(dg.RunsFilter(run_ids=begun, statuses=FINISHED_STATUSES)) if begun else ():
+        process = process_of(run)
+        if process is None or not process.alive:
+            ledger.end_operations(run.run_id, "its worker was killed")
 
 
 def is_dead(run: DagsterRun) -> bool:

@@ -16,6 +16,7 @@ from dbplatform.backups.checked import CheckProof, in_short
 from dbplatform.errors import PlatformError
 from dbplatform.ledger.acting import acting, in_run
 from dbplatform.orchestration.instance import tag_with_process
+from dbplatform.orchestration.workers import on_a_worker
 
 #: A step that tells of its progress is logged at most this often.
 _LOG_SECONDS = 2.0
@@ -44,7 +45,9 @@ def step(
             total = f" of {fact.total:,}" if fact.total is not None else ""
             context.log.info(f"{fact.task}: {fact.done:,}{total} {fact.unit}")
 
-    tag_with_process(context.instance, context.run)
+    # A worker only lends itself to the step: whoever waits for all of them executes the run.
+    if not on_a_worker(context.job_def):
+        tag_with_process(context.instance, context.run)
     progress.report(STEP + name, done=0, total=1)
     try:
         with progress.listening(log), acting(in_run(context.run.run_id)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from dbplatform import machines
 from dbplatform.addresses import dagster_address, service_address
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError
@@ -92,13 +93,18 @@ def published(platform: Platform, run_id: str, *, problem: str | None = None) ->
 
 
 def destination_of(platform: Platform, declared: Declared) -> str | None:
-    """The declared bucket, or folder as seen from the project; none for the folder of reports in its home."""
+    """The declared bucket, or folder as seen from the project; none for the folder of reports in its home.
+
+    Raises ``OnOneMachine``.
+    """
     policy = declared.database.reports
-    if policy is None or policy.destination is None:
-        return None
-    if policy.destination.startswith(S3_SCHEME):
-        return policy.destination
-    return str((platform.project.root / policy.destination).absolute())
+    declared_as = policy.destination if policy is not None else None
+    if declared_as is not None and declared_as.startswith(S3_SCHEME):
+        return declared_as
+    folder = str((platform.project.root / declared_as).absolute()) if declared_as is not None else None
+    hint = "Declare a bucket: reports: {destination: s3://bucket/prefix}."
+    machines.refuse_on_one(f"The reports of {declared.name}", folder or platform.home.reports, hint=hint)
+    return folder
 
 
 def _prune(platform: Platform, declared: Declared) -> str | None:

@@ -138,6 +138,29 @@ def test_a_run_whose_process_was_killed_has_failed_in_one_sentence_and_holds_not
     assert len(failures(instance, "run-1")) == 1
 
 
+def test_what_a_lost_worker_had_begun_is_ended_when_its_run_has_ended_and_nobody_works_on_it(
+    platform: Platform, instance: dg.DagsterInstance, start: Start, worker: subprocess.Popen[bytes]
+) -> None:
+    start(status=DagsterRunStatus.FAILURE)
+    instance.event_log_storage.free_concurrency_slots_for_run("run-1")
+    start("run-2")
+    with psycopg.connect(platform.ledger.target.url, autocommit=True) as ledger:
+        ledger.execute(
+            "insert into ledger.operation (id, database, kind, run_id, actor, status) "
+            "select gen_random_uuid(), 'shop', 'backup', id, 'dagster', 'running' "
+            "from unnest('{run-1,run-2}'::text[]) id"
+        )
+        asked = "select run_id, status, summary ->> 'error' from ledger.operation order by run_id"
+        runs.end_dead_runs(instance, platform)
+        assert [row[1] for row in ledger.execute(asked)] == ["running", "running"]
+        instance.add_run_tags("run-1", {"dbplatform/process": "run-1/another/1/1"})
+        runs.end_dead_runs(instance, platform)
+        assert ledger.execute(asked).fetchall() == [
+            ("run-1", "failed", "its worker was killed"),
+            ("run-2", "running", None),
+        ]
+
+
 def test_a_run_that_is_slow_or_of_another_machine_is_left_alone(
     platform: Platform, instance: dg.DagsterInstance, start: Start, worker: subprocess.Popen[bytes]
 ) -> None:

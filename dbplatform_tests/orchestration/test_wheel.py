@@ -1,14 +1,25 @@
-"""The installed wheel: all of it is in there, and it works in a virtual environment and a folder of its own."""
+"""The installed wheel: all of it is in there, and it works in a virtual environment and a folder of its own.
+
+``make dist`` runs this for the files in ``dist/``, else they are built here.
+"""
 
 from __future__ import annotations
 
+import base64
+import csv
+import email.parser
+import email.policy
+import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
 import uuid
@@ -40,13 +51,27 @@ select 1 + g % 10, now() - g * interval '2 days', 100 + g from generate_series(1
 """
 
 
+#: What ``make dist`` has built.
+_DIST = os.environ.get("DBPLATFORM_DIST")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from this tree."""
-    folder = tmp_path_factory.mktemp("wheel")
-    _done([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=REPOSITORY)
-    [built] = folder.glob("*.whl")
+    [built] = (Path(_DIST) if _DIST else _built(tmp_path_factory.mktemp("wheel"), "wheel")).glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built from this tree."""
+    [built] = (Path(_DIST) if _DIST else _built(tmp_path_factory.mktemp("sdist"), "sdist")).glob("*.tar.gz")
+    return built
+
+
+def _built(folder: Path, target: str, *, tree: Path = REPOSITORY) -> Path:
+    _done([sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)], cwd=tree)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -81,11 +106,13 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh virtual environment that holds the wheel and what it needs, by the lock file."""
+    """The programs of an empty virtual environment, into which come what images install, by hash, and the wheel."""
     made = tmp_path_factory.mktemp("environment") / "venv"
     _done([_UV, "venv", "--quiet", "--python", sys.executable, made])
-    lock = REPOSITORY / "requirements.lock"
-    _done([_UV, "pip", "install", "--quiet", "--python", made / "bin" / "python", "--constraint", lock, wheel])
+    python, lock = made / "bin" / "python", REPOSITORY / "deploy" / "requirements.lock"
+    _done([_UV, "pip", "sync", "--quiet", "--python", python, "--require-hashes", lock])
+    _done([_UV, "pip", "install", "--quiet", "--python", python, "--no-deps", wheel])
+    _done([_UV, "pip", "check", "--quiet", "--python", python])
     return made / "bin"
 
 
@@ -121,6 +148,63 @@ def test_the_wheel_holds_every_file_of_the_package_but_the_examples(wheel: Path)
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == wanted
     assert {"dbplatform/ledger/schema/V1__ledger.sql", "dbplatform/declaration/templates/project/dg.toml"} <= held
+
+
+def test_the_wheel_holds_what_it_says_and_says_what_is_declared(wheel: Path) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert wheel.name == f"dbplatform-{project['version']}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        [folder] = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+        said = email.parser.BytesParser(policy=email.policy.compat32).parsebytes(archive.read(f"{folder}/METADATA"))
+        record = list(csv.reader(io.StringIO(archive.read(f"{folder}/RECORD").decode())))
+        assert {row[0] for row in record} == set(archive.namelist())
+        for name, digest, size in record:
+            if digest:
+                content = archive.read(name)
+                found = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+                assert (f"sha256={found}", str(len(content))) == (digest, size), name
+        entries = archive.read(f"{folder}/entry_points.txt").decode()
+        assert archive.read(f"{folder}/licenses/LICENSE") == (REPOSITORY / "LICENSE").read_bytes()
+    assert (said["Name"], said["Version"], said["Summary"]) == (
+        project["name"],
+        project["version"],
+        project["description"],
+    )
+    assert (said["License-Expression"], said["Requires-Python"]) == ("Apache-2.0", project["requires-python"])
+    assert said["Description-Content-Type"] == "text/markdown"
+    assert said.get_payload() == (REPOSITORY / "README.md").read_text()
+    assert set(said.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+    assert "dbplatform = dbplatform.cli.main:main" in entries
+    assert "[dagster_dg_cli.registry_modules]\ndbplatform = dbplatform" in entries
+
+
+@pytest.mark.drill
+def test_from_the_source_distribution_the_same_wheel_is_built(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [tree] = tmp_path.iterdir()
+    assert tree.name == wheel.name.removesuffix("-py3-none-any.whl")
+    assert (tree / "deploy" / "requirements.lock").is_file()
+    assert (tree / "dbplatform" / "defs" / "flights" / "defs.yaml").is_file()
+    [again] = _built(tmp_path / "again", "wheel", tree=tree).glob("*.whl")
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        sums = [{one.filename: one.CRC for one in archive.infolist()} for archive in (first, second)]
+    assert sums[0] == sums[1]
+
+
+@pytest.mark.drill
+def test_from_the_wheel_a_new_project_runs_green_with_nothing_else_at_hand(programs: Path, tmp_path: Path) -> None:
+    Installed(programs, tmp_path).json("init", "shop")
+    project = Installed(programs, tmp_path / "shop")
+    try:
+        ran = project.json("run", "shop", "--fail-on", "warn")
+        assert ran["verdict"] == "passed"
+        [backup] = project.json("backup", "list", "shop")["backups"]
+        assert backup["proven_at"]
+        version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+        assert project.command("--version").stdout.strip().endswith(version)
+    finally:
+        EmbeddedServer(Home(root=project.folder / ".dbplatform")).remove()
 
 
 @pytest.mark.drill

@@ -51,6 +51,7 @@ SURROUNDINGS: dict[str, Callable[[Platform], Iterable[Finding]]] = {
     "Python": surroundings.python,
     "declarations": surroundings.declarations,
     "home": surroundings.home,
+    "machines": surroundings.spread,
     "server programs": surroundings.server_programs,
     "embedded server": surroundings.embedded_server,
     "ledger": surroundings.ledger,

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from dbplatform import machines
 from dbplatform.backups.errors import KeyUnreadable
 from dbplatform.backups.files import size_words
 from dbplatform.backups.keys import given_keys
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import CannotConnect, PlatformError
+from dbplatform.machines import OnOneMachine
 from dbplatform.operations import archives, backups
 from dbplatform.operations.diagnosis.model import Finding, Patient, error, not_checked, ok, warn
 from dbplatform.operations.platform import Platform
@@ -24,6 +26,9 @@ from dbplatform.storage.place import S3_SCHEME, StorageFailed
 _LEDGER = "DBPLATFORM_LEDGER_URL"
 #: Below these the home is nearly full, or as good as full.
 _HOME_WARN, _HOME_ERROR = 1 << 30, 100 << 20
+
+#: How long the broker may take to answer.
+_BROKER_S = 5
 
 _DATA_BYTES = """
     select coalesce(sum(pg_table_size(c.oid)), 0)::bigint as bytes
@@ -82,6 +87,29 @@ def server_programs(platform: Platform) -> Iterator[Finding]:
     yield ok(f"PostgreSQL {found.version} in {found.bin_dir}")
 
 
+def spread(platform: Platform) -> Iterator[Finding]:
+    """Whether work is spread over several machines, and what all of them have to reach."""
+    if not machines.several():
+        yield ok("one: steps run in the process of their run")
+        return
+    if (url := machines.broker()) is None:
+        yield ok("several, each with whole runs")
+        return
+    try:
+        from redis import Redis, RedisError
+    except ImportError:
+        yield error("Redis cannot be asked: its client is not installed.", "pip install 'dbplatform[celery]'")
+        return
+    try:
+        with Redis.from_url(url, socket_connect_timeout=_BROKER_S, socket_timeout=_BROKER_S) as client:
+            client.ping()
+    except (RedisError, ValueError) as refused:
+        said = f"{type(refused).__name__}: the broker does not answer, or does not let us in."
+        yield error(said, f"Correct the URL in {machines.BROKER}, or start Redis.")
+    else:
+        yield ok("several: the broker answers, steps go to whichever worker is free")
+
+
 def embedded_server(platform: Platform) -> Iterator[Finding]:
     """Whether it runs; it is not started."""
     status = platform.server.status()
@@ -94,6 +122,10 @@ def embedded_server(platform: Platform) -> Iterator[Finding]:
 def ledger(platform: Platform) -> Iterator[Finding]:
     """Whether the ledger can be reached and written, where it lies elsewhere than on the embedded server."""
     url = os.environ.get(_LEDGER)
+    if not url and machines.several():
+        refused = OnOneMachine(what="The ledger", place="its embedded server")
+        yield error(refused.message, f"Name its database in {_LEDGER}.")
+        return
     if not url:
         yield ok(f"on the embedded server ({_LEDGER} is not set)")
         return
@@ -137,15 +169,23 @@ def destinations(platform: Platform, declared: Declared) -> Iterator[Finding]:
     """The folders of backups and archives: can they be written? Does the bucket answer? Nothing is made there."""
     named: dict[str, Path] = {}
     if declared.database.backups is not None:
-        destination = backups.destination_of(platform, declared)
-        if destination.in_bucket:
-            yield _bucket(destination.location(), "bucket of backups")
+        try:
+            destination = backups.destination_of(platform, declared)
+        except OnOneMachine as refused:
+            yield error(refused.message, refused.hint, probe="backup folder")
         else:
-            named["backup folder"] = Path(destination.location())
+            if destination.in_bucket:
+                yield _bucket(destination.location(), "bucket of backups")
+            else:
+                named["backup folder"] = Path(destination.location())
         if declared.database.backups.encrypt_to:
             yield _key()
     for archive in declared.database.archives:
-        to = archives.destination_of(platform, archive)
+        try:
+            to = archives.destination_of(platform, archive)
+        except OnOneMachine as refused:
+            yield error(refused.message, refused.hint, probe=f"folder of archive {archive.name}")
+            continue
         if not isinstance(to, str):
             continue
         if to.startswith(S3_SCHEME):

@@ -1,0 +1,186 @@
+"""Where the steps of a run are executed: in the process of the run, or by workers on other machines.
+
+A worker is Dagster's over Celery: ``dagster-celery`` hands each step to whichever worker is free and waits for its
+events. What is added here: which of the two it is, by the environment; the tag of the process that waits; and the end of
+a wait for a worker that is gone, which Celery never tells. docs/adr/0018-steps-on-several-machines.md.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from dbplatform import machines
+from dbplatform.errors import UsageError
+from dbplatform.orchestration.instance import tag_with_process
+
+#: The name of the executor, by which a step knows where it is.
+CELERY = "celery"
+QUEUE = "dagster"
+
+#: How often workers are asked which steps they have, and after how many answers without a step it is lost: an answer
+#: may be late, and a step may end between a question and its answer.
+LOOK_SECONDS = 15.0
+LOOKS = 4
+_ANSWER_SECONDS = 2.0
+#: A step that a worker has taken and not begun is given to another one after this time. It is long, because nothing is
+#: taken before it can begin (``worker_disable_prefetch``), and a step must not be executed twice.
+_TAKEN_SECONDS = 24 * 3600
+
+_SETTINGS: Mapping[str, Any] = {
+    "broker_transport_options": {"visibility_timeout": _TAKEN_SECONDS},
+    "broker_connection_retry_on_startup": True,
+    "worker_prefetch_multiplier": 1,
+    "worker_disable_prefetch": True,
+    # A step that began is never begun again by the broker: the next run goes on where it stood.
+    "task_acks_late": False,
+    "task_track_started": False,
+    "redis_socket_keepalive": True,
+    "worker_enable_remote_control": True,
+}
+
+
+class NoBroker(UsageError):
+    """No broker is named: DBPLATFORM_CELERY_URL is not set."""
+
+
+class CeleryMissing(UsageError):
+    """Celery is not installed, which DBPLATFORM_CELERY_URL asks for."""
+
+
+class WorkerLost(Exception):
+    """What the run says of a step that will never be answered."""
+
+
+def step_executor() -> dg.ExecutorDefinition:
+    """What executes the steps of every job: the process of the run, or workers where a broker is named.
+
+    Reads the environment, and nothing else: it is called while definitions are loaded.
+    """
+    return celery_workers if machines.broker() is not None else dg.in_process_executor
+
+
+def on_a_worker(job: dg.JobDefinition) -> bool:
+    """Whether a step of this job works in a process that does not execute its run."""
+    return job.executor_def.name == CELERY
+
+
+@dg.executor(name=CELERY, requirements=dg.multiple_process_executor_requirements())
+def celery_workers(init_context: dg.InitExecutorContext) -> dg.Executor:
+    """Each step on whichever worker is free; steps that do not wait for each other run at the same time."""
+    return _executor()
+
+
+def require_workers() -> None:
+    """Raise ``NoBroker`` or ``CeleryMissing`` where no worker could be had."""
+    _executor()
+
+
+def _executor() -> Any:
+    """Dagster's executor with our settings; raises ``NoBroker`` and ``CeleryMissing``."""
+    url = machines.broker()
+    if url is None:
+        raise NoBroker(hint=f"export {machines.BROKER}=redis://:password@host:6379/0")
+    try:
+        from dagster._core.execution.retries import RetryMode
+        from dagster_celery.core_execution_loop import core_celery_execution_loop
+        from dagster_celery.executor import CeleryExecutor, _submit_task
+    except ImportError as error:
+        raise CeleryMissing(hint="pip install 'dbplatform[celery]'") from error
+
+    class Workers(CeleryExecutor):  # type: ignore[misc]
+        """The same, which makes known who waits, and waits for nobody who is gone."""
+
+        def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+            tag_with_process(plan_context.instance, plan_context.dagster_run)
+            holders: Holders | None = None
+
+            def submit(app: Any, *step: Any) -> Awaited:
+                nonlocal holders
+                holders = holders or Holders(partial(_held, app))
+                return Awaited(_submit_task(app, *step), holders)
+
+            return core_celery_execution_loop(plan_context, execution_plan, step_execution_fn=submit)  # type: ignore[no-any-return]
+
+    return Workers(retries=RetryMode.ENABLED, broker=url, backend=url, config_source=dict(_SETTINGS))
+
+
+class Holders:
+    """Whether somebody still has each of our tasks: all are asked for at once, every 15 s."""
+
+    def __init__(
+        self, held: Callable[[Collection[str]], Collection[str]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._held, self._clock = held, clock
+        self._missed: dict[str, int] = {}
+        self._next = clock() + LOOK_SECONDS
+
+    def expect(self, task: str) -> None:
+        self._missed[task] = 0
+
+    def forget(self, task: str) -> None:
+        self._missed.pop(task, None)
+
+    def is_lost(self, task: str) -> bool:
+        """Whether it was missed so often that nobody can have it."""
+        if self._clock() >= self._next:
+            held = self._held(self._missed)
+            self._missed = {one: 0 if one in held else missed + 1 for one, missed in self._missed.items()}
+            self._next = self._clock() + LOOK_SECONDS
+        return self._missed.get(task, 0) >= LOOKS
+
+
+class Awaited:
+    """A step that was given away: Celery's result of it, which is ready, too, when nobody has the step any more."""
+
+    def __init__(self, result: Any, holders: Holders) -> None:
+        self._result, self._holders = result, holders
+        holders.expect(result.id)
+
+    def ready(self) -> bool:
+        if self._result.ready():
+            self._holders.forget(self._result.id)
+            return True
+        return self._holders.is_lost(self._result.id)
+
+    def get(self) -> Any:
+        """The events of the step; raises ``WorkerLost``, and what Celery does."""
+        if not self._result.ready():
+            self._holders.forget(self._result.id)
+            raise WorkerLost(
+                "The worker that had this step is gone: it was killed, or its machine is lost. What the step had "
+                "committed stays; the next run goes on where it stood."
+            )
+        return self._result.get()
+
+    def revoke(self) -> None:
+        self._result.revoke()
+
+
+def _held(app: Any, tasks: Collection[str]) -> set[str]:
+    """Those of the tasks that a worker has, or that wait in the queue for one: by whatever priority, of which each has
+    a list of its own in Redis.
+    """
+    answers = app.control.inspect(timeout=_ANSWER_SECONDS).query_task(*tasks) or {}
+    found = {task for has in answers.values() for task, (state, _) in has.items() if state in ("active", "reserved")}
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        names = [channel._q_for_pri(QUEUE, priority) for priority in channel.priority_steps]
+        waiting = b"".join(message for name in names for message in channel.client.lrange(name, 0, -1))
+    return found | {task for task in tasks if task.encode() in waiting}
+
+
+def work(*, steps: int, name: str) -> int:
+    """Be a worker, until SIGTERM (the steps that it has are ended first) or SIGQUIT (they are cut off)."""
+    from dagster_celery.make_app import make_app
+    from dagster_celery.tasks import create_task
+
+    app = make_app(_executor().app_args())
+    create_task(app)
+    # It would say each event of a step that has succeeded; the run has them.
+    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    said = ["worker", "--queues", QUEUE, "--concurrency", str(steps), "--hostname", f"{name}@%h"]
+    return int(app.worker_main([*said, "--loglevel", "INFO", "--without-gossip", "--without-mingle"]) or 0)

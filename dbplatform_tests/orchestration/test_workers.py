@@ -1,0 +1,236 @@
+"""Steps on workers: the environment says so, a folder of one machine is refused, and a step that is lost is noticed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import dagster as dg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from dbplatform.cli import main
+from dbplatform.declaration.project import Project
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.machines import NotANumberOfMachines, OnOneMachine
+from dbplatform.operations import archives, backups
+from dbplatform.operations.diagnosis.examine import examine
+from dbplatform.operations.platform import Platform
+from dbplatform.orchestration.instance import prepare_instance
+from dbplatform.orchestration.location import definitions_of
+from dbplatform.orchestration.workers import LOOK_SECONDS, LOOKS, Awaited, Holders, WorkerLost
+from dbplatform.postgres.connection import Target
+from dbplatform.reporting import publish
+from dbplatform_tests.installation import REPOSITORY, free_port
+from dbplatform_tests.workers import PASSWORD, Said, execute, newest_run, redis_server, worker_command
+
+_DECLARATION = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL}
+  migrations: {}
+  quality: [{table: public.item, checks: [{row_count: {min: 1}}]}]
+"""
+_KEPT_HERE = """\
+  backups: {}
+  archives: [{name: old, table: public.item, column: at, older_than: 1 month}]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with one database; nothing of the environment says where anything lies."""
+    for name in [name for name in os.environ if name.startswith(("DBPLATFORM_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SHOP_URL", "postgresql://nobody@127.0.0.1:1/shop")
+    declare(tmp_path, _DECLARATION)
+    migrations = tmp_path / "defs" / "shop" / "migrations"
+    migrations.mkdir()
+    (migrations / "V1__item.sql").write_text("create table item (at timestamptz); insert into item values (now());")
+    return Project.at(tmp_path)
+
+
+def declare(folder: Path, text: str) -> None:
+    file = folder / "defs" / "shop" / "defs.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def executors(project: Project) -> dict[str, str]:
+    """The executor of each job, also of that for chosen assets."""
+    return {job.name: job.executor_def.name for job in definitions_of(project).get_repository_def().get_all_jobs()}
+
+
+def test_without_a_broker_every_job_runs_in_one_process(project: Project) -> None:
+    assert set(executors(project).values()) == {"in_process"}
+
+
+def test_a_broker_gives_the_steps_of_every_job_to_workers_but_not_of_a_review(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBPLATFORM_CELERY_URL", "redis://127.0.0.1:1/0")
+    found = executors(project)
+    assert found.pop("shop_review") == "in_process"
+    assert set(found.values()) == {"celery"}
+    assert {"shop", "shop_migrate", "shop_quality", "__ASSET_JOB"} <= set(found)
+
+
+@pytest.mark.parametrize("variable", ["DBPLATFORM_CELERY_URL", "DBPLATFORM_MACHINES"])
+def test_what_would_lie_on_one_machine_is_refused_in_one_sentence(
+    project: Project, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(project.root, _DECLARATION.replace("{url_env: SHOP_URL}", "{}") + _KEPT_HERE)
+    platform = Platform(project)
+    [shop] = platform.declarations.databases
+    [archive] = shop.database.archives
+    monkeypatch.setenv(variable, "redis://127.0.0.1:1/0" if variable == "DBPLATFORM_CELERY_URL" else "several")
+    for work, what, mend in (
+        (lambda: platform.ledger, "The ledger", "DBPLATFORM_LEDGER_URL"),
+        (lambda: platform.existing_ledger(), "The ledger", "DBPLATFORM_LEDGER_URL"),
+        (lambda: prepare_instance(platform), "Dagster's record of runs", "DBPLATFORM_DAGSTER_URL"),
+        (lambda: platform.target(shop), "The database shop", "url_env"),
+        (lambda: backups.destination_of(platform, shop), "The backups of shop", "s3://"),
+        (lambda: archives.destination_of(platform, archive), "The archive old", "s3://"),
+        (lambda: publish.destination_of(platform, shop), "The reports of shop", "s3://"),
+    ):
+        with pytest.raises(OnOneMachine) as refused:
+            work()
+        assert refused.value.message.startswith(f"{what} would lie on one machine alone (")
+        assert mend in str(refused.value.hint)
+    assert not (project.root / "home" / "server").exists()
+    monkeypatch.delenv(variable)
+    assert backups.destination_of(platform, shop).location() == str(project.root / "home" / "backups")
+
+
+def test_the_doctor_says_what_several_machines_would_not_share(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(project.root, _DECLARATION + _KEPT_HERE)
+    monkeypatch.setenv("DBPLATFORM_CELERY_URL", f"redis://:{PASSWORD}@127.0.0.1:{free_port()}/0")
+    found = {one.probe: one for one in examine(Platform(project))}
+    said = {probe: found[probe].message for probe in ("machines", "ledger", "backup folder", "folder of archive old")}
+    assert {found[probe].status for probe in said} == {"error"}
+    assert said["backup folder"].startswith("The backups of shop would lie on one machine alone")
+    assert "the broker does not answer" in said["machines"]
+    assert PASSWORD not in "".join(one.message + str(one.mend) for one in found.values())
+
+
+def test_a_word_that_is_no_number_of_machines_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBPLATFORM_MACHINES", "2")
+    with pytest.raises(NotANumberOfMachines):
+        Platform(project).ledger  # noqa: B018
+
+
+def test_a_worker_without_a_broker_is_refused(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["-C", str(project.root), "worker"]) == 2
+    assert "DBPLATFORM_CELERY_URL is not set" in capsys.readouterr().err
+
+
+class Result:
+    """Celery's result of one task, as far as it is asked."""
+
+    id = "task"
+    ended = False
+
+    def ready(self) -> bool:
+        return self.ended
+
+    def get(self) -> list[str]:
+        return ["events"]
+
+
+def awaited(held: Collection[str]) -> tuple[Awaited, Result, list[float]]:
+    """A task that those who are asked have, or have not, and the clock."""
+    clock = [0.0]
+    result = Result()
+    return Awaited(result, Holders(lambda _: held, clock=lambda: clock[0])), result, clock
+
+
+def test_a_step_that_nobody_has_is_lost_after_some_looks_and_not_before() -> None:
+    task, _, clock = awaited([])
+    assert not task.ready()
+    for look in range(1, LOOKS + 1):
+        clock[0] += LOOK_SECONDS
+        assert task.ready() == (look == LOOKS)
+    with pytest.raises(WorkerLost):
+        task.get()
+
+
+def test_a_step_that_a_worker_has_is_waited_for_however_long_it_takes() -> None:
+    task, result, clock = awaited(["task"])
+    for _ in range(10 * LOOKS):
+        clock[0] += LOOK_SECONDS
+        assert not task.ready()
+    result.ended = True
+    assert task.ready()
+    assert task.get() == ["events"]
+
+
+def test_a_step_whose_answer_comes_after_it_was_missed_has_ended() -> None:
+    task, result, clock = awaited([])
+    for _ in range(LOOKS):
+        clock[0] += LOOK_SECONDS
+        task.ready()
+    result.ended = True
+    assert task.ready()
+    assert task.get() == ["events"]
+
+
+def test_the_steps_of_a_run_are_executed_by_a_worker_and_the_run_stays_with_who_waits(
+    project: Project, database: Target, ledger: Ledger, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis_server(free_port()) as broker:
+        environment = _environment(project, database, ledger, broker)
+        worker = subprocess.Popen(
+            worker_command("one"),
+            cwd=project.root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        said = Said(worker)
+        try:
+            said.wait_for(" ready.")
+            answer = execute("shop_migrate", cwd=project.root, environment=environment)
+            assert answer.returncode == 0, answer.stdout + answer.stderr
+        finally:
+            worker.terminate()
+            assert worker.wait(timeout=120) == 0, "".join(said.lines)
+    monkeypatch.setenv("DBPLATFORM_DAGSTER_URL", environment["DBPLATFORM_DAGSTER_URL"])
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        run, taken = newest_run(instance)
+    assert (run.status, set(taken.values())) == (dg.DagsterRunStatus.SUCCESS, {"one"})
+    _, _, pid, _ = run.tags["dbplatform/process"].split("/")
+    [began] = [line for line in answer.stderr.splitlines() if " RUN_START " in line]
+    assert f" - {pid} - " in began
+    assert PASSWORD not in "".join(said.lines) + answer.stdout + answer.stderr
+
+
+def _environment(project: Project, database: Target, ledger: Ledger, broker: str) -> dict[str, Any]:
+    """What the worker and the run share; Dagster's tables lie beside those of the test."""
+    home = project.root / "home"
+    (home / "dagster").mkdir(parents=True)
+    (home / "dagster" / "dagster.yaml").write_text(
+        (REPOSITORY / "dbplatform" / "orchestration" / "dagster.yaml").read_text()
+    )
+    there = conninfo_to_dict(ledger.target.url)
+    who = f"{there['user']}:{quote(str(there['password']), '')}"
+    url = f"{who}@{there['host']}:{there['port']}/{there['dbname']}"
+    return {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "SHOP_URL": database.url,
+        "DBPLATFORM_LEDGER_URL": ledger.target.url,
+        "DBPLATFORM_DAGSTER_URL": f"postgresql+psycopg2://{url}",
+        "DBPLATFORM_CELERY_URL": broker,
+        "DBPLATFORM_PROJECT": str(project.root),
+        "DBPLATFORM_HOME": str(home),
+        "DAGSTER_HOME": str(home / "dagster"),
+    }

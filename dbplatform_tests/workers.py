@@ -1,0 +1,92 @@
+"""A broker, and runs whose steps workers execute: what the tests of more than one machine share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+_SECONDS = 240
+PASSWORD = "only-for-tests-of-workers"
+
+
+@contextmanager
+def redis_server(port: int, *, host: str = "127.0.0.1") -> Iterator[str]:
+    """The URL of a new, empty Redis that keeps nothing on disk."""
+    settings = f'bind {host}\nport {port}\nrequirepass {PASSWORD}\nsave ""\nappendonly no\n'
+    with subprocess.Popen(
+        ["redis-server", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(settings)
+            process.stdin.close()
+            said = Said(process)
+            said.wait_for("Ready to accept connections")
+            yield f"redis://:{PASSWORD}@{host}:{port}/0"
+        finally:
+            process.kill()
+
+
+class Said:
+    """What a process says, read as it comes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process, self.lines = process, list[str]()
+        self._more = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._more:
+                self.lines.append(line)
+                self._more.notify_all()
+        with self._more:
+            self.lines.append("(it has ended)\n")
+            self._more.notify_all()
+
+    def wait_for(self, words: str) -> None:
+        """Until it has said these words; fails when it ends without them."""
+        with self._more:
+            assert self._more.wait_for(
+                lambda: any(words in line or line.startswith("(it has ended)") for line in self.lines), _SECONDS
+            ), "".join(self.lines)
+        assert any(words in line for line in self.lines), "".join(self.lines)
+
+
+def worker_command(name: str) -> list[str]:
+    return [sys.executable, "-m", "dbplatform.cli.main", "worker", "--name", name]
+
+
+def execute(job: str, *, cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Execute a job with the executor that is its own, as a run of the UI or of a schedule is."""
+    return subprocess.run(
+        [sys.executable, "-m", "dagster", "job", "execute", "-m", "dbplatform.definitions", "-j", job],
+        cwd=cwd,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+
+
+def newest_run(instance: dg.DagsterInstance) -> tuple[dg.DagsterRun, dict[str, str]]:
+    """The newest run, and which worker each of its steps was given to, by the name of both."""
+    [record] = instance.get_run_records(limit=1)
+    run = record.dagster_run
+    taken: dict[str, str] = {}
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        event = entry.dagster_event
+        data: Any = event.engine_event_data if event is not None else None
+        worker = data.metadata.get("Celery worker") if data is not None else None
+        if event is not None and event.step_key is not None and worker is not None:
+            taken[event.step_key.replace("__", "/")] = str(worker.value).partition("@")[0]
+    return run, taken
