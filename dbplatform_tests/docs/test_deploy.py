@@ -165,10 +165,15 @@ def test_every_service_of_compose_says_how_it_is_and_has_its_files() -> None:
             assert (DEPLOY / f"{file['path']}.example").is_file()
         for config in service["configs"]:
             declared = COMPOSE["configs"][config["source"]]
-            assert "content" in declared or (DEPLOY / declared["file"]).is_file()
+            # Docker cannot copy inline content into a container whose root file system is read-only.
+            assert (DEPLOY / declared["file"]).is_file() if service.get("read_only") else declared["content"]
         for volume in service["volumes"]:
             assert isinstance(volume, Mapping) or volume.partition(":")[0] in COMPOSE["volumes"]
     assert set(COMPOSE["services"]) == {"postgres", "code", "webserver", "daemon", "status"}
+    for file in (DEPLOY / "workspace.yaml", DEPLOY / "systemd" / "workspace.yaml"):
+        [location] = yaml.safe_load(file.read_text())["load_from"]
+        assert location["grpc_server"]["port"] == 4000
+        assert location["grpc_server"]["host"] in (*COMPOSE["services"], "127.0.0.1")
 
 
 def test_no_secret_is_written_where_it_would_be_kept() -> None:

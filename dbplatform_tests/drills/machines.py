@@ -49,6 +49,7 @@ class Machine:
     def lose(self) -> None:
         """Kill every process of this machine, at once and for good; its disk goes with the last one."""
         while pids := _run("ip", "netns", "pids", self.namespace).split():
+            assert str(os.getpid()) not in pids
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)

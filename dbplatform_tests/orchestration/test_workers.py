@@ -48,6 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     for name in [name for name in os.environ if name.startswith(("DBPLATFORM_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))
     monkeypatch.setenv("SHOP_URL", "postgresql://nobody@127.0.0.1:1/shop")
     declare(tmp_path, _DECLARATION)
     migrations = tmp_path / "defs" / "shop" / "migrations"
