@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.plan.objects import StepFailureData
+from dagster._utils.error import SerializableErrorInfo
 
 from dbplatform import machines
 from dbplatform.errors import UsageError
@@ -26,6 +28,10 @@ QUEUE = "dagster"
 LOOK_SECONDS = 15.0
 LOOKS = 4
 _ANSWER_SECONDS = 2.0
+_GONE = (
+    "The worker that had this step is gone: it was killed, or its machine is lost. What the step had committed stays; "
+    "the next run goes on where it stood."
+)
 #: A step that a worker has taken and not begun is given to another one after this time. It is long, because nothing is
 #: taken before it can begin (``worker_disable_prefetch``), and a step must not be executed twice.
 _TAKEN_SECONDS = 24 * 3600
@@ -49,10 +55,6 @@ class NoBroker(UsageError):
 
 class CeleryMissing(UsageError):
     """Celery is not installed, which DBPLATFORM_CELERY_URL asks for."""
-
-
-class WorkerLost(Exception):
-    """What the run says of a step that will never be answered."""
 
 
 def step_executor() -> dg.ExecutorDefinition:
@@ -98,10 +100,10 @@ def _executor() -> Any:
             tag_with_process(plan_context.instance, plan_context.dagster_run)
             holders: Holders | None = None
 
-            def submit(app: Any, *step: Any) -> Awaited:
+            def submit(app: Any, plan: Any, step: Any, *more: Any) -> Awaited:
                 nonlocal holders
                 holders = holders or Holders(partial(_held, app))
-                return Awaited(_submit_task(app, *step), holders)
+                return Awaited(_submit_task(app, plan, step, *more), holders, partial(_failed, plan, step))
 
             return core_celery_execution_loop(plan_context, execution_plan, step_execution_fn=submit)  # type: ignore[no-any-return]
 
@@ -134,30 +136,42 @@ class Holders:
 
 
 class Awaited:
-    """A step that was given away: Celery's result of it, which is ready, too, when nobody has the step any more."""
+    """A step that was given away: Celery's result of it, which is ready, too, when nobody has the step any more.
 
-    def __init__(self, result: Any, holders: Holders) -> None:
-        self._result, self._holders = result, holders
+    A step that brings no events has failed, by ``failed``: to Dagster's loop an error of Celery is the end of all steps,
+    and where some of them are not given away yet, it would never come to that end.
+    """
+
+    def __init__(self, result: Any, holders: Holders, failed: Callable[[str], list[str]]) -> None:
+        self._result, self._holders, self._failed = result, holders, failed
         holders.expect(result.id)
 
     def ready(self) -> bool:
-        if self._result.ready():
-            self._holders.forget(self._result.id)
-            return True
-        return self._holders.is_lost(self._result.id)
+        return bool(self._result.ready()) or self._holders.is_lost(self._result.id)
 
-    def get(self) -> Any:
-        """The events of the step; raises ``WorkerLost``, and what Celery does."""
+    def get(self) -> list[str]:
+        """The events of the step. Raises ``TaskRevokedError`` for one that was taken back."""
+        from celery.exceptions import TaskRevokedError
+
+        self._holders.forget(self._result.id)
         if not self._result.ready():
-            self._holders.forget(self._result.id)
-            raise WorkerLost(
-                "The worker that had this step is gone: it was killed, or its machine is lost. What the step had "
-                "committed stays; the next run goes on where it stood."
-            )
-        return self._result.get()
+            return self._failed(_GONE)
+        try:
+            return self._result.get()  # type: ignore[no-any-return]
+        except TaskRevokedError:
+            raise
+        except Exception as error:
+            return self._failed(f"The worker could not execute this step: {type(error).__name__}: {error}")
 
     def revoke(self) -> None:
         self._result.revoke()
+
+
+def _failed(plan: Any, step: Any, words: str) -> list[str]:
+    """The one event of a step that no worker ends, recorded and as a worker would send it."""
+    error = SerializableErrorInfo(message=words, stack=[], cls_name=None)
+    data = StepFailureData(error=error, user_failure_data=None)
+    return [dg.serialize_value(dg.DagsterEvent.step_failure_event(plan.for_step(step), data))]
 
 
 def _held(app: Any, tasks: Collection[str]) -> set[str]:

@@ -22,7 +22,7 @@ from dbplatform.operations.diagnosis.examine import examine
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.instance import prepare_instance
 from dbplatform.orchestration.location import definitions_of
-from dbplatform.orchestration.workers import LOOK_SECONDS, LOOKS, Awaited, Holders, WorkerLost
+from dbplatform.orchestration.workers import LOOK_SECONDS, LOOKS, Awaited, Holders
 from dbplatform.postgres.connection import Target
 from dbplatform.reporting import publish
 from dbplatform_tests.installation import REPOSITORY, free_port
@@ -150,7 +150,7 @@ def awaited(held: Collection[str]) -> tuple[Awaited, Result, list[float]]:
     """A task that those who are asked have, or have not, and the clock."""
     clock = [0.0]
     result = Result()
-    return Awaited(result, Holders(lambda _: held, clock=lambda: clock[0])), result, clock
+    return Awaited(result, Holders(lambda _: held, clock=lambda: clock[0]), lambda words: [words]), result, clock
 
 
 def test_a_step_that_nobody_has_is_lost_after_some_looks_and_not_before() -> None:
@@ -159,8 +159,8 @@ def test_a_step_that_nobody_has_is_lost_after_some_looks_and_not_before() -> Non
     for look in range(1, LOOKS + 1):
         clock[0] += LOOK_SECONDS
         assert task.ready() == (look == LOOKS)
-    with pytest.raises(WorkerLost):
-        task.get()
+    [words] = task.get()
+    assert words.startswith("The worker that had this step is gone")
 
 
 def test_a_step_that_a_worker_has_is_waited_for_however_long_it_takes() -> None:
@@ -171,6 +171,14 @@ def test_a_step_that_a_worker_has_is_waited_for_however_long_it_takes() -> None:
     result.ended = True
     assert task.ready()
     assert task.get() == ["events"]
+
+
+def test_a_step_that_a_worker_could_not_execute_has_failed_and_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, result, _ = awaited(["task"])
+    result.ended = True
+    monkeypatch.setattr(result, "get", lambda: 1 / 0)
+    assert task.ready()
+    assert task.get() == ["The worker could not execute this step: ZeroDivisionError: division by zero"]
 
 
 def test_a_step_whose_answer_comes_after_it_was_missed_has_ended() -> None:
