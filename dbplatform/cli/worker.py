@@ -16,9 +16,9 @@ from dbplatform.cli.common import note, platform_of
 def command(context: click.Context, steps: int, name: str) -> int:
     """Execute steps of runs, until it is stopped: by Ctrl-C or SIGTERM once the steps that it has are done.
 
-    DBPLATFORM_CELERY_URL names the Redis that hands out the steps. The ledger, Dagster's record of runs and the databases
-    are reached by URL, backups, archives and reports lie in buckets: machines share no disk. The project, its secrets and
-    the version of dbplatform are the same on all of them.
+    DBPLATFORM_CELERY_URL names the Redis that hands out the steps. The ledger, Dagster's record of runs and the
+    databases are reached by URL, backups, archives and reports lie in buckets: machines share no disk. The project, its
+    secrets and the version of dbplatform are the same on all of them.
     """
     from dbplatform.orchestration.instance import prepare_instance
     from dbplatform.orchestration.workers import require_workers, work

