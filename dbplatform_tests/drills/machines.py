@@ -10,7 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
+import socketserver
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -93,6 +96,37 @@ def machines(disk: Path, *, workers: int) -> Iterator[tuple[Machine, list[Machin
             _run("ip", "-n", worker.namespace, "route", "add", f"{HUB}/32", "via", f"10.77.{number}.1")
             found.append(worker)
         yield hub, found
+
+
+@contextmanager
+def reached(port: int) -> Iterator[None]:
+    """What listens on 127.0.0.1 alone is reached by the same port of the hub's address; called inside the hub."""
+
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as there:
+                other = threading.Thread(target=_pump, args=(there, self.request), daemon=True)
+                other.start()
+                _pump(self.request, there)
+                other.join()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = allow_reuse_address = True
+
+    with Server((HUB, port), Relay) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+def _pump(source: socket.socket, to: socket.socket) -> None:
+    """Until one of them ends; the other one is told."""
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            to.sendall(data)
+    for one in (source, to):
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
 
 
 def _machine(namespace: str, disk: Path, made: ExitStack) -> Machine:

@@ -24,7 +24,7 @@ import pytest
 from dbplatform.declaration.scaffold import plan_project, write_project
 from dbplatform.home import Home
 from dbplatform.postgres.embedded.server import EmbeddedServer
-from dbplatform_tests.drills.machines import HUB, Machine, machines
+from dbplatform_tests.drills.machines import HUB, Machine, machines, reached
 from dbplatform_tests.installation import REPOSITORY
 from dbplatform_tests.postgres.embedded_support import open_folder
 from dbplatform_tests.s3 import s3_server
@@ -100,12 +100,14 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
         image = _project(tmp_path / "image")
         shutil.copytree(image, hub.disk / "project")
         opened.enter_context(hub.inside())
-        server = EmbeddedServer(
-            Home(root=folder / "postgres"), settings={"fsync": "off", "listen_addresses": f"127.0.0.1,{HUB}"}
-        )
+        server = EmbeddedServer(Home(root=folder / "postgres"), settings={"fsync": "off"})
         opened.callback(server.remove)
         server.start()
-        _let_in(server)
+        for name in ("shop", "dbplatform_ledger", "dagster"):
+            server.ensure_database(name)
+        port = server.status().port
+        assert port is not None
+        opened.enter_context(reached(port))
         s3 = opened.enter_context(s3_server(HUB))
         boto3.client("s3", endpoint_url=s3, **_client_keys()).create_bucket(Bucket="shop")
         broker = opened.enter_context(redis_server(6379, host=HUB))
@@ -145,17 +147,6 @@ def _project(folder: Path) -> Path:
     (database / "defs.yaml").write_text(text + "  reports: {destination: 's3://shop/reports'}\n")
     (database / "migrations" / "V2__item.sql").write_text(_MIGRATION)
     return folder
-
-
-def _let_in(server: EmbeddedServer) -> None:
-    """Let the workers come to the server by its address in the hub, and make the databases."""
-    data = server.status().data_directory
-    with (data / "pg_hba.conf").open("a") as file:
-        file.write("host all all 10.77.0.0/16 scram-sha-256\n")
-    with psycopg.connect(server.url("postgres"), autocommit=True) as session:
-        session.execute("select pg_reload_conf()")
-    for name in ("shop", "dbplatform_ledger", "dagster"):
-        server.ensure_database(name)
 
 
 def _reached(server: EmbeddedServer, database: str) -> str:
