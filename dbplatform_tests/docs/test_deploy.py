@@ -48,6 +48,8 @@ OF_OTHERS = {
     "PYTHONUNBUFFERED": "Python",
     "SHOP_URL": "a declaration, by its url_env",
 }
+#: Where the files of ``deploy`` put the one that says where the code location is.
+INSTALLED = "/etc/dbplatform/workspace.yaml"
 #: The names of Dagster's chart, as far as they are used: helm/dagster/values.yaml of its repository, and its schema.
 CHART: dict[str, Any] = {
     "global": {"postgresqlSecretName"},
@@ -113,7 +115,7 @@ def commands() -> Iterator[tuple[str, Sequence[str]]]:
 
 def parse(command: Sequence[str]) -> None:
     """Read a command as its program does; raises what click does where there is none, or no such option."""
-    program, *rest = command
+    program, *rest = [str(DEPLOY / "workspace.yaml") if word == INSTALLED else word for word in command]
     found: click.Command = PROGRAMS[program]
     context = found.make_context(program, list(rest))
     while isinstance(found, click.Group):
@@ -123,7 +125,7 @@ def parse(command: Sequence[str]) -> None:
         context, found = sub.make_context(name, list(rest), parent=context), sub
 
 
-@pytest.mark.parametrize(("where", "command"), commands(), ids=[where for where, _ in commands()])
+@pytest.mark.parametrize(("where", "command"), list(commands()), ids=[where for where, _ in commands()])
 def test_every_command_is_one_with_options_that_it_has(where: str, command: Sequence[str]) -> None:
     parse(command)
 
@@ -179,8 +181,9 @@ def test_every_service_of_compose_says_how_it_is_and_has_its_files() -> None:
 def test_no_secret_is_written_where_it_would_be_kept() -> None:
     """A password stands in examples alone, as the word PASSWORD."""
     for file in sorted(path for path in DEPLOY.rglob("*") if path.is_file() and "ci" not in path.parts):
-        given = re.findall(r"(?:://[^:/\s]*:|PASSWORD=|requirepass )([^@\s]+)", file.read_text())
-        assert set(given) <= {"PASSWORD"}, file
+        in_urls = re.findall(r"://[^:/\s]*:([^@/\s]+)@", file.read_text())
+        given = re.findall(r"(?:PASSWORD=|requirepass )(\S+)", file.read_text())
+        assert {*in_urls, *given} <= {"PASSWORD"}, file
     assert "*.env" in (REPOSITORY / ".gitignore").read_text().split()
 
 
