@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,11 @@ during_freeze_option = click.option(
 )
 
 
+def freeze_is_answered(context: click.Context) -> bool:
+    """Whether ``--during-freeze`` was given."""
+    return bool(context.meta.get(_DURING_FREEZE))
+
+
 class Frozen(UsageError):
     """{database} is frozen {freeze}."""
 
@@ -72,7 +79,7 @@ def ask_while_frozen(context: click.Context, declared: Declared) -> None:
     Raises ``Frozen`` where nobody can answer, or the answer is no.
     """
     freeze = declared.database.frozen(datetime.now(UTC))
-    if freeze is None or context.meta[_DURING_FREEZE]:
+    if freeze is None or freeze_is_answered(context):
         return
     frozen = Frozen(database=declared.name, freeze=freeze, hint="To change it all the same: --during-freeze.")
     if not sys.stdin.isatty():
@@ -81,6 +88,68 @@ def ask_while_frozen(context: click.Context, declared: Declared) -> None:
     if not click.confirm("Change it all the same?", err=True):
         frozen.hint = "Nothing was changed."
         raise frozen
+
+
+class NotOneChoice(UsageError):
+    """{verb} needs DATABASE, or --all, or --owner, and one of them alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Many:
+    """What was said of many databases at once."""
+
+    owner: str | None
+    without: tuple[str, ...]
+    at_once: int
+
+    @property
+    def scope(self) -> str:
+        """``all``, or whose they are."""
+        return self.owner or "all"
+
+
+def many_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--all``, ``--owner``, ``--except`` and ``--parallel``; the command's ``many`` is None where one is named."""
+
+    @wraps(command)
+    def given(
+        *arguments: Any,
+        database: str | None,
+        every: bool,
+        owner: str | None,
+        without: str | None,
+        parallel: int | None,
+        **others: Any,
+    ) -> Any:
+        if (database is None) != (every or owner is not None):
+            verb = click.get_current_context().command_path.partition(" ")[2]
+            raise NotOneChoice(verb=verb, hint="See which are declared: dbplatform list")
+        many = None
+        if database is None:
+            many = Many(owner=owner, without=names_in(without), at_once=parallel or half_the_cores())
+        return command(*arguments, database=database, many=many, **others)
+
+    for option in (
+        click.option("--parallel", type=click.IntRange(1), envvar="DBPLATFORM_PARALLEL", help="How many databases at "
+                     "once; by default DBPLATFORM_PARALLEL, else half of the cores."),
+        click.option("--except", "without", metavar="NAME[,NAME]", help="But for these databases."),
+        click.option("--owner", help="Every database of this owner: team:data, or data."),
+        click.option("--all", "every", is_flag=True, help="Every declared database."),
+        click.argument("database", required=False),
+    ):  # fmt: skip
+        given = option(given)
+    return given
+
+
+def names_in(words: str | None) -> tuple[str, ...]:
+    """``a,b`` as people write several names."""
+    return tuple(name.strip() for name in (words or "").split(",") if name.strip())
+
+
+def half_the_cores() -> int:
+    """How many processes go on at once where nothing is said: half of the cores that this one may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // 2)
 
 
 def port_option(name: str, *, default: int, help: str) -> Callable[[Any], Any]:
@@ -141,7 +210,7 @@ def platform_of(context: click.Context) -> Platform:
 def opened(context: click.Context, database: str) -> tuple[Platform, Declared]:
     """The platform and one declared database; raises the user's mistake with its place."""
     platform = platform_of(context)
-    return platform, platform.declarations.get(database)
+    return platform, platform.declared(database)
 
 
 def show_json(document: dict[str, Any]) -> None:

@@ -6,11 +6,14 @@ What only some verbs need is imported by them: ``apply`` with nothing to do runs
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import click
 
 from dbplatform.cli.common import (
+    DURATION,
+    Many,
     SubVerbs,
     ask_while_frozen,
     bars,
@@ -20,6 +23,8 @@ from dbplatform.cli.common import (
     dry_run_option,
     during_freeze_option,
     json_option,
+    many_options,
+    names_in,
     note,
     opened,
     say,
@@ -27,6 +32,7 @@ from dbplatform.cli.common import (
     show_table,
     yes_option,
 )
+from dbplatform.errors import UsageError
 from dbplatform.operations import schema
 
 
@@ -91,20 +97,42 @@ def rehearse(context: click.Context, database: str, target: str | None, as_json:
 
 
 @command.command()
-@database_argument
+@many_options
 @click.option("--target", help="Stop after this version.")
+@click.option("--canary", metavar="NAME[,NAME]", help="Of many: these first; the others when these are well.")
+@click.option("--soak", type=DURATION, help="How long canaries are watched before the others begin: '10 minutes'.")
 @dry_run_option
 @during_freeze_option
 @json_option
 @click.pass_context
-def apply(context: click.Context, database: str, target: str | None, dry_run: bool, as_json: bool) -> None:
-    """Apply what is pending; a no-op when nothing is."""
+def apply(
+    context: click.Context,
+    database: str | None,
+    many: Many | None,
+    target: str | None,
+    canary: str | None,
+    soak: timedelta | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Apply what is pending; a no-op when nothing is.
+
+    Of many databases (--all, --owner) the canaries come first, and no other begins after the first failure. The same
+    command goes on where it stood.
+    """
+    if many is not None:
+        from dbplatform.cli.rollout import migrate_many
+
+        return migrate_many(context, many, target, names_in(canary), soak or timedelta(0), dry_run, as_json)
+    if canary is not None or soak is not None:
+        raise UsageError("--canary and --soak are for many databases.", hint="Write --all, or --owner.")
+    assert database is not None
     platform, declared = opened(context, database)
     files = schema.read(declared)
     planned = schema.plan(platform, declared, target=target, files=files)
     if dry_run or not (planned.pending or planned.callbacks):
         show_json(planned.as_json()) if as_json else _show(planned.as_json())
-        return
+        return 0
     if planned.pending and not as_json:
         _show(planned.as_json())
     if planned.pending:
@@ -113,10 +141,21 @@ def apply(context: click.Context, database: str, target: str | None, dry_run: bo
         report = schema.apply(platform, declared, target=target, files=files).as_json()
     if as_json:
         show_json(report)
-        return
+        return 0
     if planned.callbacks:
         note(f"{database}: ran its callbacks {', '.join(callback.script for callback in planned.callbacks)}")
     _show(report)
+    return 0
+
+
+@command.command("rollouts")
+@json_option
+@click.pass_context
+def show_rollouts(context: click.Context, as_json: bool) -> None:
+    """Migrations of many databases: what is done, failed and untouched, the newest first."""
+    from dbplatform.cli.rollout import list_rollouts
+
+    list_rollouts(context, as_json)
 
 
 @command.command()

@@ -14,11 +14,13 @@ import yaml
 from dbplatform import progress
 from dbplatform.addresses import dagster_address
 from dbplatform.cli.common import (
+    Many,
     ask_while_frozen,
     bars,
     bold,
     during_freeze_option,
     json_option,
+    many_options,
     note,
     opened,
     say,
@@ -26,7 +28,7 @@ from dbplatform.cli.common import (
 )
 from dbplatform.cli.verdict import show_verdict
 from dbplatform.declaration.loading import Declared
-from dbplatform.errors import NotBuiltYet, UsageError
+from dbplatform.errors import UsageError
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.cadences import is_harmless
 from dbplatform.reporting.errors import ReportNotFound
@@ -41,34 +43,38 @@ class NothingToJudge(UsageError):
 
 
 @click.command()
-@click.argument("database", required=False)
+@many_options
 @click.option("--job", "job_name", help="The job; by default the main one, named as the database.")
 @click.option("--partition", "partition", help="The period, for a job of periods: 2026-03.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML as in the Launchpad.")
 @click.option("--dry-run", is_flag=True, help="Show what each step would do and change nothing.")
 @during_freeze_option
 @click.option("--fail-on", type=click.Choice(["warn", "error"]), help="Exit 1 when a check of this severity failed.")
-@click.option("--all", "all_databases", is_flag=True, hidden=True)
-@click.option("--owner", hidden=True)
 @json_option
 @click.pass_context
 def command(
     context: click.Context,
     database: str | None,
+    many: Many | None,
     job_name: str | None,
     partition: str | None,
     config_file: Path | None,
     dry_run: bool,
     fail_on: str | None,
-    all_databases: bool,
-    owner: str | None,
     as_json: bool,
 ) -> int:
-    """Run a job of DATABASE, by default the whole graph. Exit 0 when every step succeeded, whatever checks found."""
-    if all_databases or owner:
-        raise NotBuiltYet(what="run --all and run --owner", hint="Name one database.")
-    if database is None:
-        raise UsageError("run needs the name of a database.", hint="See which are declared: dbplatform list")
+    """Run a job of DATABASE, by default the whole graph. Exit 0 when every step succeeded, whatever checks found.
+
+    Of many databases (--all, --owner) each has a process and a run of its own, whatever becomes of the others; the job
+    is then written without the database's name: quality.
+    """
+    if many is not None:
+        from dbplatform.cli.run_many import run_many
+
+        _read_config(config_file, dry_run=dry_run)
+        options = [("--job", job_name), ("--partition", partition), ("--config", config_file), ("--fail-on", fail_on)]
+        return run_many(context, many, {key: str(value) for key, value in options if value}, dry_run, as_json)
+    assert database is not None
     platform, declared = opened(context, database)
     declared.url_from_environment()
     job_name = job_name or database
@@ -99,7 +105,7 @@ def command(
         )
     else:
         if dry_run:
-            _show_plan(steps)
+            show_plan(steps)
         if report is not None:
             say("")
             show_verdict(report)
@@ -186,7 +192,7 @@ class _Steps:
             self.above(f"✓ {name:<40} {time.monotonic() - self.began:6.2f} s")
 
 
-def _show_plan(steps: dict[str, dict[str, Any]]) -> None:
+def show_plan(steps: dict[str, dict[str, Any]]) -> None:
     """What each step of a dry run would do."""
     for name, found in steps.items():
         if found.get("dry run"):

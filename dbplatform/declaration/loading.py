@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,10 @@ from dbplatform.yaml_files import LinedDocument, Where
 TYPE = "dbplatform.ManagedDatabase"
 FILE = "defs.yaml"
 _TOP_KEYS = {"type", "attributes"}
+
+
+class OwnsNothing(UsageError):
+    """No declared database belongs to {owner}."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,20 @@ class Declarations:
     def by_name(self) -> dict[str, Declared]:
         return {declared.name: declared for declared in self.databases}
 
+    def chosen(self, *, owner: str | None = None, without: Collection[str] = ()) -> tuple[Declared, ...]:
+        """All of them, or those of an owner (``team:data``, or ``data`` alone), but for those ``without``.
+
+        Raises ``OwnsNothing``, and for a name in ``without`` what ``get`` does.
+        """
+        left_out = {self.get(name).name for name in without}
+        owned = self.databases
+        if owner is not None:
+            owned = tuple(one for one in owned if {owner, f"team:{owner}"} & set(one.database.owners))
+            if not owned:
+                owners = sorted({name for one in self.databases for name in one.database.owners})
+                raise OwnsNothing(owner=owner, hint=f"Owners are: {', '.join(owners) or 'none'}.")
+        return tuple(one for one in owned if one.name not in left_out)
+
     def get(self, name: str) -> Declared:
         """The database of that name; raises its own error where its declaration is broken, or ``UnknownDatabase``."""
         if name in self.by_name:
@@ -128,17 +146,35 @@ class Declarations:
 
 def load_project(project: Project) -> Declarations:
     """Read every ``defs.yaml`` of our type below ``defs/``; those of other types belong to Dagster."""
-    loaded: list[Declared] = []
+    return _load(project, sorted(project.defs.rglob(FILE)))
+
+
+def load_named(project: Project, name: str) -> Declared:
+    """One database of the project; of the other files only those are read that may have to do with its name.
+
+    Raises what ``Declarations.get`` does.
+    """
+    files = [file for file in sorted(project.defs.rglob(FILE)) if _may_concern(file, name)]
+    try:
+        return _load(project, files).get(name)
+    except UnknownDatabase:
+        return load_project(project).get(name)
+
+
+def _load(project: Project, files: Iterable[Path]) -> Declarations:
+    loaded: dict[str, Declared] = {}
+    jobs: dict[str, str] = {}
     broken: list[Broken] = []
-    for file in sorted(project.defs.rglob(FILE)):
+    for file in files:
         try:
             declared = load_file(file, project)
             if declared is not None:
-                _refuse_second(declared, loaded)
-                loaded.append(declared)
+                _refuse_second(declared, loaded, jobs)
+                loaded[declared.name] = declared
+                jobs |= dict.fromkeys(_jobs(declared), declared.name)
         except PlatformError as error:
             broken.append(Broken(file.parent.name, _name_in(file), error))
-    return Declarations(project, tuple(sorted(loaded, key=lambda d: d.name)), tuple(broken))
+    return Declarations(project, tuple(loaded[name] for name in sorted(loaded)), tuple(broken))
 
 
 def load_file(file: Path, project: Project) -> Declared | None:
@@ -176,23 +212,39 @@ def _attributes(document: LinedDocument) -> dict[str, Any] | None:
     return attributes
 
 
-def _refuse_second(declared: Declared, loaded: list[Declared]) -> None:
-    for other in loaded:
-        if other.name == declared.name:
-            raise declared.document.mistake(
-                f"the name {declared.name!r} is taken by {other.document.shown}.",
-                where=("attributes", "name"),
-                hint="Give each database a name of its own.",
-            )
-        for first, second in ((other.name, declared.name), (declared.name, other.name)):
-            tables = {other.name: other, declared.name: declared}[first].database.partitioned_tables
-            periods = [f"periods_{policy.table.word}" for policy in tables]
-            if second in [f"{first}_{job}" for job in (*JOBS, *periods)]:
-                raise declared.document.mistake(
-                    f"{second!r} is the name of a job of the database {first!r}.",
-                    where=("attributes", "name"),
-                    hint=f"Do not let a name end on _{second.rpartition('_')[2]}.",
-                )
+def _refuse_second(declared: Declared, loaded: Mapping[str, Declared], jobs: Mapping[str, str]) -> None:
+    """A name that is another database's, or that of a job; ``jobs`` have those of the databases ``loaded``."""
+    name = declared.name
+    if name in loaded:
+        raise declared.document.mistake(
+            f"the name {name!r} is taken by {loaded[name].document.shown}.",
+            where=("attributes", "name"),
+            hint="Give each database a name of its own.",
+        )
+    meant = [(name, jobs[name])] if name in jobs else [(job, name) for job in _jobs(declared) if job in loaded]
+    for job, database in meant:
+        raise declared.document.mistake(
+            f"{job!r} is the name of a job of the database {database!r}.",
+            where=("attributes", "name"),
+            hint=f"Do not let a name end on _{job.rpartition('_')[2]}.",
+        )
+
+
+def _jobs(declared: Declared) -> list[str]:
+    """The names of the jobs that a database has or may have, but for the one that is named as it is."""
+    periods = [f"periods_{policy.table.word}" for policy in declared.database.partitioned_tables]
+    return [f"{declared.name}_{job}" for job in (*JOBS, *periods)]
+
+
+def _may_concern(file: Path, name: str) -> bool:
+    """Whether a file may declare this database, or one whose name cannot stand beside it."""
+    found = _name_in(file)
+    return (
+        found is None
+        or name in (found, file.parent.name)
+        or found.startswith(f"{name}_")
+        or name.startswith(f"{found}_")
+    )
 
 
 def _name_in(file: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What may be declared of runs that hang, last too long, or have lost their process."""
+"""What may be declared of runs that hang, last too long, have lost their process, or come many at a time."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ class RunPolicy(Policy):
         default=True,
         description="A run whose process is gone is ended as failed, and its places in pools are freed. Otherwise it "
         "is an alert, and a person does it: dbplatform runs free ID.",
+    )
+    per_server: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many databases of its server run --all and migrate apply --all work on at once; of several "
+        "that are declared the lowest holds. Left out: as many as --parallel allows.",
     )
 
     @model_validator(mode="after")

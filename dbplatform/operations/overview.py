@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +12,14 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform.declaration.freeze import Freeze
+from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError, VariableNotSet
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import QualityRun
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
+
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +49,18 @@ class DatabaseState:
 
 
 def overview(platform: Platform) -> list[DatabaseState]:
-    """Every declared database that holds, by name. An unreachable one hides no other."""
+    """Every declared database that holds, by name. An unreachable one hides no other, and holds up few."""
     verdicts, now = _verdicts(platform), datetime.now(UTC)
+    databases = platform.declarations.databases
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list") as pool:
+        reached = list(pool.map(lambda declared: _state(platform, declared), databases))
     states = []
-    for declared in platform.declarations.databases:
+    for declared, state in zip(databases, reached, strict=True):
         verdict, checked_at = verdicts.get(declared.name, (None, None))
         states.append(
             DatabaseState(
                 name=declared.name,
-                state=_state(platform, declared.name),
+                state=state,
                 verdict=verdict,
                 checked_at=checked_at,
                 file=declared.document.shown,
@@ -64,8 +71,7 @@ def overview(platform: Platform) -> list[DatabaseState]:
     return states
 
 
-def _state(platform: Platform, name: str) -> str:
-    declared = platform.declarations.get(name)
+def _state(platform: Platform, declared: Declared) -> str:
     try:
         target = platform.existing_target(declared)
     except VariableNotSet as error:

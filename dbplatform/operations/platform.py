@@ -13,7 +13,7 @@ from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
 from dbplatform import machines
-from dbplatform.declaration.loading import Declarations, Declared, load_project
+from dbplatform.declaration.loading import Declarations, Declared, load_named, load_project
 from dbplatform.declaration.project import Project
 from dbplatform.home import Home
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect, watched
@@ -44,6 +44,10 @@ class Platform:
     @cached_property
     def declarations(self) -> Declarations:
         return load_project(self.project)
+
+    def declared(self, name: str) -> Declared:
+        """One declared database; the others are not read for it. Raises what ``Declarations.get`` does."""
+        return self.declarations.get(name) if "declarations" in vars(self) else load_named(self.project, name)
 
     @cached_property
     def server(self) -> EmbeddedServer:

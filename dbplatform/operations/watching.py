@@ -122,7 +122,7 @@ def limits(declared: Declared) -> tuple[thresholds.ThresholdPolicy, ...]:
 
 def limits_of(platform: Platform, name: str) -> tuple[thresholds.ThresholdPolicy, ...]:
     """Those of a database by its name; of one that is declared no more, the default ones."""
-    found = next((one for one in platform.declarations.databases if one.name == name), None)
+    found = platform.declarations.by_name.get(name)
     return limits(found) if found is not None else thresholds.default_thresholds()
 
 

@@ -8,7 +8,8 @@ that had nothing to load begins nothing. What the same run already did behind th
 changes make one run, and a freeze holds back what changes the database until it ends.
 
 The condition of a freeze, and of the window of maintenance, is evaluated where the declarations are: in the code
-location. Dagster takes 500 assets with a condition in such a sensor: 100 databases with three partitioned tables each.
+location. Dagster takes 500 assets with a condition in such a sensor; where there are more, several sensors share the
+databases.
 """
 
 import warnings
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any
+from zlib import crc32
 
 import dagster as dg
 from dagster._record import copy
@@ -26,6 +28,8 @@ from dbplatform.orchestration import keys, schedules
 
 NAME = "dbplatform_automation"
 SECONDS = 60
+#: Assets with a condition in one sensor: Dagster takes 500, and people may have some of their own.
+MOST = 400
 
 _Condition = dg.AutomationCondition[Any]
 
@@ -130,12 +134,47 @@ def _by_database(request: dg.RunRequest) -> list[dg.RunRequest]:
     ]
 
 
-def automation_sensor(databases: Sequence[Declared]) -> dg.SensorDefinition:
-    """The sensor over the conditions of these databases; it runs as soon as the daemon does."""
+def automation_sensors(databases: Sequence[Declared]) -> list[dg.SensorDefinition]:
+    """The sensors over the conditions of these databases; they run as soon as the daemon does.
+
+    One, or the least power of two with which none has more than ``MOST``. A database keeps its sensor, and with it what
+    that has seen, while others come and go, until their number is doubled. The first sensor has what is not ours, too.
+    """
+    shares = _shares(databases)
+    others = [one.name for share in shares[1:] for one in share]
+    everything: dg.AssetSelection = dg.AssetSelection.all()
+    if others:
+        everything = everything - dg.AssetSelection.groups(*others)
+    sensors = [_sensor(NAME, shares[0], everything)]
+    for number, share in enumerate(shares[1:], 2):
+        if share:
+            groups = dg.AssetSelection.groups(*(one.name for one in share))
+            sensors.append(_sensor(f"{NAME}_{number}", share, groups))
+    return sensors
+
+
+def _shares(databases: Sequence[Declared]) -> list[list[Declared]]:
+    number = 1
+    while True:
+        shares: list[list[Declared]] = [[] for _ in range(number)]
+        for one in databases:
+            shares[crc32(one.name.encode()) % number].append(one)
+        if number >= len(databases) or all(sum(map(_conditions, share)) <= MOST for share in shares):
+            return shares
+        number *= 2
+
+
+def _conditions(declared: Declared) -> int:
+    """How many assets of a database have a condition, at most."""
+    tables = len(declared.database.partitioned_tables)
+    return 1 + (1 + tables if tables and declared.database.quality else 0)
+
+
+def _sensor(name: str, databases: Sequence[Declared], target: dg.AssetSelection) -> dg.SensorDefinition:
     return _Automation(
         databases,
-        name=NAME,
-        target=dg.AssetSelection.all(),
+        name=name,
+        target=target,
         use_user_code_server=True,
         minimum_interval_seconds=SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,

@@ -1,8 +1,11 @@
 """The jobs of one declared database, over its assets. When they run by themselves: ``schedules``."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from dbplatform.declaration.loading import Declared
@@ -10,6 +13,8 @@ from dbplatform.orchestration import keys
 from dbplatform.orchestration.cadences import CADENCES, UPKEEP, Cadence, work_of
 from dbplatform.orchestration.runs import MAX_RUNTIME, policy_of
 from dbplatform.orchestration.workers import step_executor
+
+DATABASE = "dbplatform/database"
 
 
 def jobs_of(declared: Declared, assets: Sequence[dg.AssetsDefinition]) -> list[UnresolvedAssetJobDefinition]:
@@ -78,13 +83,44 @@ def _job(
 ) -> UnresolvedAssetJobDefinition:
     ends = policy_of(declared).end_after
     chosen: dg.AssetSelection = dg.AssetSelection.assets(*selection)
-    return dg.define_asset_job(
+    return _JobOfOne(
         name=name,
         selection=chosen | dg.AssetSelection.checks(*checks) if checks else chosen,
         description=description,
         tags={
-            "dbplatform/database": declared.name,
+            DATABASE: declared.name,
             **({MAX_RUNTIME: f"{ends.timedelta.total_seconds():.0f}"} if ends is not None else {}),
         },
         executor_def=step_executor(),
     )
+
+
+class _JobOfOne(UnresolvedAssetJobDefinition):
+    """A job with assets of one database.
+
+    Dagster makes the graph of a job by going through all assets of the location; with hundreds of databases that is
+    most of the time in which it loads. Here it goes through those of the database.
+    """
+
+    def resolve(
+        self,
+        asset_graph: AssetGraph,
+        default_executor_def: dg.ExecutorDefinition | None = None,
+        resource_defs: Mapping[str, dg.ResourceDefinition] | None = None,
+    ) -> dg.JobDefinition:
+        own = _by_database(asset_graph).get((self.tags or {})[DATABASE], asset_graph)
+        return super().resolve(own, default_executor_def, resource_defs)
+
+
+_split: WeakKeyDictionary[AssetGraph, dict[str, AssetGraph]] = WeakKeyDictionary()
+
+
+def _by_database(graph: AssetGraph) -> dict[str, AssetGraph]:
+    """The graph of each database, known by the first part of its keys; made once for a location."""
+    if graph not in _split:
+        found: dict[str, set[dg.AssetsDefinition]] = defaultdict(set)
+        for asset in graph.assets_defs:
+            for key in (*asset.keys, *(check.asset_key for check in asset.check_keys)):
+                found[key.path[0]].add(asset)
+        _split[graph] = {database: AssetGraph.from_assets(assets) for database, assets in found.items()}
+    return _split[graph]

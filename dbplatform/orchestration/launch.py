@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.job.asset_job import is_reserved_asset_job_name
 
 from dbplatform import progress
 from dbplatform.declaration.loading import Declared
@@ -23,7 +24,7 @@ from dbplatform.errors import UsageError, WorkError
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import instance as instances
 from dbplatform.orchestration import keys, runs
-from dbplatform.orchestration.location import definitions_of
+from dbplatform.orchestration.location import definitions_of_one
 from dbplatform.orchestration.steps import STEP, FailedStep, failed_step, step_words
 
 #: How long a run may wait for the pool before it gives up, how long a stopped one has for its clean-up.
@@ -89,11 +90,11 @@ class Launched:
 
 def find_job(platform: Platform, declared: Declared, name: str) -> dg.JobDefinition:
     """A job of the database; raises ``UnknownJob``."""
-    repository = definitions_of(platform.project).get_repository_def()
-    jobs = {job.name: job for job in repository.get_all_jobs() if job.tags.get("dbplatform/database") == declared.name}
-    if name not in jobs:
-        raise UnknownJob(database=declared.name, job=name, hint=f"It has: {', '.join(sorted(jobs))}.")
-    return jobs[name]
+    repository = definitions_of_one(platform, declared).get_repository_def()
+    names = [job for job in repository.job_names if not is_reserved_asset_job_name(job)]
+    if name not in names:
+        raise UnknownJob(database=declared.name, job=name, hint=f"It has: {', '.join(sorted(names))}.")
+    return repository.get_job(name)
 
 
 def launch(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from dbplatform.declaration.loading import FILE, Broken, Declarations, load_project
+from dbplatform.declaration.loading import FILE, Broken, Declarations, Declared
 from dbplatform.declaration.project import PACKAGE, Project
 from dbplatform.operations.platform import Platform
-from dbplatform.orchestration.automation import automation_sensor
+from dbplatform.orchestration.automation import automation_sensors
 from dbplatform.orchestration.component import ManagedDatabase
 from dbplatform.orchestration.sensors import watch_sensor
 from dbplatform.orchestration.steps import failure
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 def definitions_of(project: Project) -> dg.Definitions:
     """Everything that the project declares."""
-    declarations = load_project(project)
     platform = Platform(project)
+    declarations = platform.declarations
     # A run of chosen assets (Materialize, an automation) is executed as the jobs are.
-    sensors = [watch_sensor(platform, declarations.databases), automation_sensor(declarations.databases)]
+    sensors = [watch_sensor(platform, declarations.databases), *automation_sensors(declarations.databases)]
     watch = dg.Definitions(sensors=sensors, executor=step_executor())
     if project.defs == PACKAGE / "defs" and not declarations.broken:
         return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=PACKAGE), watch)
@@ -39,6 +39,11 @@ def definitions_of(project: Project) -> dg.Definitions:
         *(_broken(broken) for broken in declarations.broken),
         *_other_components(project, declarations),
     )
+
+
+def definitions_of_one(platform: Platform, declared: Declared) -> dg.Definitions:
+    """What one database declares: enough for a run of its jobs, however many others there are."""
+    return ManagedDatabase(platform, declared).build_defs()
 
 
 def _broken(broken: Broken) -> dg.Definitions:

@@ -49,7 +49,7 @@ class Pools(dg.ConfigurableResource):  # type: ignore[type-arg]
         database that is not declared, and ``VariableNotSet``.
         """
         platform = Platform(Project.at(Path(self.project)))
-        pool = open_pool(platform, platform.declarations.get(database), on_replica=on_replica)
+        pool = open_pool(platform, platform.declared(database), on_replica=on_replica)
         try:
             yield pool
         finally:

@@ -105,16 +105,15 @@ def end_dead_runs(instance: dg.DagsterInstance, platform: Platform) -> list[str]
     Those of a database that declares ``free_dead: false`` are left. Two who notice at once end a run once: it is done
     under its lock in the ledger. Can be run again, and killed anywhere.
     """
-    left = {declared.name for declared in platform.declarations.databases if not policy_of(declared).free_dead}
     ended = [
         run.run_id
         for run in instance.get_runs(dg.RunsFilter(statuses=GOING_ON))
-        if is_dead(run) and database_of(run) not in left and _end(instance, platform.ledger, run.run_id)
+        if is_dead(run) and _may_be_freed(platform, run) and _end(instance, platform.ledger, run.run_id)
     ]
     holding = instance.event_log_storage.get_concurrency_run_ids()
     if holding:
         for run in instance.get_runs(dg.RunsFilter(run_ids=list(holding), statuses=FINISHED_STATUSES)):
-            if is_dead(run) and database_of(run) not in left:
+            if is_dead(run) and _may_be_freed(platform, run):
                 instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     _end_what_workers_left(instance, platform.ledger)
     return ended
@@ -127,6 +126,12 @@ def _end_what_workers_left(instance: dg.DagsterInstance, ledger: Ledger) -> None
         process = process_of(run)
         if process is None or not process.alive:
             ledger.end_operations(run.run_id, "its worker was killed")
+
+
+def _may_be_freed(platform: Platform, run: DagsterRun) -> bool:
+    """Whether its database leaves that to us; asked only of a dead run, because it reads every declaration."""
+    declared = platform.declarations.by_name.get(database_of(run) or "")
+    return declared is None or policy_of(declared).free_dead
 
 
 def is_dead(run: DagsterRun) -> bool:

@@ -14,7 +14,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.declaration.project import Project
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import schedules
-from dbplatform.orchestration.automation import automated, automation_sensor
+from dbplatform.orchestration.automation import automated, automation_sensors
 from dbplatform.orchestration.component import ManagedDatabase
 from dbplatform.orchestration.steps import data_version
 from dbplatform_tests.orchestration.turned_clock import Clock
@@ -48,7 +48,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.assets = [asset for one in self.databases for asset in automated(one, self._stubs(one.name))]
-        self.sensor = automation_sensor(self.databases)
+        [self.sensor] = automation_sensors(self.databases)
         self.repository = dg.Definitions(assets=self.assets, sensors=[self.sensor]).get_repository_def()
 
     def _stubs(self, database: str) -> list[dg.AssetsDefinition]:

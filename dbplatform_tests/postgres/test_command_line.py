@@ -256,19 +256,6 @@ def test_a_verb_that_is_not_built_yet_says_so(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("run", "--all"),
-    ],
-)
-def test_a_part_that_is_not_built_yet_says_so(type_: Type, words: tuple[str, ...]) -> None:
-    type_("migrate", "apply", "shop")
-    refused = type_(*words, "--json")
-    assert refused.code == 2
-    assert refused.json["error"]["kind"] == "not_built_yet"
-
-
-@pytest.mark.parametrize(
     ("words", "says"),
     [
         (("migrat",), "No such command"),

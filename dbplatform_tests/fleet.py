@@ -1,0 +1,83 @@
+"""A fleet for tests: several declared databases of one kind, each a fresh database on the tests' server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from dbplatform.declaration.project import Project
+from dbplatform.operations.platform import Platform
+
+DECLARED = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: {name}
+  owners: ["team:{team}"]
+  connection: {{url_env: {upper}_URL, environment: test}}
+  migrations: {{directory: [../../migrations, own]}}
+{more}"""
+CHECKED = """\
+  quality:
+    - {table: item, checks: [{not_null: price}]}
+"""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The project in ``folder``, and its databases."""
+
+    folder: Path
+    urls: dict[str, str]
+
+    @property
+    def platform(self) -> Platform:
+        return Platform(Project.at(self.folder))
+
+    def migration(self, script: str, text: str, *, of: str | None = None) -> Path:
+        """A file for all of them, or for one alone."""
+        folder = self.folder / "migrations" if of is None else self.folder / "defs" / of / "own"
+        file = folder / script
+        file.write_text(text)
+        return file
+
+    def declare(self, name: str, more: str = "", *, team: str = "data") -> None:
+        """Write the declaration of one of them, anew where it is there."""
+        own = self.folder / "defs" / name / "own"
+        own.mkdir(parents=True, exist_ok=True)
+        text = DECLARED.format(name=name, upper=name.upper(), team=team, more=more)
+        (own.parent / "defs.yaml").write_text(text)
+
+    def versions(self) -> dict[str, str | None]:
+        """The newest version in the history of each."""
+        found = {}
+        for name, url in self.urls.items():
+            with psycopg.connect(url) as connection:
+                there = connection.execute("select to_regclass('flyway_schema_history')").fetchone()
+                newest = "select version from flyway_schema_history where success order by installed_rank desc limit 1"
+                row = connection.execute(newest).fetchone() if there and there[0] else None
+                found[name] = row[0] if row else None
+        return found
+
+    def execute(self, name: str, statement: str) -> None:
+        """One statement in one of them."""
+        with psycopg.connect(self.urls[name], autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@contextmanager
+def declared_fleet(folder: Path, server_url: str, names: Sequence[str]) -> Iterator[Fleet]:
+    """Databases of these names, dropped at the end, and the project that declares them: a table ``item`` each."""
+    from dbplatform_tests.conftest import _created
+
+    (folder / "migrations").mkdir(parents=True)
+    with ExitStack() as stack:
+        made = {name: stack.enter_context(_created(server_url, "template1")).url for name in names}
+        fleet = Fleet(folder, made)
+        fleet.migration("V1__item.sql", "create table item (id int primary key, price int);\n")
+        for name in names:
+            fleet.declare(name)
+        yield fleet

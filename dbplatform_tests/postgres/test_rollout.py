@@ -1,0 +1,212 @@
+"""Migrations of many databases: canaries first, no further after a failure, and on again where it stood."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from dbplatform.backups.holding import held
+from dbplatform.cli.side_by_side import SideBySide
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.operations import rollout, rollouts
+from dbplatform_tests.fleet import CHECKED, Fleet, declared_fleet
+from dbplatform_tests.typed import Type, typist
+
+_NAMES = ("alpha", "beta", "gamma", "delta", "omega")
+_SLOW = "select count(*) from pg_stat_activity where state = 'active' and query like '%pg_sleep(600)%' and pid <> "
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, server_url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    with declared_fleet(tmp_path, server_url, _NAMES) as made:
+        for name, url in made.urls.items():
+            monkeypatch.setenv(f"{name.upper()}_URL", url)
+        monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+        monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
+        yield made
+
+
+@pytest.fixture
+def type_(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> Type:
+    return typist(fleet.folder, capsys)
+
+
+def states(document: dict[str, Any]) -> dict[str, str]:
+    """What became of each database."""
+    return {one["database"]: one["state"] for one in document["databases"]}
+
+
+def test_it_stops_at_the_first_failure_says_what_is_untouched_and_goes_on_when_it_is_mended(
+    type_: Type, fleet: Fleet
+) -> None:
+    broken = fleet.migration("V2__own.sql", "select 1 / 0;\n", of="delta")  # alpha, beta, delta: the third by name
+    planned = type_("migrate", "apply", "--all", "--dry-run", "--json").json
+    assert states(planned) == dict.fromkeys(_NAMES, "untouched")
+    assert type_("migrate", "rollouts", "--json").json == {"rollouts": []}
+    failed = type_("migrate", "apply", "--all", "--parallel", "1", "--json")
+    assert failed.code == 3
+    assert "division by zero" in failed.json["error"]["message"]
+    assert states(failed.json) == {
+        "alpha": "done", "beta": "done", "delta": "failed", "gamma": "untouched", "omega": "untouched",
+    }  # fmt: skip
+    assert fleet.versions() == {"alpha": "1", "beta": "1", "gamma": None, "delta": "1", "omega": None}
+    told = type_("migrate", "rollouts")
+    assert "2 done, 1 failed, 2 untouched" in told.out
+    broken.write_text("select 1;\n")
+    again = type_("migrate", "apply", "--all", "--json").json
+    assert again["rollout"] == failed.json["rollout"]
+    assert (again["status"], set(states(again).values())) == ("succeeded", {"done"})
+    assert fleet.versions() == {"alpha": "1", "beta": "1", "gamma": "1", "delta": "2", "omega": "1"}
+    done = "select database, count(*) from ledger.operation where status = 'succeeded' group by database"
+    with psycopg.connect(os.environ["DBPLATFORM_LEDGER_URL"]) as connection:
+        assert dict(connection.execute(done).fetchall()) == dict.fromkeys(_NAMES, 1), "what was done is left alone"
+
+
+def test_nothing_is_begun_while_a_database_cannot_be_planned_unless_it_is_left_out(
+    type_: Type, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BETA_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    refused = type_("migrate", "apply", "--all")
+    assert refused.code == 3
+    assert "1 of 5 databases cannot be planned: beta:" in refused.err
+    assert "--except beta" in refused.err
+    assert set(fleet.versions().values()) == {None}
+    fleet.declare("alpha", team="sales")
+    rolled = type_("migrate", "apply", "--owner", "sales", "--except", "beta", "--json").json
+    assert states(rolled) == {"alpha": "done"}
+    nobody = type_("migrate", "apply", "--owner", "team:nobody", "--json")
+    assert (nobody.code, nobody.json["error"]["kind"]) == (2, "owns_nothing")
+    assert "team:data, team:sales" in nobody.json["error"]["hint"]
+    stranger = type_("migrate", "apply", "--owner", "sales", "--canary", "beta", "--json")
+    assert (stranger.code, stranger.json["error"]["kind"]) == (2, "not_a_canary")
+
+
+def test_the_others_wait_until_the_canary_is_as_well_as_it_was(type_: Type, fleet: Fleet) -> None:
+    fleet.declare("gamma", CHECKED)
+    assert type_("migrate", "apply", "gamma", "--json").code == 0
+    fleet.execute("gamma", "insert into item values (1, 10)")
+    fleet.migration("V2__no_price.sql", "update item set price = null;\n")
+    stopped = type_("migrate", "apply", "--all", "--canary", "gamma", "--json")
+    assert stopped.code == 3
+    assert stopped.json["error"]["kind"] == "canary_not_well"
+    assert "the check item.not_null_price failed" in stopped.json["error"]["message"]
+    assert states(stopped.json)["gamma"] == "failed"
+    assert {name: version for name, version in fleet.versions().items() if name != "gamma"} == dict.fromkeys(
+        ("alpha", "beta", "delta", "omega")
+    )
+    still = type_("migrate", "apply", "--all", "--json")
+    assert still.json["error"]["kind"] == "canary_not_well", "its canary is remembered, and what it was like before"
+    fleet.execute("gamma", "update item set price = 10")
+    well = type_("migrate", "apply", "--all", "--json").json
+    assert (well["rollout"], well["status"]) == (stopped.json["rollout"], "succeeded")
+    [canary] = [one for one in well["databases"] if one["canary"]]
+    assert (canary["database"], canary["after"]["version"], canary["after"]["pending"]) == ("gamma", "2", [])
+    assert canary["proven_at"] is not None
+    assert set(fleet.versions().values()) == {"2"}
+
+
+def test_a_canary_is_watched_for_as_long_as_it_soaks_and_what_failed_before_holds_nothing_up(fleet: Fleet) -> None:
+    fleet.declare("alpha", CHECKED)
+    fleet.execute("alpha", "create table item (id int primary key, price int); insert into item values (1, null)")
+    fleet.migration("V1__item.sql", "create table if not exists item (id int primary key, price int);\n")
+    fleet.execute("alpha", "create table flyway_dummy ()")
+    platform = fleet.platform
+    clock = [datetime.now(UTC)]
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        clock[0] += timedelta(seconds=seconds)
+
+    databases = [platform.declared("alpha"), platform.declared("beta")]
+    plan = rollout.plan_rollout(platform, databases, scope="test", canaries=["alpha"])
+    assert [place.declared.name for place in plan.places] == ["alpha", "beta"]
+
+    def migrate(these: Any, begun: Any) -> SideBySide:
+        return SideBySide(platform, these, lambda name: ["migrate", "apply", name], at_once=2, begun=begun)
+
+    rolled = rollout.roll_out(
+        platform, plan, migrate=migrate, soak=timedelta(minutes=3), pause=pause, now=lambda: clock[0]
+    )
+    assert rolled.problem is None
+    assert len(pauses) in (3, 4)
+    assert 170 < sum(pauses) < 190
+    [canary] = [stage for stage in rolled.record.stages if stage.canary]
+    assert canary.before["checks"] == canary.after["checks"] == {"item.not_null_price": "failed"}
+
+
+def test_one_that_was_killed_goes_on_and_two_do_not_work_at_the_same(
+    type_: Type, fleet: Fleet, server_url: str
+) -> None:
+    slow = fleet.migration("V2__slow.sql", "select pg_sleep(600);\n", of="beta")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dbplatform.cli.main", "-C", str(fleet.folder), "migrate", "apply", "--all"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            _until(connection, 1)
+            twice = type_("migrate", "apply", "--all", "--json")
+            assert (twice.code, twice.json["error"]["kind"]) == (2, "rollout_goes_on")
+            process.send_signal(signal.SIGKILL)
+            process.wait(timeout=60)
+            _until(connection, 0)  # what it had begun ends with it
+    finally:
+        process.kill()
+    [killed] = type_("migrate", "rollouts", "--json").json["rollouts"]
+    assert killed["status"] == "killed"
+    assert states(killed) == {
+        "alpha": "done", "beta": "running", "delta": "untouched", "gamma": "untouched", "omega": "untouched",
+    }  # fmt: skip
+    slow.write_text("select 1;\n")
+    again = type_("migrate", "apply", "--all", "--parallel", "2", "--json").json
+    assert (again["rollout"], again["status"]) == (killed["rollout"], "succeeded")
+    assert fleet.versions() == {"alpha": "1", "beta": "2", "gamma": "1", "delta": "1", "omega": "1"}
+
+
+def _until(connection: psycopg.Connection[Any], number: int) -> None:
+    """Wait until so many sessions sleep."""
+    with connection.cursor() as cursor:
+        for _ in range(6_000):
+            row = cursor.execute(f"{_SLOW}pg_backend_pid()".encode()).fetchone()
+            if row == (number,):
+                return
+            cursor.execute("select pg_sleep(0.01)")
+    raise AssertionError(f"not {number} sessions sleep")
+
+
+def test_no_more_databases_of_a_server_are_worked_on_than_one_of_them_declares(fleet: Fleet) -> None:
+    fleet.declare("beta", "  runs: {per_server: 1}\n")
+    platform = fleet.platform
+    databases = [platform.declared(name) for name in ("alpha", "beta", "gamma")]
+    with SideBySide(platform, databases, lambda name: ["migrate", "history", name], at_once=3) as processes:
+        ended = list(processes)
+    assert [(one.database, one.exit_code) for one in ended] == [("alpha", 0), ("beta", 0), ("gamma", 0)]
+    assert all(before.ended <= after.began for before, after in pairwise(ended))
+    assert all(one.peak_bytes > 10 << 20 for one in ended)
+
+
+def test_a_database_that_is_frozen_is_left_out_and_a_held_roll_out_is_refused(
+    type_: Type, fleet: Fleet, ledger: Ledger
+) -> None:
+    fleet.declare("beta", "  freeze: [{from: 2020-01-01, to: 2100-01-01, reason: history}]\n")
+    with held(ledger, rollouts.lock_of("all", None)):
+        assert type_("migrate", "apply", "--all", "--json").code == 2
+    rolled = type_("migrate", "apply", "--all", "--json")
+    assert "beta is frozen" in rolled.err
+    assert "beta" not in states(json.loads(rolled.out))
+    assert fleet.versions()["beta"] is None
+    thawed = type_("migrate", "apply", "--all", "--during-freeze", "--json").json
+    assert states(thawed)["beta"] == "done"
