@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -81,3 +82,13 @@ def declared_fleet(folder: Path, server_url: str, names: Sequence[str]) -> Itera
         for name in names:
             fleet.declare(name)
         yield fleet
+
+
+def until_asleep(connection: psycopg.Connection[Any], number: int) -> None:
+    """Wait until exactly so many sessions of the server are in a long sleep of a migration."""
+    asleep = "select count(*) from pg_stat_activity where query ~ 'pg_sleep.600' and pid <> pg_backend_pid()"
+    for _ in range(6_000):
+        if connection.execute(asleep).fetchone() == (number,):
+            return
+        connection.execute("select pg_sleep(0.01)")
+    raise AssertionError(f"not {number} sessions are asleep")

@@ -31,6 +31,8 @@ NAME = "dbplatform_watch"
 SECONDS = 60
 _MOST_RUNS = 1_000
 _TICKS_AT_ONCE = 500
+#: So many databases with the same trouble are named in a tick.
+_NAMED = 10
 _LONG_IN_THE_QUEUE = timedelta(minutes=15)
 _SEVERITIES: dict[dg.AssetCheckSeverity, Severity] = {
     dg.AssetCheckSeverity.WARN: "warning",
@@ -241,8 +243,16 @@ def _words(looks: Iterable[Watched], failed: dict[str, str]) -> str:
     firing = sum(len(looked.firing) for looked in seen)
     words = [f"{_count(sum(looked.there for looked in seen), 'database')} watched, {_count(firing, 'alert')} firing"]
     words += [f"{looked.database}: {looked.problem.message}" for looked in seen if looked.problem is not None]
-    words += [f"{name}: {why}" for name, why in failed.items()]
+    reasons: dict[str, list[str]] = {}
+    for name, why in failed.items():
+        reasons.setdefault(why, []).append(name)
+    words += [f"{_names(names)}: {why}" for why, names in reasons.items()]
     return "; ".join(words)
+
+
+def _names(names: Sequence[str]) -> str:
+    """A few by their names, many by their number."""
+    return ", ".join(names) if len(names) <= _NAMED else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
 
 
 def _count(number: int, what: str) -> str:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import dagster as dg
@@ -31,7 +30,7 @@ from dbplatform.orchestration import automation, component, sensors
 from dbplatform.orchestration.launch import find_job
 from dbplatform.orchestration.location import definitions_of
 from dbplatform_tests.conftest import _created
-from dbplatform_tests.fleet import Fleet, declared_fleet
+from dbplatform_tests.fleet import Fleet, declared_fleet, until_asleep
 from dbplatform_tests.typed import typist
 
 _DECLARED = """\
@@ -171,10 +170,10 @@ def test_ctrl_c_ends_every_run_and_says_which_did_not_begin(fleet: Fleet, server
     )
     try:
         with psycopg.connect(server_url, autocommit=True) as connection:
-            _until(connection, 1)
+            until_asleep(connection, 1)
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=120)
-            _until(connection, 0)
+            until_asleep(connection, 0)
     finally:
         process.kill()
     assert process.returncode == 3
@@ -184,12 +183,3 @@ def test_ctrl_c_ends_every_run_and_says_which_did_not_begin(fleet: Fleet, server
     with psycopg.connect(os.environ["DBPLATFORM_LEDGER_URL"]) as ledger:
         states = ledger.execute("select distinct status from ledger.operation where database = 'bad'").fetchall()
     assert states == [("failed",)]
-
-
-def _until(connection: psycopg.Connection[Any], number: int) -> None:
-    query = "select count(*) from pg_stat_activity where state = 'active' and query like 'select pg_sleep(600)%'"
-    for _ in range(6_000):
-        if connection.execute(query).fetchone() == (number,):
-            return
-        connection.execute("select pg_sleep(0.01)")
-    raise AssertionError(f"not {number} sessions sleep")

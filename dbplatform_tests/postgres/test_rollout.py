@@ -19,12 +19,11 @@ import pytest
 from dbplatform.backups.holding import held
 from dbplatform.cli.side_by_side import SideBySide
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.operations import rollout, rollouts
-from dbplatform_tests.fleet import CHECKED, Fleet, declared_fleet
+from dbplatform.operations import rollout, rollouts, schema
+from dbplatform_tests.fleet import CHECKED, Fleet, declared_fleet, until_asleep
 from dbplatform_tests.typed import Type, typist
 
 _NAMES = ("alpha", "beta", "gamma", "delta", "omega")
-_SLOW = "select count(*) from pg_stat_activity where state = 'active' and query like '%pg_sleep(600)%' and pid <> "
 
 
 @pytest.fixture
@@ -118,10 +117,10 @@ def test_the_others_wait_until_the_canary_is_as_well_as_it_was(type_: Type, flee
 
 def test_a_canary_is_watched_for_as_long_as_it_soaks_and_what_failed_before_holds_nothing_up(fleet: Fleet) -> None:
     fleet.declare("alpha", CHECKED)
-    fleet.execute("alpha", "create table item (id int primary key, price int); insert into item values (1, null)")
-    fleet.migration("V1__item.sql", "create table if not exists item (id int primary key, price int);\n")
-    fleet.execute("alpha", "create table flyway_dummy ()")
     platform = fleet.platform
+    schema.apply(platform, platform.declared("alpha"))
+    fleet.execute("alpha", "insert into item values (1, null)")
+    fleet.migration("V2__note.sql", "alter table item add note text;\n")
     clock = [datetime.now(UTC)]
     pauses: list[float] = []
 
@@ -157,12 +156,12 @@ def test_one_that_was_killed_goes_on_and_two_do_not_work_at_the_same(
     )
     try:
         with psycopg.connect(server_url, autocommit=True) as connection:
-            _until(connection, 1)
+            until_asleep(connection, 1)
             twice = type_("migrate", "apply", "--all", "--json")
             assert (twice.code, twice.json["error"]["kind"]) == (2, "rollout_goes_on")
             process.send_signal(signal.SIGKILL)
             process.wait(timeout=60)
-            _until(connection, 0)  # what it had begun ends with it
+            until_asleep(connection, 0)  # what it had begun ends with it
     finally:
         process.kill()
     [killed] = type_("migrate", "rollouts", "--json").json["rollouts"]
@@ -174,17 +173,6 @@ def test_one_that_was_killed_goes_on_and_two_do_not_work_at_the_same(
     again = type_("migrate", "apply", "--all", "--parallel", "2", "--json").json
     assert (again["rollout"], again["status"]) == (killed["rollout"], "succeeded")
     assert fleet.versions() == {"alpha": "1", "beta": "2", "gamma": "1", "delta": "1", "omega": "1"}
-
-
-def _until(connection: psycopg.Connection[Any], number: int) -> None:
-    """Wait until so many sessions sleep."""
-    with connection.cursor() as cursor:
-        for _ in range(6_000):
-            row = cursor.execute(f"{_SLOW}pg_backend_pid()".encode()).fetchone()
-            if row == (number,):
-                return
-            cursor.execute("select pg_sleep(0.01)")
-    raise AssertionError(f"not {number} sessions sleep")
 
 
 def test_no_more_databases_of_a_server_are_worked_on_than_one_of_them_declares(fleet: Fleet) -> None:

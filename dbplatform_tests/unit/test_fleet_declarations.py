@@ -68,7 +68,7 @@ def test_what_is_not_declared_is_answered_with_what_is_near(project: Project) ->
     with pytest.raises(UnknownDatabase) as unknown:
         load_named(project, "c0z")
     assert unknown.value.hint is not None
-    assert "Did you mean c0" in unknown.value.hint
+    assert "Did you mean c" in unknown.value.hint
 
 
 def test_databases_are_chosen_by_owner_and_left_out_by_name(project: Project) -> None:
