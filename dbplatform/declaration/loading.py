@@ -117,16 +117,18 @@ class Declarations:
     def chosen(self, *, owner: str | None = None, without: Collection[str] = ()) -> tuple[Declared, ...]:
         """All of them, or those of an owner (``team:data``, or ``data`` alone), but for those ``without``.
 
-        Raises ``OwnsNothing``, and for a name in ``without`` what ``get`` does.
+        Raises ``OwnsNothing``, and ``UnknownDatabase`` for a name in ``without``; one that is broken may be left out.
         """
-        left_out = {self.get(name).name for name in without}
+        known = {*self.by_name, *(name for broken in self.broken for name in (broken.folder, broken.name))}
+        for name in set(without) - known:
+            self.get(name)
         owned = self.databases
         if owner is not None:
             owned = tuple(one for one in owned if {owner, f"team:{owner}"} & set(one.database.owners))
             if not owned:
                 owners = sorted({name for one in self.databases for name in one.database.owners})
                 raise OwnsNothing(owner=owner, hint=f"Owners are: {', '.join(owners) or 'none'}.")
-        return tuple(one for one in owned if one.name not in left_out)
+        return tuple(one for one in owned if one.name not in without)
 
     def get(self, name: str) -> Declared:
         """The database of that name; raises its own error where its declaration is broken, or ``UnknownDatabase``."""

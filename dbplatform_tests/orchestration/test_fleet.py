@@ -77,8 +77,11 @@ def test_a_run_loads_the_definitions_of_its_database_alone(tmp_path: Path) -> No
     assert job.tags == whole.tags
 
 
-def test_conditions_beyond_dagsters_limit_are_shared_by_several_sensors(tmp_path: Path) -> None:
-    declared = Platform(project(tmp_path, 30, tables=20)).declarations.databases
+def test_conditions_beyond_the_limit_are_shared_by_several_sensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automation, "MOST", 15)
+    declared = Platform(project(tmp_path, 12, tables=2)).declarations.databases
     shares = automation._shares(declared)
     assert len(shares) > 1
     assert sorted(one.name for share in shares for one in share) == [one.name for one in declared]
@@ -100,6 +103,7 @@ def test_conditions_beyond_dagsters_limit_are_shared_by_several_sensors(tmp_path
 def test_the_last_ticks_of_many_schedules_are_asked_for_at_once(tmp_path: Path) -> None:
     repository = definitions_of(project(tmp_path, 12)).get_repository_def()
     place = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__")
+    (tmp_path / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
         for schedule in repository.schedule_defs:
             about = ScheduleInstigatorData(str(schedule.cron_schedule), 0.0)
