@@ -30,7 +30,7 @@ attributes:
 {checked}
   thresholds:
     - {{metric: cache_hit_ratio, warn: "< 0.95", critical: "< 0.90", for: 5m}}
-    - {{metric: connection_ratio, warn: "> 0.8"}}
+    - {{metric: connections_used_ratio, warn: "> 0.8"}}
   on_breach: {{dead_tuple_ratio: maintenance/vacuum}}
   maintenance: {{daily: "0 2 * * *", weekly: "0 3 * * 0", window: "22:00-05:00"}}
   freeze:

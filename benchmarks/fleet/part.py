@@ -44,7 +44,8 @@ def load(folder: Path) -> dict[str, Any]:
     imported = peak_mib()
     project = Project.at(folder)
     with timed("declarations"):
-        load_project(project)
+        broken = load_project(project).broken
+    assert not broken, broken[0].error
     with timed("definitions"):
         definitions = definitions_of(project)
     with timed("repository"):
