@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
@@ -177,8 +178,9 @@ class ThresholdPolicy(Policy):
         return KINDS[self.metric]
 
 
+@cache
 def default_thresholds() -> tuple[ThresholdPolicy, ...]:
-    """The limits that experts use, for every metric that has them."""
+    """The limits that experts use, for every metric that has them; asked for several times in each look at a database."""
     return tuple(
         ThresholdPolicy.model_validate(
             {"metric": kind.name, "warn": kind.warn, "critical": kind.critical},
