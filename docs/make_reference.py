@@ -18,7 +18,6 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import dbplatform as package
-from dbplatform.cli.main import NOT_BUILT_YET as UNBUILT_VERBS
 from dbplatform.cli.main import VERBS, dbplatform
 from dbplatform.declaration.database import Database
 from dbplatform.declaration.later import Later
@@ -57,7 +56,6 @@ def commands() -> str:
         if isinstance(command, click.Group):
             for name, sub in command.commands.items():
                 parts += [f"\n### {verb} {name}\n", _code(_help(sub, f"dbplatform {verb} {name}"))]
-    parts += ["\n## Not built yet\n", ", ".join(f"`{verb}`" for verb in sorted(UNBUILT_VERBS)) + "\n"]
     return "\n".join(parts)
 
 

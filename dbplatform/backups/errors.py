@@ -24,6 +24,7 @@ WorkError
 +-- BackupUnreadable        the files could not be read, so nothing is known of them
 +-- NotUnpacked             there is no room to read an encrypted one, or one in a bucket
 +-- BackupInUse
++-- SchemaNotDumped
 `-- RestoreFailed
 """
 
@@ -122,6 +123,10 @@ class BackupInUse(WorkError):
 
 class CloneFailed(WorkError):
     """The schema of {database} could not be copied into a scratch database: {reason}."""
+
+
+class SchemaNotDumped(WorkError):
+    """The schema of {database} could not be read: {reason}."""
 
 
 class RestoreFailed(WorkError):

@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 
 import click
 
-from dbplatform.errors import NotBuiltYet, PlatformError, UsageError, WorkError
+from dbplatform.errors import PlatformError, UsageError, WorkError
 
 #: Each verb and the module that holds it, in the order in which the help shows them.
 VERBS = {
     "init": "init",
+    "adopt": "adopt",
     "list": "listing",
     "server": "server",
     "run": "run",
@@ -58,10 +59,6 @@ VERBS = {
     "doctor": "doctor",
 }
 
-#: Verbs of the contract that this version does not build.
-NOT_BUILT_YET = ("adopt",)
-
-
 _REPORT = "This is a mistake of dbplatform itself: run it again with --debug and report what it prints."
 
 
@@ -80,8 +77,6 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in NOT_BUILT_YET:
-            raise NotBuiltYet(what=f"The verb {cmd_name}", hint=f"Built are: {', '.join(VERBS)}.")
         if cmd_name not in VERBS:
             return None
         command = importlib.import_module(f"dbplatform.cli.{VERBS[cmd_name]}").command

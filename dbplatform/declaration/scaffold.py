@@ -74,9 +74,7 @@ def plan_project(folder: Path, *, name: str | None = None, url_env: str | None =
     ``WouldOverwrite``.
     """
     folder = folder.absolute()
-    if url_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", url_env):
-        # Not shown: it may be the URL itself, with its password.
-        raise NotAVariable(hint="Write it as --url-env SHOP_URL, and put the URL into that variable.")
+    _refuse_variable(url_env)
     database = database_name(folder.resolve().name) if name is None else name
     _refuse_name(database, url_env)
     files = {
@@ -96,10 +94,7 @@ def write_project(plan: ProjectPlan) -> None:
     """
     try:
         with _staging(plan.folder) as staging:
-            for path, text in plan.files.items():
-                file = staging / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text, encoding="utf-8")
+            _write(staging, plan.files)
             for broken in load_project(Project.at(staging)).broken:
                 raise broken.error
             _refuse_existing(plan)
@@ -116,6 +111,47 @@ def database_files(name: str, *, url_env: str | None = None) -> dict[str, str]:
     return {path: text for path, text in files.items() if url_env is None or not path.startswith("seeds/")}
 
 
+def refuse_declared(project: Project, name: str) -> None:
+    """Raise ``WouldOverwrite`` where a database of that name is declared, or its folder is there."""
+    found = load_project(project)
+    names = {declared.name: declared.folder for declared in found.databases}
+    names |= {broken.name: project.defs / broken.folder for broken in found.broken if broken.name}
+    folder = names.get(name, project.defs / name)
+    if name in names or folder.exists():
+        hint = "Choose another name, or move that folder away."
+        raise WouldOverwrite(folder=project.shown(project.defs), names=folder.name, hint=hint)
+
+
+def refuse_unloadable(name: str, files: Mapping[str, str]) -> None:
+    """Load the files as a declaration, apart from every other one; raises its first mistake."""
+    with tempfile.TemporaryDirectory(prefix="dbplatform-declaration-") as folder:
+        _write(Path(folder) / _DEFS / name, files)
+        for broken in load_project(Project.at(Path(folder))).broken:
+            raise broken.error
+
+
+def write_declaration(project: Project, name: str, files: Mapping[str, str]) -> None:
+    """Write the folder of one more database, all of it or nothing.
+
+    Raises ``WouldOverwrite`` and ``CannotWrite``.
+    """
+    try:
+        with _staging(project.root) as staging:
+            _write(staging / name, files)
+            refuse_declared(project, name)
+            (staging / name).rename(project.defs / name)
+    except OSError as error:
+        raise CannotWrite(
+            folder=project.defs, reason=error.strerror or str(error), hint="Choose a project that you may write to."
+        ) from error
+
+
+def refuse_name(name: str, url_env: str | None) -> None:
+    """Raise ``NotAVariable`` or ``NameNotValid`` for what a declaration cannot hold."""
+    _refuse_variable(url_env)
+    _refuse_name(name, url_env)
+
+
 def database_name(words: str) -> str:
     """A valid name as near as possible to what a folder is called; raises ``NameNotValid``."""
     name = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
@@ -123,6 +159,12 @@ def database_name(words: str) -> str:
     if not name:
         raise NameNotValid(name=words, reason="it has no letter from a to z", hint="Choose a name by --name.")
     return name
+
+
+def _refuse_variable(url_env: str | None) -> None:
+    if url_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", url_env):
+        # Not shown: it may be the URL itself, with its password.
+        raise NotAVariable(hint="Write it as --url-env SHOP_URL, and put the URL into that variable.")
 
 
 def _refuse_name(name: str, url_env: str | None) -> None:
@@ -144,6 +186,13 @@ def _refuse_existing(plan: ProjectPlan) -> None:
         new = f"Move them away, or name a new folder, such as {plan.folder / 'databases'}"
         again = f"It is a project already: dbplatform -C {plan.folder} list"
         raise WouldOverwrite(folder=plan.folder, names=", ".join(taken), hint=f"{again if _DEFS in taken else new}.")
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    for path, text in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
 
 
 def _top(plan: ProjectPlan) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from dbplatform.cli.main import NOT_BUILT_YET, main
+from dbplatform.cli.main import main
 from dbplatform.errors import CannotConnect
 from dbplatform.home import Home
 from dbplatform.ledger.ledger import Ledger
@@ -245,14 +245,6 @@ def test_a_broken_declaration_is_shown_beside_those_that_hold(type_: Type, proje
     assert (broken["file"], broken["line"]) == ("defs/empty/defs.yaml", 1)
     assert type_("migrate", "plan", "shop").code == 0
     assert type_("migrate", "plan", "empty").code == 2
-
-
-@pytest.mark.parametrize("verb", NOT_BUILT_YET)
-def test_a_verb_that_is_not_built_yet_says_so(capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([verb, "shop"])
-    assert ended.value.code == 2
-    assert f"The verb {verb} is not built yet." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def proof(patient: Patient) -> Iterator[Finding]:
             f"Install PostgreSQL {patient.major} and name the folder of its programs in DBPLATFORM_PG_BIN.",
         )
         return
-    available = _extensions_of(scratch)
+    available = extensions_of(scratch)
     needed = [row["extname"] for row in patient.ask(_EXTENSIONS)]
     if available is None:
         yield not_checked(f"the extensions of PostgreSQL {scratch.version} in {scratch.bin_dir} were not found")
@@ -99,7 +99,7 @@ def _scratch_programs(patient: Patient) -> Programs:
     return programs_in(bin_dir) if bin_dir else find_programs()
 
 
-def _extensions_of(programs: Programs) -> set[str] | None:
+def extensions_of(programs: Programs) -> set[str] | None:
     """By their control files: beside the programs, or where Debian's packages put them."""
     for share in (
         programs.bin_dir.parent / "share",

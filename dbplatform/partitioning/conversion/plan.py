@@ -39,7 +39,7 @@ from dbplatform.partitioning.held import zone_of
 from dbplatform.partitioning.plan import literal, partition_name
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.catalog import require_table
-from dbplatform.postgres.connection import AutocommitConnection
+from dbplatform.postgres.connection import AnyConnection, AutocommitConnection
 from dbplatform.postgres.identifiers import Relation, quoted
 
 #: The phases in their order; the mark holds the last one that is done.
@@ -124,6 +124,12 @@ def plan_conversion(connection: AutocommitConnection, policy: PartitionPolicy, *
         return _begun(connection, shape, policy, mark)
 
 
+def obstacles(connection: AnyConnection, policy: PartitionPolicy) -> list[str]:
+    """What stands in the way of a conversion, a sentence each with its way out. Only reads the catalog."""
+    shape = read_shape(connection, policy.table, policy.column)
+    return refusals(connection, shape, policy, _names_of(shape, policy)[0])
+
+
 def check_again(connection: AutocommitConnection, policy: PartitionPolicy, shape: Shape, names: Names) -> None:
     """Raise ``CannotConvert`` when something has come in the way since the conversion began."""
     found = refusals(connection, shape, policy, names, begun=True)
@@ -134,15 +140,20 @@ def check_again(connection: AutocommitConnection, policy: PartitionPolicy, shape
 def _fresh(connection: AutocommitConnection, shape: Shape, policy: PartitionPolicy, now: datetime) -> ConversionPlan:
     if shape.kind == "p":
         raise AlreadyPartitioned(table=str(policy.table), hint="partition plan shows its partitions.")
-    key = shape.primary_key
-    extended = key is not None and policy.column not in key.columns
-    names = Names(table=policy.table, key=key.name if key is not None and extended else None)
+    names, columns = _names_of(shape, policy)
     found = refusals(connection, shape, policy, names)
     if found:
         raise _cannot_convert(policy.table, found)
     bound = literal(_bound(connection, shape, policy, now), shape.column_type)
-    columns = key.columns if key is not None and extended else ()
     return _planned(shape, policy, None, names, bound, columns, done=-1)
+
+
+def _names_of(shape: Shape, policy: PartitionPolicy) -> tuple[Names, tuple[str, ...]]:
+    """The names that it gives, and the columns of a primary key that gets one more."""
+    key = shape.primary_key
+    if key is None or policy.column in key.columns:
+        return Names(table=policy.table, key=None), ()
+    return Names(table=policy.table, key=key.name), key.columns
 
 
 def _begun(connection: AutocommitConnection, shape: Shape, policy: PartitionPolicy, mark: Mark) -> ConversionPlan:

@@ -53,6 +53,8 @@ class TableSuggestions:
     sampled: float | None
     checks: tuple[Suggestion, ...]
     notes: tuple[str, ...]
+    untried: tuple[Suggestion, ...] = ()
+    """Seen in the rows that were read, and not tried on the whole table."""
 
     def as_json(self) -> dict[str, Any]:
         """The table, and each check with its evidence."""
@@ -64,6 +66,7 @@ class TableSuggestions:
                 {"check": one.declaration, "evidence": one.evidence, "source": one.source, "proof": one.proof}
                 for one in self.checks
             ],
+            "untried": [{"check": one.declaration, "evidence": one.evidence} for one in self.untried],
             "notes": list(self.notes),
         }
 
@@ -81,11 +84,13 @@ def suggested(
     masks: Masks | None = None,
     most_rows: int = MOST_ROWS,
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    whole: bool = True,
 ) -> TableSuggestions:
     """Checks for a table, but those that are ``declared`` already. ACCESS SHARE.
 
     Reads at most ``most_rows`` rows to find them, and the columns that they need once more to try them. No statement
     takes longer than ``statement_timeout_ms``. No suggestion and no note tells a value of a column that ``masks`` name.
+    Unless ``whole``, nothing is tried on the whole table: what no constraint proves is ``untried``.
     Raises ``TableMissing`` and ``CannotProfile``.
     """
     try:
@@ -101,7 +106,13 @@ def suggested(
         # From none: the chain of errors is shown, too.
         raise CannotProfile(table=relation.words, reason=reason, hint=hint) from (None if masks else error)
     proposals = _new(proposals, declared)
-    kept, doubts, rows = _tried(connection, relation, proposals, statement_timeout_ms, masks)
+    untried: list[Suggestion] = []
+    if whole:
+        kept, doubts, rows = _tried(connection, relation, proposals, statement_timeout_ms, masks)
+    else:
+        named = _with_names_of_their_own(relation, [one for one in proposals if _check(relation, one) is not None])
+        kept, untried = [one for one in named if one.proof], [one for one in named if not one.proof]
+        doubts, rows = [], 0
     kept += _new([*rules.of_rows(found.rows if found.sampled is None else rows)], declared)
     return TableSuggestions(
         table=str(relation),
@@ -109,6 +120,7 @@ def suggested(
         sampled=found.sampled,
         checks=tuple(kept),
         notes=(*notes, *doubts),
+        untried=tuple(untried),
     )
 
 
@@ -137,12 +149,14 @@ def as_yaml(found: Iterable[TableSuggestions]) -> str:
         lines += [f"    # {_line(note)}" for note in table.notes]
         if not table.checks:
             lines.append("    # nothing to suggest: too little evidence, or all of it is declared")
-            continue
-        lines += [f"    - table: {_flow(table.table)}", "      checks:"]
+        else:
+            lines += [f"    - table: {_flow(table.table)}", "      checks:"]
         for one in table.checks:
-            lines.append(f"        # {_line(one.evidence)}")
-            ((kind, value),) = one.declaration.items()
-            lines.append(f"        - {kind}: {_flow(value)}")
+            lines += [f"        # {_line(one.evidence)}", f"        - {_entry(one)}"]
+        if table.untried:
+            lines.append("        # seen in the sample, and not tried on the whole table, which is large:")
+        for one in table.untried:
+            lines += [f"        #   {_line(one.evidence)}", f"        # - {_entry(one)}"]
     if not any(table.checks for table in found):
         lines[0] = "  quality: []"
     return "\n".join(lines) + "\n"
@@ -307,6 +321,11 @@ def _check(relation: Relation, one: Suggestion) -> Check | None:
         return TablePolicy(table=str(relation), checks=[one.declaration]).checks[0]
     except ValueError:
         return None
+
+
+def _entry(one: Suggestion) -> str:
+    ((kind, value),) = one.declaration.items()
+    return f"{kind}: {_flow(value)}"
 
 
 def _flow(value: Any) -> str:
