@@ -5,6 +5,7 @@ What goes with a missing or extra object, such as the indexes of a table, is not
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ ORDER = (
     *("text search configuration", "view", "materialized view", "trigger", "rule", "policy", "event trigger"),
     *("publication", "default privileges", "grant", "comment"),
 )
+_VALUE = re.compile(r"'(?:[^']|'')*'::[a-z ]+")
+_CAST_AS_A_WHOLE = re.compile(rf"\(ARRAY\[(?P<values>{_VALUE.pattern}(?:, {_VALUE.pattern})*)\]\)::(?P<to>[a-z ]+)\[\]")
 #: A part that changes with another one is not told beside it.
 _FOLLOWS = {"columns": "definition", "result": "definition"}
 
@@ -81,7 +84,8 @@ def differences(expected: Objects, actual: Objects) -> tuple[Difference, ...]:
     extra = {key: actual[key] for key in actual.keys() - expected.keys()}
     for key in expected.keys() & actual.keys():
         wanted, there = expected[key], actual[key]
-        changed = [p for p in {**wanted.parts, **there.parts} if wanted.parts.get(p) != there.parts.get(p)]
+        parts = {**wanted.parts, **there.parts}
+        changed = [p for p in parts if not same(wanted.parts.get(p), there.parts.get(p))]
         found += [
             Difference(wanted=wanted, there=there, part=part) for part in changed if _FOLLOWS.get(part) not in changed
         ]
@@ -92,6 +96,24 @@ def differences(expected: Objects, actual: Objects) -> tuple[Difference, ...]:
     ]
     found += [Difference(wanted=None, there=there) for there in extra.values() if not _goes_with(there, in_extra)]
     return tuple(sorted(found, key=_position))
+
+
+def same(one: str | None, other: str | None) -> bool:
+    """Whether two definitions mean the same as PostgreSQL writes them.
+
+    A list of varchars that is compared with text is written in one form when it was written by a person, and in another
+    one when it was made of that form, as by pg_dump: cast as a whole, or each of its values.
+    """
+    return one == other or (one is not None and other is not None and _each_cast(one) == _each_cast(other))
+
+
+def _each_cast(definition: str) -> str:
+    return _CAST_AS_A_WHOLE.sub(
+        lambda found: (
+            "ARRAY[" + ", ".join(f"({value})::{found['to']}" for value in _VALUE.findall(found["values"])) + "]"
+        ),
+        definition,
+    )
 
 
 def _families(things: list[SchemaObject], names: set[str]) -> Iterator[tuple[SchemaObject, tuple[SchemaObject, ...]]]:

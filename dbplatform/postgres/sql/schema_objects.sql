@@ -311,7 +311,8 @@ rows (kind, name, parent, parts, sql) as (
         'as ', case when polpermissive then 'permissive' else 'restrictive' end,
         ' for ', case polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete'
                              else 'all' end,
-        ' to ', (select string_agg(case when m = 0 then 'public' else m::regrole::text end, ', ' order by 1)
+        ' to ', (select string_agg(case when m = 0 then 'public' else m::regrole::text end, ', '
+                                   order by m <> 0, m::regrole::text collate "C")
                  from unnest(polroles) m),
         ' using (' || pg_get_expr(polqual, polrelid) || ')',
         ' with check (' || pg_get_expr(polwithcheck, polrelid) || ')') as words) w
