@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,7 +22,7 @@ from dbplatform.declaration.database import Database
 from dbplatform.declaration.loading import load_project
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
-from dbplatform.operations.adoption import adopt, survey
+from dbplatform.operations.adoption import adopt, candidates, survey
 from dbplatform.operations.adoption.errors import NotPostgres
 from dbplatform.operations.adoption.survey import refuse_other_products
 from dbplatform.postgres.connection import Target
@@ -88,7 +89,7 @@ def test_every_proposal_stands_with_its_evidence(shop: Type, project: Path) -> N
         "(all rows read)",
         "rows a month at its end",
         "rows lie in the order of created_at",
-        "of the rows (about",
+        "of the rows (",
         "proven by the foreign key",
         "measured: ",
         "partitioned already: 2 partitions of 1 month, from 2025-01-01 to 2025-03-01",
@@ -183,11 +184,34 @@ def test_a_large_table_is_sampled_and_its_proposals_wait(shop: Type, project: Pa
     found = {one.table: one for one in plan.checks}
     assert found["public.customer"].untried == ()
     assert all(one.proof for one in found["public.visit"].checks if one.type != "row_count")
-    assert {one.type for one in found["public.visit"].untried} >= {"range", "length"}
+    assert {one.type for one in found["public.visit"].untried} >= {"range", "matches"}
     assert "        # seen in the sample, and not tried on the whole table" in plan.files["defs.yaml"]
     adopt.write_adoption(Project.at(project), plan)
     visits = {str(one.table): one for one in declared(project).quality}["public.visit"]
     assert {check.type for check in visits.checks} == {one.type for one in found["public.visit"].checks}
+
+
+@pytest.mark.parametrize(
+    ("made", "source"),
+    [("", "ends by its index, shares estimated from the statistics"), ("drop index", "estimated from the statistics")],
+)
+def test_a_large_table_is_not_read_for_its_candidates(
+    shop: Type, project: Path, database: Target, monkeypatch: pytest.MonkeyPatch, made: str, source: str
+) -> None:
+    if made:
+        run(database.url, "drop index visit_created_at_idx")
+    exact = adopted(shop, "--dry-run", "--json").json
+    monkeypatch.setattr(candidates, "EXACT_ROWS", 0)
+    found = adopted(shop, "--dry-run", "--json").json
+
+    def visits(document: dict[str, Any]) -> dict[str, Any]:
+        (one,) = [one for one in document["candidates"] if one["table"] == "public.visit"]
+        return dict(one)
+
+    assert f"({source})" in " ".join(visits(found)["evidence"])
+    assert visits(found)["interval"] == visits(exact)["interval"]
+    read, guessed = (int(visits(one)["archive"].split(" %")[0]) for one in (exact, found))
+    assert abs(read - guessed) <= 2, "the histogram has a hundred steps"
 
 
 @contextmanager

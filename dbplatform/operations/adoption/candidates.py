@@ -33,15 +33,21 @@ CANDIDATE_ROWS = 1_000_000
 EXACT_ROWS = 100_000
 _OLD = "12 months"
 _LEAST_OLD = 0.05
+_READ = "all rows read"
 _MONTH = timedelta(days=30.4375)
 _RECENT = 3 * _MONTH
 _GRIDS = ("1 day", "7 days", "1 month", "3 months", "12 months")
 _OTHERS = ("pg_partman", "timescaledb", "citus")
 
 _ARRIVES = re.compile(
-    r"(^|_)(created|inserted|loaded|recorded|received|logged|occurred|happened|event|placed|time|ts|at)(_|$)"
+    r"(^|_)(created|inserted|loaded|recorded|received|logged|occurred|happened|event|placed|date|time|ts|at)(_|$)"
 )
-_MOVES = re.compile(r"(^|_)(updated|modified|changed|deleted|expires?|expiry|due|birth|until|end|ends|finished|return)")
+_MOVES = re.compile(
+    r"(^|_)(last|updated?|modified|changed|deleted|expires?|expiry|due|birth|until|end|ends|finished|return)(_|$)"
+)
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+#: Less is no history that could be told apart.
+_LEAST_SPAN = 2 * _MONTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,15 @@ class Span:
     """The share of rows that are older than ``_OLD``; none: not known."""
     per_month: float | None
     """Rows a month, before the newest; none: not known."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether there is some history in it, or nothing is known of that."""
+        return self.oldest is None or self.newest is None or self.newest - self.oldest >= _LEAST_SPAN
+
+    @property
+    def about(self) -> str:
+        return "" if self.source == _READ else "about "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +118,13 @@ def candidates(
                 notes.append(f"{table.relation} is partitioned ({table.partitioned_by}), not by one grid of times.")
     columns = _columns(moment, large)
     for table in large:
-        best = max(columns.get(table.oid, []), key=_score, default=None)
-        if best is None or _score(best) <= 0:
+        telling = sorted(columns.get(table.oid, []), key=_score, reverse=True)
+        spans = ((one, _span(moment, table, one, now)) for one in telling if _score(one) > 0)
+        best = next(((one, span) for one, span in spans if span.is_long), None)
+        if best is None:
             notes.append(f"{table.relation} has about {table.rows:,} rows, and no column tells when one came.")
-            continue
-        proposals.append(_plain(moment, table, best, now))
+        else:
+            proposals.append(_plain(moment, table, *best))
     return tuple(proposals), tuple(notes)
 
 
@@ -123,7 +140,7 @@ def _columns(moment: SnapshotConnection, tables: Sequence[Table]) -> dict[int, l
 
 def _score(column: dict[str, Any]) -> float:
     """How well a column tells when a row came: it never changes, is never null, and follows the order of the rows."""
-    name = column["name"].lower()
+    name = _HUMP.sub("_", column["name"]).lower()
     return (
         (3 if re.search(r"now\(\)|CURRENT_|statement_timestamp|clock_timestamp", column["default_value"]) else 0)
         + (2 if _ARRIVES.search(name) else 0)
@@ -135,9 +152,8 @@ def _score(column: dict[str, Any]) -> float:
     )
 
 
-def _plain(moment: SnapshotConnection, table: Table, column: dict[str, Any], now: datetime) -> Candidate:
+def _plain(moment: SnapshotConnection, table: Table, column: dict[str, Any], span: Span) -> Candidate:
     name = column["name"]
-    span = _span(moment, table, column, now)
     interval = _interval(span)
     policy = PartitionPolicy(table=table.relation, column=quoted(name), interval=interval)
     with moment.transaction():
@@ -161,7 +177,7 @@ def _evidence(name: str, column: dict[str, Any], span: Span) -> Iterator[str]:
     else:
         yield f"the times in {quoted(name)} are not known: it has no index and was never analyzed"
     if span.per_month is not None:
-        yield f"about {span.per_month:,.0f} rows a month at its end ({span.source})"
+        yield f"{span.about}{span.per_month:,.0f} rows a month at its end ({span.source})"
     if (column["correlation"] or 0) > 0.9:
         yield f"rows lie in the order of {quoted(name)} (correlation {column['correlation']:.2f}): they are appended"
 
@@ -169,12 +185,13 @@ def _evidence(name: str, column: dict[str, Any], span: Span) -> Iterator[str]:
 def _archive(table: Table, name: str, span: Span) -> str | None:
     if span.old is None or span.old < _LEAST_OLD:
         return None
-    rows = f"{100 * span.old:.0f} % of the rows (about {span.old * table.rows:,.0f})"
+    rows = f"{100 * span.old:.0f} % of the rows ({span.about}{span.old * table.rows:,.0f})"
     words = f"{rows} are older than {_OLD} by {quoted(name)} ({span.source})"
     if table.updated > 0.1 * max(table.inserted, 1):
         words += f"; rows are updated ({table.updated:,} times): see that old ones are final"
     if table.referred_to_by:
-        words += f"; {table.referred_to_by} foreign keys refer to it: children: archive lets their rows go along"
+        words += f"; foreign keys of other tables refer to it ({table.referred_to_by}): children: archive lets their"
+        words += " rows go along"
     return words
 
 
@@ -194,7 +211,7 @@ def _span(moment: SnapshotConnection, table: Table, column: dict[str, Any], now:
             return Span(
                 oldest=oldest,
                 newest=newest,
-                source="all rows read",
+                source=_READ,
                 old=row[3] / row[0],
                 per_month=_rate(row[4], oldest, newest),
             )
