@@ -142,7 +142,11 @@ def suggested_for_all(
 
 def as_yaml(found: Iterable[TableSuggestions]) -> str:
     """A part of a declaration, ready to be pasted below ``attributes``; the evidence stands in comments."""
-    lines = ["  quality:", "    # each check has been tried on the whole table, and passes"]
+    found = list(found)
+    tried = "each check has been tried on the whole table, and passes"
+    if any(table.untried for table in found):
+        tried = "each check passes: a constraint proves it, or it has been tried on the whole table"
+    lines = ["  quality:", f"    # {tried}"]
     for table in found:
         sample = "" if table.sampled is None else f", a sample of {table.sampled:g} %"
         lines.append(f"    # {_line(table.table)}: {table.rows_read:,} rows read{sample}")
