@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 import types
 import typing
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import dbplatform as package
+from benchmarks.claims.registry import table
 from dbplatform.cli.main import VERBS, dbplatform
 from dbplatform.declaration.database import Database
 from dbplatform.declaration.later import Later
@@ -30,6 +32,7 @@ from dbplatform.quality.policy import CHECK_TYPES
 from dbplatform.web.app import create_app
 
 FOLDER = Path(__file__).parent / "reference"
+CLAIMS = Path(__file__).parent / "systems" / "claims.md"
 _HEAD = "<!-- Written by `make docs` from the code: change the code, not this page. -->\n\n"
 
 
@@ -42,6 +45,7 @@ def pages() -> dict[str, str]:
         "alerts.md": _HEAD + alerts(),
         "errors.md": _HEAD + errors(),
         "api.md": _HEAD + api(),
+        "../systems/claims.md": claims(),
     }
 
 
@@ -147,6 +151,14 @@ def api() -> str:
         for field, about in schema["properties"].items():
             parts.append(f"| `{field}` | {_schema(about)} | {about.get('description', '')} |")
     return "\n".join(parts) + "\n"
+
+
+def claims() -> str:
+    """The page of the claims, as people wrote it, with the table of the last results."""
+    results = json.loads((CLAIMS.parents[2] / "benchmarks" / "claims" / "results.json").read_text())
+    page = CLAIMS.read_text()
+    begin, end = page.index("<!-- claims: "), page.index("<!-- /claims -->")
+    return f"{page[:begin]}{page[begin:end].splitlines()[0]}\n{table(results['claims'])}{page[end:]}"
 
 
 def _schema(schema: dict[str, Any]) -> str:

@@ -288,6 +288,10 @@ def test_archive_old_workflows_loses_no_row_that_referred_to_one(database: Targe
         assert all(archived)
         for table, count in zip(children, archived, strict=True):
             assert rows(connection, table) + count == before[table]
+        mixed = """select count(*) from workflows_archive a, jsonb_array_elements(
+                       node_contexts || standalone_docs || extraction_snapshots) child
+                   where child ->> 'workflow_id' <> a.workflow_id"""
+        assert one(connection, mixed) == 0
         assert one(connection, "select archive_old_workflows()") == 0
 
 
