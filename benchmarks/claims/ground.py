@@ -104,9 +104,9 @@ class Ground:
             connection.execute("vacuum (analyze)")
             connection.execute("checkpoint")
 
-    def beside(self, system: str, version: str) -> str:
-        """An empty database with the system's schema up to a version; its name."""
-        name = f"{system}_v{version}"
+    def beside(self, system: str, version: str | None = None) -> str:
+        """An empty database with the system's schema, of today or up to a version; its name."""
+        name = f"{system}_v{version or 'today'}"
 
         def make() -> None:
             self.server.ensure_database(name)
@@ -128,15 +128,21 @@ class Ground:
 
     def restart(self, **settings: str) -> None:
         """The same server with other settings, its memory empty."""
-        self.platform.ledger.engine.dispose()
+        self._let_go()
         self.server.stop()
         self.server = EmbeddedServer(self.home, settings=_SERVER | settings)
         self.server.start()
         self.platform = Platform(Project.at(REPOSITORY))
 
     def close(self) -> None:
-        self.platform.ledger.engine.dispose()
+        self._let_go()
         self.server.remove()
+
+    def _let_go(self) -> None:
+        """The ledger's sessions, where it was opened."""
+        ledger = vars(self.platform).get("ledger")
+        if ledger is not None:
+            ledger.engine.dispose()
 
 
 @contextmanager

@@ -352,7 +352,7 @@ def _archived(ground: Ground) -> dict[str, float]:
         }
         proof = proof_of_now(connection)
         with (
-            tempfile.TemporaryDirectory(dir="/var/tmp") as folder,
+            tempfile.TemporaryDirectory(dir=ground.home.root) as folder,
             connect(Target(TENTH, ground.url(TENTH)), work="bench") as session,
         ):
             report = apply_archive(

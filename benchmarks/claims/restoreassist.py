@@ -51,7 +51,7 @@ def grow(ground: Ground) -> None:
 
 @claim(SYSTEM, "the empty database takes about 200 kB")
 def empty_database(ground: Ground) -> Measured:
-    name = ground.beside(SYSTEM, "8")
+    name = ground.beside(SYSTEM)
     with ground.session("template1") as empty, ground.session(name) as connection:
         sizes = [_number(one, _SIZE) for one in (empty, connection)]
         whole = _number(connection, "select pg_database_size(current_database())::float8 / 1024 / 1024")
