@@ -104,7 +104,7 @@ class Pages:
             await asyncio.sleep(seconds / (number + 1))
 
 
-async def window(ground: Ground, way: str, *, pages: int, uploads: int, served: Served | None) -> Window:
+async def window(ground: Ground, *, pages: int, uploads: int, served: Served | None) -> Window:
     """Measure one way for some seconds, when all its pages are there."""
     shown, url, postmaster = Pages(), ground.url(SYSTEM), ground.server.status().pid
     assert postmaster is not None
@@ -208,10 +208,10 @@ def measured(ground: Ground) -> dict[str, Both]:
         for number in range(min(ground.rounds, 2)):
             for way in ("polled", "pushed") if number % 2 == 0 else ("pushed", "polled"):
                 if way == "polled":
-                    one = asyncio.run(window(ground, way, pages=pages, uploads=uploads, served=None))
+                    one = asyncio.run(window(ground, pages=pages, uploads=uploads, served=None))
                 else:
                     with serving(installation) as served:
-                        one = asyncio.run(window(ground, way, pages=pages, uploads=uploads, served=served))
+                        one = asyncio.run(window(ground, pages=pages, uploads=uploads, served=served))
                 windows[way].append(one)
         found[name] = Both(**windows)
     return found
