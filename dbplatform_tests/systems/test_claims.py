@@ -18,27 +18,27 @@ from dbplatform_tests.installation import REPOSITORY
 from dbplatform_tests.postgres.test_five_systems import SYSTEMS
 
 PAGE = REPOSITORY / "docs" / "systems" / "claims.md"
-RESULTS: list[dict[str, Any]] = json.loads(run.RESULTS.read_text())["claims"]
 VERDICT = re.compile(r"(Holds|Holds only for|Does not hold): .+\.")
 #: What a million rows are not needed for.
-QUICK = {
-    "empty_database": (0, 1000, "bounded by nothing that a document says"),
-    "referential_integrity": (1000, 0, "Holds: "),
-    "data_validation": (10, 6, "Does not hold: "),
-}
+QUICK = ("empty_database", "referential_integrity", "data_validation")
+
+
+def results() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run.RESULTS.read_text())["claims"]
+    return found
 
 
 def test_every_claim_was_measured() -> None:
-    assert [(one["id"], one["document"], one["claimed"]) for one in RESULTS] == [
+    assert [(one["id"], one["document"], one["claimed"]) for one in results()] == [
         (one.id, one.document, one.claimed) for one in in_order()
     ]
-    assert {one["system"] for one in RESULTS} == set(SYSTEMS)
-    for one in RESULTS:
+    assert {one["system"] for one in results()} == set(SYSTEMS)
+    for one in results():
         assert VERDICT.fullmatch(one["verdict"]), one["verdict"]
         assert math.isfinite(one["before"])
         assert math.isfinite(one["after"])
         assert all(case["words"] in one["verdict"] for case in one["cases"])
-    assert min(one["rows"] for one in RESULTS) >= run.ROWS == 1_000_000
+    assert min(one["rows"] for one in results()) >= run.ROWS == 1_000_000
 
 
 def test_the_page_shows_exactly_the_results() -> None:
@@ -47,9 +47,9 @@ def test_the_page_shows_exactly_the_results() -> None:
         shown.index("| claim | before | after | ratio | verdict |\n"),
         shown.index("| document | figure | why |\n"),
     )
-    expected = [line for line in table(RESULTS).splitlines(keepends=True) if line.startswith("| ")]
+    expected = [line for line in table(results()).splitlines(keepends=True) if line.startswith("| ")]
     assert shown[begin:end] == expected
-    assert len(expected) == len(RESULTS) + 1
+    assert len(expected) == len(results()) + 1
 
 
 @pytest.mark.parametrize("system", ["README", *SYSTEMS])
@@ -77,6 +77,10 @@ def test_the_benchmark_measures(tmp_path: Path) -> None:
     command = [sys.executable, run.__file__, "--rows", "3000", "--rounds", "1", "--out", str(out), "--only", *QUICK]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    results = {one["id"]: one for one in json.loads(out.read_text())["claims"]}
-    assert set(results) == set(QUICK)
-    assert [results["referential_integrity"][side] for side in ("before", "after")] == [1000, 0]
+    found = {one["id"]: one for one in json.loads(out.read_text())["claims"]}
+    assert set(found) == set(QUICK)
+    figures = {name: (one["before"], one["after"]) for name, one in found.items()}
+    assert figures["referential_integrity"] == (1000, 0)
+    assert figures["data_validation"] == (9, 5)
+    assert figures["empty_database"][0] == 0 < figures["empty_database"][1]
+    assert all(one["verdict"] in done.stdout for one in found.values())
