@@ -393,8 +393,8 @@ def _rewritten(connection: Connection, *tables: str) -> float:
 def _megabytes(connection: Connection, *tables: str) -> float:
     """Of tables with all their parts and indexes."""
     row = connection.execute(
-        "select sum(pg_total_relation_size(t.relid))::float8 / 1024 / 1024"
-        " from unnest(%s::text[]) name, pg_partition_tree(name::regclass) t",
+        "select sum(pg_total_relation_size(part))::float8 / 1024 / 1024 from unnest(%s::text[]) name, lateral"
+        " (select name::regclass as part union select relid from pg_partition_tree(name::regclass)) parts",
         (list(tables),),
     ).fetchone()
     assert row is not None
