@@ -180,7 +180,7 @@ class ThresholdPolicy(Policy):
 
 @cache
 def default_thresholds() -> tuple[ThresholdPolicy, ...]:
-    """The limits that experts use, for every metric that has them; asked for several times in each look at a database."""
+    """The limits that experts use, for every metric that has them; each look at a database asks several times."""
     return tuple(
         ThresholdPolicy.model_validate(
             {"metric": kind.name, "warn": kind.warn, "critical": kind.critical},
