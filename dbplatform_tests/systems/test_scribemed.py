@@ -67,7 +67,9 @@ def test_the_view_of_slow_queries_shows_those_of_more_than_a_second_of_this_data
     in_new_session(system.target, "select pg_sleep(1.01), 'here'")
     with psycopg.connect(system.target.url) as session:
         found = session.execute("select query, calls, mean_exec_time > 1000 from slow_queries").fetchall()
-    assert found == [("select pg_sleep($1), $2", 1, True)]
+    # On a busy machine a statement of the migrations may have taken as long.
+    assert [row for row in found if "pg_sleep" in row[0]] == [("select pg_sleep($1), $2", 1, True)]
+    assert all(slow for _, _, slow in found)
 
 
 @pytest.mark.parametrize("index", INDEXES)
