@@ -1,5 +1,5 @@
-"""Every page of the service for everybody: axe finds no fault, whatever the width and the colours, and all that can be
-done can be done by keyboard, with the focus in sight.
+"""Every page of the service for everybody: axe finds no fault, whatever the width and the colours, nothing sticks out,
+and all that can be done can be done by keyboard, with the focus in sight.
 """
 
 from __future__ import annotations
@@ -44,14 +44,18 @@ def settled(page: Page) -> None:
 
 
 def faults(page: Page) -> list[str]:
-    """What axe holds against the page: each rule with its impact, and the elements that break it."""
+    """What axe holds against the page, each rule with its impact and what breaks it; and by how much it sticks out."""
     page.evaluate(_OPEN_ALL)
+    over = page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
     found = Axe().run(page).response["violations"]
-    return [f"{one['impact']} {one['id']}: {[node['html'][:160] for node in one['nodes'][:3]]}" for one in found]
+    return [
+        *([f"{over} px wider than its window"] if over > 0 else []),
+        *(f"{one['impact']} {one['id']}: {[node['html'][:160] for node in one['nodes'][:3]]}" for one in found),
+    ]
 
 
 @pytest.mark.parametrize("looks", cases("sampled", "crossed", sample={"sampled"}))
-def test_axe_finds_no_fault_on_any_page(everything: Site, browser: Browser, looks: str) -> None:
+def test_axe_finds_no_fault_on_any_page_and_nothing_sticks_out(everything: Site, browser: Browser, looks: str) -> None:
     found: dict[tuple[str, int, str], list[str]] = {}
     for width, scheme in _LOOKS[looks]:
         dark = "dark" if scheme == "dark" else "light"

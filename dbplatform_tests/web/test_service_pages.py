@@ -8,8 +8,7 @@ from dbplatform.reporting.store import WrittenReport
 from dbplatform_tests.web.conftest import Open
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_pages_fit_and_ask_for_nothing_but_themselves(
     service: str, written: WrittenReport, open_page: Open, width: int, scheme: str
 ) -> None:
