@@ -46,9 +46,13 @@ def limits(target: Target, *, database: str, now: Any) -> tuple[tuple[Limit, ...
     with session(target) as connection:
         connection.execute("set default_transaction_read_only = on")
         found = collect(connection, database=database, now=now)
+    return proposed(found), tuple(f"Not measured for want of a right: {right}" for right in found.missing)
+
+
+def proposed(found: Metrics) -> tuple[Limit, ...]:
+    """The limits for what was measured. Pure."""
     breached = [one for one in judge(found, default_thresholds()).judged if one.severity is not None]
-    proposals = [*_usual(found), *(_breached(one) for one in breached if one.metric not in _NOT_YET)]
-    return tuple(proposals), tuple(f"Not measured for want of a right: {right}" for right in found.missing)
+    return (*_usual(found), *(_breached(one) for one in breached if one.metric not in _NOT_YET))
 
 
 def _usual(found: Metrics) -> Iterator[Limit]:
@@ -88,7 +92,7 @@ def _breached(one: Judgement) -> Limit:
     words = f"{100 * min(1.0, number):.0f}%" if ratio else f"{number:.0f}"
     return Limit(
         metric=one.metric,
-        warn=f"{'<' if falls else '>='} {words}",
+        warn=f"{'<' if falls else '>'} {words}",
         critical=None,
         evidence=f"{one.cause}: beyond the experts' limit {one.limit} now, so that its alert fires ({one.severity})",
         active=False,

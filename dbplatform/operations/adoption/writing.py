@@ -175,14 +175,15 @@ def _limits(of: Proposals) -> Iterator[str]:
         yield "  thresholds:     # all other metrics have the limits that experts use"
     for one in active:
         yield f"    # {_line(one.evidence)}"
-        yield f"    - {_flow(_threshold(one))}"
+        yield f"    - {_flow(threshold(one))}"
     for one in of.limits:
         if not one.active:
             yield f"    # {_line(one.evidence)}; mend that, or accept it:"
-            yield f"    # - {_flow(_threshold(one))}"
+            yield f"    # - {_flow(threshold(one))}"
 
 
-def _threshold(one: Limit) -> dict[str, str]:
+def threshold(one: Limit) -> dict[str, str]:
+    """The entry as a person writes it."""
     entry = {"metric": one.metric, "warn": one.warn}
     return entry if one.critical is None else {**entry, "critical": one.critical}
 
