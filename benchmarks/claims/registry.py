@@ -1,4 +1,4 @@
-"""What the seed documents claim, what was measured of each claim, and the sentence that judges it.
+"""What the documents of the systems claim, what was measured of each claim, and the sentence that judges it.
 
 A claim is a function with ``@claim``: it is named as the function is, and is measured in the order of registration. It
 returns one case or several: situations in which the claim might hold, the one that the document means first. The
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from benchmarks.claims.ground import Ground
 
-#: The seed document of each system.
+#: The document of each system.
 DOCUMENTS: Final = {
     "scriptsensei": "000",
     "scribemed": "001",

@@ -1,4 +1,4 @@
-"""The claims of the seed documents: none is without a figure and a verdict, and the benchmark really measures."""
+"""The claims of the documents: none is without a figure and a verdict, and the benchmark really measures."""
 
 from __future__ import annotations
 
