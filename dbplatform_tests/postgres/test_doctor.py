@@ -393,7 +393,8 @@ def test_without_a_name_the_surroundings_and_broken_declarations_are_told(
     assert shop.typed("doctor", "--json") == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
     around = {one["probe"]: one for one in findings if one["database"] is None and one["status"] != "error"}
-    assert around.keys() == {"Python", "declarations", "home", "server programs", "embedded server", "ledger"}
+    around_all = {"Python", "declarations", "home", "machines", "server programs", "embedded server", "ledger"}
+    assert around.keys() == around_all
     assert around["embedded server"]["message"] == "server stopped"
     [mistake] = [one for one in findings if one["status"] == "error"]
     assert (mistake["file"], mistake["line"]) == ("defs/broken/defs.yaml", 4)
