@@ -184,6 +184,8 @@ def test_from_the_source_distribution_the_same_wheel_is_built(wheel: Path, sdist
         archive.extractall(tmp_path, filter="data")
     [tree] = tmp_path.iterdir()
     assert tree.name == wheel.name.removesuffix("-py3-none-any.whl")
+    folders = {path.name for path in tree.iterdir() if path.is_dir()}
+    assert folders == {"dbplatform", "dbplatform_tests", "deploy", "docs"}
     assert (tree / "deploy" / "requirements.lock").is_file()
     assert (tree / "dbplatform" / "defs" / "flights" / "defs.yaml").is_file()
     [again] = _built(tmp_path / "again", "wheel", tree=tree).glob("*.whl")
