@@ -1,4 +1,4 @@
-"""Each figure of speed, size or cost in the documents of the systems, measured on the declared systems: before, after, verdict.
+"""Each figure of speed, size or cost in the documents, measured on the declared systems: before, after, verdict.
 
     python benchmarks/claims/run.py [--rows 1000000] [--rounds 5] [--only CLAIM ...] [--out FILE] [--list]
 
