@@ -45,7 +45,7 @@ class Counted:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", scope["path"])
+                route = str(getattr(scope.get("route"), "path", scope["path"]))
                 self.answers[scope["method"], route, message["status"]] += 1
             await send(message)
 

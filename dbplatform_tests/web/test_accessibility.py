@@ -5,6 +5,7 @@ and all that can be done can be done by keyboard, with the focus in sight.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -28,7 +29,10 @@ _LISTEN = """
     window.reachable.length
 """
 #: What is met in each look: with narrow and wide each scheme is met once, with both matrices each pair.
-_LOOKS = {"sampled": ((1440, "light"), (390, "dark")), "crossed": ((1440, "dark"), (390, "light"))}
+_LOOKS: dict[str, tuple[tuple[int, Literal["light", "dark"]], ...]] = {
+    "sampled": ((1440, "light"), (390, "dark")),
+    "crossed": ((1440, "dark"), (390, "light")),
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +62,7 @@ def faults(page: Page) -> list[str]:
 def test_axe_finds_no_fault_on_any_page_and_nothing_sticks_out(everything: Site, browser: Browser, looks: str) -> None:
     found: dict[tuple[str, int, str], list[str]] = {}
     for width, scheme in _LOOKS[looks]:
-        dark = "dark" if scheme == "dark" else "light"
-        with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=dark) as context:
+        with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme) as context:
             page = context.new_page()
             for name, path in everything.pages.items():
                 page.goto(everything.url + path)

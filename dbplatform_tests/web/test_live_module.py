@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -121,7 +122,7 @@ def test_a_name_may_be_any_word_and_its_token_is_kept(start: Callable[[int], Sta
     def meet(socket: WebSocketRoute) -> None:
         def hear(words: str | bytes) -> None:
             said.append(json.loads(words)["since"])
-            known = {name: {"live": [], "token": f"first of {name}", "trouble": None} for name in names}
+            known: dict[str, Any] = {name: {"live": [], "token": f"first of {name}", "trouble": None} for name in names}
             socket.send(json.dumps({"type": "hello", "heartbeat_s": 15, "databases": known}))
             later = {"type": "reset", "database": "__proto__", "token": "second", "why": "a test"}
             socket.send(json.dumps(later))
