@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from dbplatform.home import Home
 from dbplatform.migrations.drift.objects import schema_objects
@@ -18,6 +20,11 @@ from dbplatform.postgres.identifiers import Relation
 from dbplatform_tests.adopted.places import database_of
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.installation import Installation
+
+if TYPE_CHECKING:
+    from dbplatform_tests.second_server import SecondServer
+
+pytest_plugins = ("dbplatform_tests.second_server",)
 
 SCHEMAS = cases("dvd_rental", "music_store", "forum", sample=("forum",))
 HISTORY = Relation("public", "flyway_schema_history")
@@ -85,3 +92,20 @@ def test_dagster_and_the_doctor_load_what_was_adopted(adopted: Target, project: 
     # The tests' server has no TLS, and may lose what it holds.
     errors = {finding["probe"] for finding in found if finding["status"] == "error"}
     assert errors <= {"TLS", "fsync", "full_page_writes"}
+
+
+@pytest.mark.drill
+def test_on_an_older_server_the_baseline_makes_an_equal_schema(second_server: SecondServer, tmp_path: Path) -> None:
+    (tmp_path / "ops" / "defs").mkdir(parents=True)
+    with database_of(second_server.superuser_url(), "forum") as target:
+        owner = conninfo_to_dict(target.url)["user"]
+        second_server.run(sql.SQL("alter role {} createdb").format(sql.Identifier(str(owner))))
+        made = Installation(
+            Home(root=tmp_path / "home"), folder=tmp_path / "ops", variables={"ADOPTED_URL": target.url}
+        )
+        try:
+            made.here("adopt", "forum", "--url-env", "ADOPTED_URL", "--environment", "test")
+            made.here("migrate", "baseline", "forum")
+            assert made.here("migrate", "drift", "forum")["differences"] == []
+        finally:
+            made.server.remove()

@@ -229,7 +229,7 @@ def reader(database: Target, *statements: str) -> Iterator[str]:
     with psycopg.connect(database.url, autocommit=True) as owner:
         owner.execute(sql.SQL("create role {} login password 'trial'").format(sql.Identifier(name)))
         for statement in statements:
-            owner.execute(sql.SQL(statement).format(sql.Identifier(name)))  # type: ignore[arg-type]
+            owner.execute(sql.SQL(statement).format(sql.Identifier(name)))
         try:
             yield make_conninfo(database.url, user=name, password="trial")
         finally:
