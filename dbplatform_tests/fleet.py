@@ -72,11 +72,11 @@ class Fleet:
 @contextmanager
 def declared_fleet(folder: Path, server_url: str, names: Sequence[str]) -> Iterator[Fleet]:
     """Databases of these names, dropped at the end, and the project that declares them: a table ``item`` each."""
-    from dbplatform_tests.conftest import _created
+    from dbplatform_tests.conftest import created
 
     (folder / "migrations").mkdir(parents=True)
     with ExitStack() as stack:
-        made = {name: stack.enter_context(_created(server_url, "template1")).url for name in names}
+        made = {name: stack.enter_context(created(server_url, "template1")).url for name in names}
         fleet = Fleet(folder, made)
         fleet.migration("V1__item.sql", "create table item (id int primary key, price int);\n")
         for name in names:

@@ -163,6 +163,18 @@ def load_named(project: Project, name: str) -> Declared:
         return load_project(project).get(name)
 
 
+def load_of_job(project: Project, job: str) -> Declared | None:
+    """The database that has a job of this name, the others not read; None where none has, or it does not hold."""
+    names = {_name_in(file) for file in project.defs.rglob(FILE)}
+    for name in sorted(filter(None, names), key=len, reverse=True):
+        if job == name or job.startswith(f"{name}_"):
+            with suppress(PlatformError):
+                declared = load_named(project, name)
+                if job in (name, *_jobs(declared)):
+                    return declared
+    return None
+
+
 def _load(project: Project, files: Iterable[Path]) -> Declarations:
     loaded: dict[str, Declared] = {}
     jobs: dict[str, str] = {}

@@ -7,12 +7,15 @@ that says what is wrong with it, and fails when it is run.
 
 import importlib
 import logging
+import multiprocessing
+import os
 import re
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableJob
 
-from dbplatform.declaration.loading import FILE, Broken, Declarations, Declared
+from dbplatform.declaration.loading import FILE, Broken, Declarations, Declared, load_of_job
 from dbplatform.declaration.project import PACKAGE, Project
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.automation import automation_sensors
@@ -44,6 +47,24 @@ def definitions_of(project: Project) -> dg.Definitions:
 def definitions_of_one(platform: Platform, declared: Declared) -> dg.Definitions:
     """What one database declares: enough for a run of its jobs, however many others there are."""
     return ManagedDatabase(platform, declared).build_defs()
+
+
+def definitions_for(project: Project, job: str) -> dg.Definitions | None:
+    """What a run of this job needs; None where it is not the job of one database."""
+    declared = load_of_job(project, job)
+    return None if declared is None else definitions_of_one(Platform(project), declared)
+
+
+def job_of_this_process() -> str | None:
+    """The job for whose run alone Dagster started this process; None where it may be asked for others.
+
+    Run launchers with a container for each run name it in a variable; Dagster's own starts a process, whose work is in
+    its arguments.
+    """
+    if (named := os.environ.get("DAGSTER_RUN_JOB_NAME")) is not None:
+        return named
+    arguments = getattr(multiprocessing.current_process(), "_args", ())
+    return next((one.job_name for one in arguments if isinstance(one, ReconstructableJob)), None)
 
 
 def _broken(broken: Broken) -> dg.Definitions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import dagster as dg
 import psycopg
 import pytest
 from dagster._core.definitions.assets.job import asset_job
+from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import (
     InstigatorState,
@@ -26,10 +28,10 @@ from dagster._core.scheduler.instigation import (
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.platform import Platform
-from dbplatform.orchestration import automation, component, sensors
+from dbplatform.orchestration import automation, component, location, sensors
 from dbplatform.orchestration.launch import find_job
 from dbplatform.orchestration.location import definitions_of
-from dbplatform_tests.conftest import _created
+from dbplatform_tests.conftest import created
 from dbplatform_tests.fleet import Fleet, declared_fleet, until_asleep
 from dbplatform_tests.typed import typist
 
@@ -77,6 +79,29 @@ def test_a_run_loads_the_definitions_of_its_database_alone(tmp_path: Path) -> No
     assert job.tags == whole.tags
 
 
+def test_a_process_of_one_run_loads_what_its_job_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = project(tmp_path, 3)
+    monkeypatch.setenv("DBPLATFORM_PROJECT", str(made.root))
+
+    def databases() -> set[str]:
+        graph = reconstructed().get_definition().asset_graph
+        return {key.path[0] for key in graph.executable_asset_keys}
+
+    def reconstructed() -> ReconstructableRepository:
+        return ReconstructableRepository.for_module("dbplatform.definitions", "definitions", str(tmp_path))
+
+    assert location.job_of_this_process() is None
+    assert databases() == {"c00", "c01", "c02"}
+    with mock.patch.dict(os.environ, {"DAGSTER_RUN_JOB_NAME": "c01_periods_sale0"}):
+        assert databases() == {"c01"}
+    with mock.patch.dict(os.environ, {"DAGSTER_RUN_JOB_NAME": "__ASSET_JOB"}):
+        assert databases() == {"c00", "c01", "c02"}
+    job = reconstructed().get_reconstructable_job("c02_quality")
+    with mock.patch.object(multiprocessing.current_process(), "_args", ("its run", job), create=True):
+        assert databases() == {"c02"}
+        assert job.get_definition().name == "c02_quality"
+
+
 def test_conditions_beyond_the_limit_are_shared_by_several_sensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +144,7 @@ def test_the_last_ticks_of_many_schedules_are_asked_for_at_once(tmp_path: Path) 
 
 @pytest.fixture
 def fleet(tmp_path: Path, server_url: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    with declared_fleet(tmp_path, server_url, ("good", "bad")) as made, _created(server_url, "template1") as dagster:
+    with declared_fleet(tmp_path, server_url, ("good", "bad")) as made, created(server_url, "template1") as dagster:
         for name, url in made.urls.items():
             monkeypatch.setenv(f"{name.upper()}_URL", url)
         parts = psycopg.conninfo.conninfo_to_dict(dagster.url)
