@@ -20,7 +20,7 @@ from dbplatform.web.app import create_app
 from dbplatform.web.server import configuration, guarded, listen
 from dbplatform_tests.web.report_samples import rich_history
 
-_ARGUMENTS = [
+ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
@@ -57,7 +57,7 @@ def browser() -> Iterator[Browser]:
     # A busy machine is slow, not wrong.
     expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield started
         started.close()
 
