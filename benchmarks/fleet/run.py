@@ -27,6 +27,8 @@ from typing import Any
 from made import declare, make_databases, make_empty, make_template, urls
 
 from dbplatform.home import Home
+from dbplatform.operations.platform import apply_ledger_schema
+from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.server import EmbeddedServer
 
 PARTS = ("load", "one", "commands", "ticks", "growth")
@@ -129,6 +131,7 @@ def main() -> None:
                     "DBPLATFORM_DAGSTER_URL": server.url(f"dagster_{size}").replace("://", "+psycopg2://", 1),
                     "DAGSTER_HOME": str(Path(temporary) / f"dagster_{size}"),
                 }
+                apply_ledger_schema(Target("the ledger", environment["DBPLATFORM_LEDGER_URL"]))
                 made_home(Path(environment["DAGSTER_HOME"]))
                 result: dict[str, Any] = {"databases": size}
                 for part in parts:
