@@ -46,7 +46,7 @@ named in [faults.yaml](../dbplatform_tests/drills/faults.yaml).
 
 
 class Cases:
-    """A plugin of pytest that counts the cases of each test function."""
+    """A plugin of pytest that counts the cases of each test function, and those with the same first parameter."""
 
     def __init__(self) -> None:
         self.every: Counter[str] = Counter()
@@ -55,10 +55,11 @@ class Cases:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Counted once everything is collected."""
         for item in session.items:
-            name = item.nodeid.partition("[")[0].removeprefix(f"{TESTS}/")
+            name, _, parameters = item.nodeid.removeprefix(f"{TESTS}/").rstrip("]").partition("[")
             mark = item.get_closest_marker("drill")
-            self.every[name] += 1
-            self.sample[name] += mark is None or bool(mark.kwargs.get("sample"))
+            for counted in (name, f"{name}[{parameters.partition('-')[0]}]"):
+                self.every[counted] += 1
+                self.sample[counted] += mark is None or bool(mark.kwargs.get("sample"))
 
 
 def page(matrix: Matrix) -> str:

@@ -11,6 +11,9 @@ from dbplatform.backups.files import require_files
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.words import Interval
 
+#: The proof may be of another machine, whose clock is nearly ours.
+_CLOCKS_DIFFER_BY = timedelta(hours=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenSnapshot:
@@ -68,6 +71,9 @@ def newest_proven(ledger: Ledger, database: str) -> Backup | None:
 
 
 def is_fresh(proven_at: datetime, max_age: Interval, *, now: datetime) -> bool:
-    """Whether a proof is not older than ``max_age``."""
+    """Whether a proof is not older than ``max_age``; one that is dated in the future is no proof of anything now.
+
+    Where a clock was wrong for a day, a proof of that day would otherwise count for years.
+    """
     age: timedelta = now - proven_at
-    return age <= max_age.timedelta
+    return -_CLOCKS_DIFFER_BY <= age <= max_age.timedelta

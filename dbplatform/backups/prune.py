@@ -71,8 +71,9 @@ def plan_prune(ledger: Ledger, database: str, policy: BackupPolicy, *, now: date
     """Which backups the policy no longer wants; only reads, the files of the newest proven backup too.
 
     Refuses while the newest attempt is not complete, when nothing is proven, when the files of the newest proven
-    backup are not what was written, and when its proof is older than ``drill.max_age``. Attempts that failed or still
-    run count for nothing. A backup of a part stays as long as an older one of everything, and stands for no day.
+    backup are not what was written, and when its proof is older than ``drill.max_age`` or of the future. Attempts that
+    failed or still run count for nothing. A backup of a part stays as long as an older one of everything, and stands
+    for no day.
     """
     backups = [backup for backup in list_backups(ledger, database) if backup.kind == "logical"]
     complete = [backup for backup in backups if backup.status == "complete"]
@@ -143,8 +144,8 @@ def _refusal(
         return f"No backup of {database} is proven: nothing is pruned. Prove one: dbplatform drill {database}"
     if not is_fresh(proven.proven_at, policy.drill.max_age, now=now):
         return (
-            f"The newest proof, of {proven.id}, is older than {policy.drill.max_age}: nothing is pruned. "
-            f"Make a new one: dbplatform drill {database}"
+            f"The newest proof, of {proven.id}, is older than {policy.drill.max_age}, or of the future: "
+            f"nothing is pruned. Make a new one: dbplatform drill {database}"
         )
     if proven_snapshot(ledger, database) is None:
         return (

@@ -130,9 +130,21 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        unexpected = Unexpected(kind=type(error).__name__, reason=str(error).strip() or "no message", hint=_REPORT)
-        unexpected.__cause__ = error
-        return _show(unexpected, as_json=as_json, debug=debug)
+        told = _told(error)
+        told.__cause__ = error
+        return _show(told, as_json=as_json, debug=debug)
+
+
+def _told(error: Exception) -> PlatformError:
+    """A ledger that does not answer is nobody's mistake; whatever else no layer has put into words is ours."""
+    from psycopg import OperationalError
+    from sqlalchemy.exc import DBAPIError
+
+    from dbplatform.postgres.connection import in_words
+
+    if isinstance(error, DBAPIError) and isinstance(error.orig, OperationalError):
+        return in_words("the ledger", error.orig)
+    return Unexpected(kind=type(error).__name__, reason=str(error).strip() or "no message", hint=_REPORT)
 
 
 def _usage_error(error: click.ClickException) -> UsageError:

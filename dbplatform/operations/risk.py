@@ -46,7 +46,7 @@ def require_proof(
         what=what,
         reason="no restore has proven a backup yet"
         if proof is None
-        else f"the newest proof of a backup is older than {policy.drill.max_age}",
+        else f"the newest proof of a backup is older than {policy.drill.max_age}, or of the future",
         hint=f"Run: dbplatform backup create {declared.name}, then dbplatform drill {declared.name}",
     )
 

@@ -100,7 +100,7 @@ def connect(
         interruption = _interruption(error)
         if interruption is not None:
             raise interruption from None
-        raise _refusal(target, error) from error
+        raise in_words(target.name, error) from error
     finally:
         if not connection.closed and connection.info.transaction_status == TransactionStatus.ACTIVE:
             # Interrupted in a statement: the server is told, or it would go on with it.
@@ -205,13 +205,14 @@ def _interruption(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _refusal(target: Target, error: psycopg.Error) -> WorkError:
+def in_words(target: str, error: psycopg.Error) -> WorkError:
+    """An error of PostgreSQL as one of the platform, ``SessionLost`` or ``ServerRefused``, that names the target."""
     reason = (error.diag.message_primary or str(error).strip().splitlines()[0]).rstrip(".")
     if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02", "57P03"):
-        return SessionLost(target=target.name, reason=reason, hint="See the server's log, then run the command again.")
+        return SessionLost(target=target, reason=reason, hint="See the server's log, then run the command again.")
     rights = isinstance(error, psycopg.errors.InsufficientPrivilege)
     return ServerRefused(
-        target=target.name,
+        target=target,
         reason=reason,
         hint="Grant it to the user in the URL." if rights else error.diag.message_hint,
         sqlstate=error.sqlstate,

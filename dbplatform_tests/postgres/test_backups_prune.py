@@ -193,6 +193,29 @@ def test_nothing_is_pruned_on_an_old_proof(ledger: Ledger, make: Callable[..., B
     assert "older than 8 days" in (plan.refusal or "")
 
 
+@pytest.mark.parametrize("off", [days(3650), days(-3650), days(-2)], ids=["ahead", "years behind", "days behind"])
+def test_a_clock_that_jumps_removes_nothing_until_it_is_right_again(
+    ledger: Ledger, make: Callable[..., Backup], tmp_path: Path, off: timedelta
+) -> None:
+    old, proven, newest = make(days(30), proven=True), make(days(20), proven=True), make(days(0))
+    plan = plan_prune(ledger, NAME, KEEP_ONE, now=NOW + off)
+    assert plan.refusal is not None
+    assert "or of the future" in plan.refusal
+    assert apply_prune(ledger, plan, KEEP_ONE, now=NOW + off).pruned == ()
+    assert visible(tmp_path) == {old.id, proven.id, newest.id}
+    apply_prune(ledger, plan_prune(ledger, NAME, KEEP_ONE, now=NOW), KEEP_ONE, now=NOW)
+    assert visible(tmp_path) == {proven.id, newest.id}
+
+
+def test_a_clock_that_is_a_little_ahead_keeps_the_newest_proven_backup(
+    ledger: Ledger, make: Callable[..., Backup], tmp_path: Path
+) -> None:
+    old, proven, newest = make(days(30), proven=True), make(days(20), proven=True), make(days(0))
+    now = NOW + days(3)
+    assert apply_prune(ledger, plan_prune(ledger, NAME, KEEP_ONE, now=now), KEEP_ONE, now=now).pruned == (old.id,)
+    assert visible(tmp_path) == {proven.id, newest.id}
+
+
 def test_nothing_is_pruned_when_the_proven_files_have_changed(
     ledger: Ledger, make: Callable[..., Backup], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ One module, because what is carried over there is what must come back.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -455,6 +456,24 @@ def test_a_swap_that_was_killed_while_it_waited_has_changed_nothing(
     assert kind(connection) == "r"
     assert forward(connection).phases[0] == "swap"
     assert contents(connection) == rows
+
+
+def test_two_at_once_convert_the_table_once(database: Target, connection: AutocommitConnection) -> None:
+    connection.execute(RICH)
+    rows = contents(connection)
+
+    def one() -> bool:
+        try:
+            with connect(database, work="test") as session:
+                return bool(forward(session).phases)
+        except LockNotAcquired:  # the other one was at work for longer than this one waits
+            return False
+
+    with ThreadPoolExecutor(2) as both:
+        did = [future.result() for future in [both.submit(one) for _ in range(2)]]
+    assert sorted(did) == [False, True]
+    assert (kind(connection), contents(connection)) == ("p", rows)
+    assert forward(connection).phases == ()
 
 
 def test_mistakes_are_told_apart(connection: AutocommitConnection) -> None:

@@ -57,7 +57,7 @@ def plan_prune(
     """What the policy no longer wants of one server; only reads, the files of the newest proven base backup too.
 
     Refuses while the newest attempt is not complete, when nothing is proven, when the files of the newest proven one
-    are not what was written, and when its proof is older than ``drill.max_age``.
+    are not what was written, and when its proof is older than ``drill.max_age`` or of the future.
     """
     backups = list_backups(ledger, key_of(system))
     complete = [backup for backup in backups if backup.status == "complete"]
@@ -135,7 +135,8 @@ def _refusal(backups: Sequence[Backup], proven: Backup | None, policy: BackupPol
     if proven is None or proven.proven_at is None:
         return "No base backup of the server is proven: nothing is pruned. Prove one: dbplatform drill --kind physical"
     if not is_fresh(proven.proven_at, policy.drill.max_age, now=now):
-        return f"The newest proof, of {proven.id}, is older than {policy.drill.max_age}: nothing is pruned."
+        age = policy.drill.max_age
+        return f"The newest proof, of {proven.id}, is older than {age}, or of the future: nothing is pruned."
     with suppress(BackupDamaged):
         if not check_files(proven, load_physical(proven)):
             return None

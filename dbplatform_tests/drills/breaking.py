@@ -1,0 +1,145 @@
+"""A fault at a chosen moment of work on a database: before one of its requests is sent, or before its answer arrives.
+
+Every statement, begin and commit of psycopg goes through one method, so each of them is a moment, whoever wrote it.
+The requests of a run that nobody disturbs are counted first; the moments of a matrix are spread evenly over them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import ConnStatus, TransactionStatus
+from sqlalchemy.exc import DBAPIError
+
+from dbplatform.errors import PlatformError
+from dbplatform.postgres.connection import Target
+
+#: So many moments of each work. At every second one it is the answer that is lost: the work was done, maybe committed.
+MOMENTS = 16
+
+
+class _Requests:
+    """The requests of this thread to one database, in their order."""
+
+    def __init__(self, database: Target, at: int | None, fault: Callable[[], None], *, answer_lost: bool) -> None:
+        self._name = conninfo_to_dict(database.url)["dbname"]
+        self._at, self._fault, self._answer_lost = at, fault, answer_lost
+        self.count = 0
+
+    def wait(self, connection: psycopg.Connection[Any], work: Any, **options: Any) -> Any:
+        """Do what ``psycopg.Connection.wait`` does, and the fault at its moment."""
+        if not self._counts(connection):
+            return _WAIT(connection, work, **options)
+        self.count += 1
+        if self.count != self._at:
+            return _WAIT(connection, work, **options)
+        if not self._answer_lost:
+            self._fault()
+            return _WAIT(connection, work, **options)
+        _WAIT(connection, work, **options)
+        self._fault()
+        connection.pgconn.finish()
+        raise psycopg.OperationalError("the answer did not arrive")
+
+    def _counts(self, connection: psycopg.Connection[Any]) -> bool:
+        link = connection.pgconn
+        return (
+            threading.current_thread() is threading.main_thread()
+            and link.status == ConnStatus.OK
+            and link.db == self._name.encode()
+            # What goes on within one request (the rows of a COPY) is no other one.
+            and link.transaction_status != TransactionStatus.ACTIVE
+        )
+
+
+_WAIT: Callable[..., Any] = psycopg.Connection.wait
+
+
+@contextmanager
+def _heard(requests: _Requests) -> Iterator[None]:
+    psycopg.Connection.wait = lambda *given, **options: requests.wait(*given, **options)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        psycopg.Connection.wait = _WAIT  # type: ignore[method-assign]
+
+
+def counted(database: Target, work: Callable[[], None]) -> int:
+    """How many requests to the database the work makes when nothing breaks."""
+    requests = _Requests(database, None, lambda: None, answer_lost=False)
+    with _heard(requests):
+        work()
+    return requests.count
+
+
+def broken(
+    database: Target,
+    work: Callable[[], None],
+    fault: Callable[[], None],
+    *,
+    moment: int,
+    of: int,
+    moments: int = MOMENTS,
+) -> bool:
+    """Work with the fault at the moment, of ``of`` requests in all; whether the work told a failure.
+
+    Any failure that is none of the platform or of a database (which the command line tells as one) comes through.
+    """
+    assert of >= moments, "too few requests for so many moments"
+    at = of * (2 * moment + 1) // (2 * moments) + 1
+    done: list[int] = []
+
+    def once() -> None:
+        done.append(at)
+        fault()
+
+    with _heard(_Requests(database, at, once, answer_lost=moment % 2 == 1)):
+        try:
+            work()
+            failed = False
+        except (PlatformError, psycopg.Error, DBAPIError):
+            failed = True
+    assert done, "the moment was not reached"
+    return failed
+
+
+def cut(database: Target) -> None:
+    """End every session of the platform with the database, as a proxy or a firewall does, or an administrator."""
+    info = conninfo_to_dict(database.url)
+    with psycopg.connect(**{**info, "dbname": "postgres"}, autocommit=True) as administrator:
+        administrator.execute(
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity"
+            " where datname = %s and application_name like 'dbplatform%%'",
+            (info["dbname"],),
+        )
+
+
+@contextmanager
+def unreachable(database: Target) -> Iterator[Callable[[], None]]:
+    """What ends all sessions with the database and lets no other begin, until the block is over."""
+    info = conninfo_to_dict(database.url)
+    with psycopg.connect(**{**info, "dbname": "postgres"}, autocommit=True) as administrator:
+
+        def allow(yes: bool) -> None:
+            administrator.execute(
+                sql.SQL("alter database {} allow_connections {}").format(
+                    sql.Identifier(str(info["dbname"])), sql.Literal(yes)
+                )
+            )
+
+        def close() -> None:
+            allow(False)
+            administrator.execute(
+                "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = %s", (info["dbname"],)
+            )
+
+        try:
+            yield close
+        finally:
+            allow(True)

@@ -1,0 +1,139 @@
+"""Sessions that are ended at any moment, and a ledger that goes away: nothing is lost, doubled, or claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.connection import Target
+from dbplatform_tests.conftest import created
+from dbplatform_tests.drills.breaking import MOMENTS, broken, counted, cut, unreachable
+from dbplatform_tests.drills.matrix import cases
+from dbplatform_tests.drills.works import WORKS, Work
+from dbplatform_tests.postgres.archiving_support import ask
+from dbplatform_tests.typed import Type, Typed
+
+SHOP = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL, environment: test}
+  migrations: {}
+  seeds: [{profile: dev, directory: seeds}]
+  partitioned_tables: [{table: sale, column: at, interval: 1 month, premake: 2, start: 2026-01-01}]
+  quality: [{table: item, checks: [{not_null: name}]}]
+"""
+FILES = {
+    "migrations/V1__first.sql": "create table item (id int primary key, name text);\n"
+    "create table sale (at timestamptz not null) partition by range (at);\n",
+    "seeds/item.csv": "id,name\n1,pen\n2,ink\n",
+}
+#: In this order.
+COMMANDS = {
+    "migrations": ("migrate", "apply", "shop"),
+    "seeding": ("seed", "apply", "shop"),
+    "partitions": ("partition", "apply", "shop"),
+    "data quality": ("check", "shop"),
+}
+#: Each makes at least so many to the ledger.
+REQUESTS = 4
+#: The requests of each work, counted once: ``counts(name, which)``.
+Counts = Callable[[str, str], int]
+
+
+@pytest.fixture(scope="module")
+def counts(server_url: str, ledger_template: str, tmp_path_factory: pytest.TempPathFactory) -> Counts:
+    known: dict[tuple[str, str], int] = {}
+
+    def count(name: str, which: str) -> int:
+        if (name, which) not in known:
+            with created(server_url, "template1") as database, created(server_url, ledger_template) as store:
+                ledger = Ledger(store)
+                work = WORKS[name](database=database, ledger=ledger, folder=tmp_path_factory.mktemp(name) / "work")
+                known[name, which] = counted(database if which == "database" else store, work.run)
+                work.ended()
+                ledger.engine.dispose()
+        return known[name, which]
+
+    return count
+
+
+@pytest.mark.parametrize(
+    ("capability", "moment"),
+    cases(
+        *((name, moment) for name in WORKS for moment in range(MOMENTS)),
+        sample=(
+            ("migrations", 9),
+            ("seeding", 12),
+            ("partitions", 11),
+            ("conversion", 10),
+            ("archives", 13),
+            ("maintenance", 8),
+        ),
+    ),
+)
+def test_work_whose_sessions_are_cut_here_is_finished_by_the_next(
+    database: Target, ledger: Ledger, tmp_path: Path, counts: Counts, capability: str, moment: int
+) -> None:
+    requests = counts(capability, "database")
+    work = WORKS[capability](database=database, ledger=ledger, folder=tmp_path / "work")
+    failed = broken(database, work.run, lambda: cut(database), moment=moment, of=requests)
+    finished(work, failed)
+
+
+@pytest.mark.parametrize(
+    ("capability", "moment"),
+    cases(*(("archives", moment) for moment in range(MOMENTS)), sample=(("archives", 6), ("archives", 11))),
+)
+def test_work_whose_ledger_goes_away_here_is_finished_by_the_next(
+    database: Target, ledger: Ledger, tmp_path: Path, counts: Counts, capability: str, moment: int
+) -> None:
+    requests = counts(capability, "ledger")
+    work = WORKS[capability](database=database, ledger=ledger, folder=tmp_path / "work")
+    with unreachable(ledger.target) as close:
+        failed = broken(ledger.target, work.run, close, moment=moment, of=requests)
+    finished(work, failed)
+
+
+@pytest.mark.parametrize(
+    ("capability", "moment"),
+    cases(
+        *((capability, moment) for capability in COMMANDS for moment in range(REQUESTS)),
+        sample=(("seeding", 1), ("seeding", 2), ("data quality", 2)),
+    ),
+)
+def test_a_command_whose_ledger_goes_away_here_says_so_and_the_next_ends_right(
+    declare_shop: Callable[[str], Type], database: Target, ledger: Ledger, tmp_path: Path, capability: str, moment: int
+) -> None:
+    typed = declare_shop(SHOP)
+    for file, text in FILES.items():
+        (tmp_path / "defs" / "shop" / file).parent.mkdir(exist_ok=True)
+        (tmp_path / "defs" / "shop" / file).write_text(text)
+    for before in COMMANDS:
+        if before == capability:
+            break
+        assert typed(*COMMANDS[before]).code == 0
+    answers: list[Typed] = []
+
+    def command() -> None:
+        answers.append(typed(*COMMANDS[capability]))
+
+    with unreachable(ledger.target) as close:
+        broken(ledger.target, command, close, moment=moment, of=REQUESTS, moments=REQUESTS)
+    command()
+    assert [answer.code for answer in answers] == [3, 0], answers
+    assert "ledger" in answers[0].err
+    assert "mistake of dbplatform" not in answers[0].err
+    if capability != "migrations":
+        assert ask(database, "select count(*), count(distinct id), min(name) from item") == (2, 2, "ink")
+
+
+def finished(work: Work, failed: bool) -> None:
+    """Assert that nothing is amiss after the fault, and that the next run ends the work where it told a failure."""
+    work.holds()
+    if failed:
+        work.run()
+    work.ended()
