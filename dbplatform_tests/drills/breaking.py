@@ -110,12 +110,12 @@ def broken(
 
 
 def cut(database: Target) -> None:
-    """End every session of the platform with the database, as a proxy or a firewall does, or an administrator."""
+    """End every session of the platform with the database, and of pg_dump, as a firewall does or an administrator."""
     info = conninfo_to_dict(database.url)
     with psycopg.connect(**{**info, "dbname": "postgres"}, autocommit=True) as administrator:
         administrator.execute(
             "select pg_terminate_backend(pid, 10000) from pg_stat_activity"
-            " where datname = %s and application_name like 'dbplatform%%'",
+            " where datname = %s and application_name ~ '^(dbplatform|pg_dump)'",
             (info["dbname"],),
         )
 

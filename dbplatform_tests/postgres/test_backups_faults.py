@@ -23,6 +23,7 @@ from dbplatform.operations.platform import apply_ledger_schema
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.programs import find_programs
 from dbplatform.storage import s3
+from dbplatform_tests.drills.breaking import cut
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.backups_support import (
     NAME,
@@ -170,6 +171,22 @@ def test_a_server_that_restarts_in_the_middle_ends_in_a_failed_backup_or_a_whole
         proven = prove(find_backup(kept, NAME), kept, server_url)
         assert proven.proven_at is not None
         kept.engine.dispose()
+
+
+@pytest.mark.parametrize("fact", cases("exported", "dumping", "dumped", "counted", sample=("dumping",)))
+def test_a_backup_whose_sessions_are_cut_fails_or_is_whole_and_the_next_is_proven(
+    database: Target, ledger: Ledger, tmp_path: Path, server_url: str, fact: str
+) -> None:
+    fill(database)
+    with at(f"backup {NAME}: {fact}", lambda: cut(database)), suppress(WorkError):
+        back_up(database, tmp_path, ledger)
+    for backup in list_backups(ledger, NAME):
+        whole = backup.status == "complete"
+        assert backup.status in ("complete", "failed")
+        assert whole == backup.folder.is_dir()
+        assert not whole or verify_backup(backup, ledger, programs=find_programs()).passed
+    back_up(database, tmp_path, ledger)
+    assert prove(find_backup(ledger, NAME), ledger, server_url).proven_at is not None
 
 
 @pytest.mark.parametrize("fact", cases("created", "loaded", sample=("loaded",)))

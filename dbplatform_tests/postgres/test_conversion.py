@@ -458,6 +458,19 @@ def test_a_swap_that_was_killed_while_it_waited_has_changed_nothing(
     assert contents(connection) == rows
 
 
+@pytest.mark.parametrize("off", [timedelta(days=400), timedelta(days=-400)], ids=["ahead", "behind"])
+def test_a_conversion_gone_on_with_by_a_wrong_clock_keeps_every_row(
+    database: Target, connection: AutocommitConnection, off: timedelta
+) -> None:
+    connection.execute(PLAIN)
+    rows = contents(connection)
+    run_and_die(database, "forward", "convert event", 4)
+    convert(connection, policy(), now=NOW + off)
+    assert (kind(connection), contents(connection)) == ("p", rows)
+    assert forward(connection).phases == ()
+    assert contents(connection) == rows
+
+
 def test_two_at_once_convert_the_table_once(database: Target, connection: AutocommitConnection) -> None:
     connection.execute(RICH)
     rows = contents(connection)

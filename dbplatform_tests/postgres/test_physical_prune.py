@@ -106,6 +106,7 @@ def test_nothing_is_pruned_while_anything_is_in_doubt(kept: Kept) -> None:
     assert "not what was written" in (kept.plan(days=2).refusal or "")
     (server.root / "aside").rename(kept.third.folder / "base.tar.zst")
     assert "is older than 8 days" in (kept.plan(days=30).refusal or "")
+    assert "or of the future" in (kept.plan(days=-2).refusal or "")
     with server.ledger.session() as session:
         session.get_one(BackupRecord, kept.third.id).proven_at = None
     assert "No base backup of the server is proven" in (kept.plan(days=2).refusal or "")
