@@ -6,6 +6,8 @@ The requests of a run that nobody disturbs are counted first; the moments of a m
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dbplatform.errors import PlatformError
 from dbplatform.postgres.connection import Target
+from dbplatform.postgres.embedded.server import EmbeddedServer
 
 #: So many moments of each work. At every second one it is the answer that is lost: the work was done, maybe committed.
 MOMENTS = 16
@@ -107,6 +110,14 @@ def broken(
             failed = True
     assert done, "the moment was not reached"
     return failed
+
+
+def crash(server: EmbeddedServer) -> None:
+    """End the postmaster without a word, and start the server again, at the same port."""
+    pid = server.status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    server.start()
 
 
 def cut(database: Target) -> None:

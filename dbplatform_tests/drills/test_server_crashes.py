@@ -6,8 +6,6 @@ same server, as it is where nothing else is declared.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +17,7 @@ from dbplatform.operations.platform import apply_ledger_schema
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform_tests.conftest import created
-from dbplatform_tests.drills.breaking import MOMENTS, broken, counted
+from dbplatform_tests.drills.breaking import MOMENTS, broken, counted, crash
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.drills.works import WORKS, Work
 from dbplatform_tests.postgres.embedded_support import embedded, open_folder
@@ -48,14 +46,6 @@ def make(server: EmbeddedServer, tmp_path: Path) -> Iterator[Callable[[str, str]
 
     with ExitStack() as stack:
         yield made
-
-
-def crash(server: EmbeddedServer) -> None:
-    """End the postmaster without a word, and start the server again, at the same port."""
-    pid = server.status().pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    server.start()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -34,15 +34,20 @@ from dbplatform.backups.physical.errors import (
 from dbplatform.backups.physical.recover import RecoveryReport, recover_database
 from dbplatform.backups.physical.server import key_of
 from dbplatform.backups.physical.targets import RecoveryPlan
+from dbplatform.errors import PlatformError
+from dbplatform.home import Home
 from dbplatform.ledger.backups import BackupRecord
 from dbplatform.postgres.connection import Target
+from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.postgres.programs import Programs, find_programs
+from dbplatform_tests.drills.breaking import crash
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.backups_support import databases, flip_byte, programs_with
 from dbplatform_tests.postgres.physical_support import NAME, Archiving, archiving, killed_at, ledger_of
 
 #: The name that killed restores restore into.
 KILLED = "killed_one"
+_STEPS = ("started", "witnessed", "copied", "verified", "packed", "described", "published", "recorded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,11 +208,8 @@ def test_a_killed_recovery_leaves_nothing_that_looks_restored_and_the_next_one_c
 
 @pytest.mark.parametrize(
     "fact",
-    cases(
-        "started", "witnessed", "copied", "verified", "packed", "described", "published", "recorded",
-        sample=["published"],
-    ),
-)  # fmt: skip
+    cases(*_STEPS, sample=["published"]),
+)
 def test_a_killed_base_backup_is_whole_or_nothing(past: Past, fact: str) -> None:
     server = past.server
     key = key_of(server.system)
@@ -220,6 +222,42 @@ def test_a_killed_base_backup_is_whole_or_nothing(past: Past, fact: str) -> None
     assert killed.status == ("complete" if fact in ("published", "recorded") else "failed")
     if killed.status == "complete":
         assert verify_base(killed, server.ledger).passed
+    folders = {path.name for path in (server.backups / key).iterdir() if path.name != "wal"}
+    assert folders == {b.id for b in list_backups(server.ledger, key) if b.status == "complete"}
+
+
+@pytest.mark.parametrize("fact", cases(*_STEPS, sample=()))
+def test_a_base_backup_whose_server_crashes_is_whole_or_nothing(past: Past, fact: str) -> None:
+    embedded = EmbeddedServer(Home(root=past.server.root / "home"), settings={"fsync": "off"}, archive_wal=lambda: True)
+    whole_or_nothing(past.server, fact, lambda: crash(embedded))
+
+
+@pytest.mark.parametrize("fact", cases(*_STEPS, sample=()))
+def test_a_base_backup_whose_sessions_are_cut_is_whole_or_nothing(past: Past, fact: str) -> None:
+    everybody = "select pg_terminate_backend(pid, 10000) from pg_stat_activity where pid <> pg_backend_pid() and %s"
+    mine = "(application_name ~ '^dbplatform' or backend_type = 'walsender')"
+    whole_or_nothing(past.server, fact, lambda: past.server.run(everybody % mine))
+
+
+def whole_or_nothing(server: Archiving, fact: str, do: Callable[[], object]) -> None:
+    """A base backup during which something is done at the fact: it fails and leaves nothing, or it verifies."""
+    key, done = key_of(server.system), []
+    before = {backup.id for backup in list_backups(server.ledger, key, pruned=True)}
+
+    def hear(heard: progress.Progress) -> None:
+        if heard.task.endswith(f": {fact}") and not done:
+            done.append(fact)
+            do()
+
+    with progress.listening(hear), suppress(PlatformError):
+        server.base()
+    assert done == [fact]
+    server.base()
+    made = [backup for backup in list_backups(server.ledger, key, pruned=True) if backup.id not in before]
+    assert [backup.status for backup in made[:1]] == ["complete"], "the next one is there"
+    for backup in made:
+        assert backup.status in ("complete", "failed")
+        assert backup.status == "failed" or verify_base(backup, server.ledger).passed
     folders = {path.name for path in (server.backups / key).iterdir() if path.name != "wal"}
     assert folders == {b.id for b in list_backups(server.ledger, key) if b.status == "complete"}
 
