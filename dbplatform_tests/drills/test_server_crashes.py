@@ -58,7 +58,7 @@ def counts() -> dict[str, int]:
     ("capability", "moment"),
     cases(
         *((name, moment) for name in WORKS for moment in range(MOMENTS)),
-        sample=(("migrations", 8), ("conversion", 11), ("archives", 12)),
+        sample=(("migrations", 8), ("archives", 12)),
     ),
 )
 def test_work_whose_server_crashes_here_is_finished_by_the_next(
