@@ -83,6 +83,11 @@ class CheckEvidence(CheckResult):
         return self.status in BAD
 
     @property
+    def learning(self) -> bool:
+        """It was not judged yet, for want of a past to compare with; nobody has accepted anything."""
+        return self.status == "accepted" and self.accepted_until is None
+
+    @property
     def of_rows(self) -> int | None:
         """How many rows could have failed: those that it considered, else all of the table."""
         return self.row_count if self.considered_rows is None else self.considered_rows

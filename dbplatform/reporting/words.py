@@ -86,7 +86,7 @@ def headline(run: RunEvidence) -> str:
     if not total:
         return "No check ran, so nothing is proven"
     failed, errored, accepted = run.count("failed"), run.count("errored"), run.count("accepted")
-    learning = sum(check.status == "accepted" and check.accepted_until is None for check in run.checks)
+    learning = sum(check.learning for check in run.checks)
     where = f"on {sum(table.count(*BAD) > 0 for table in run.tables)} of {counted(len(run.tables), 'table')}"
     if failed:
         sentence = f"{failed:,} of {counted(total, 'check')} failed"
@@ -135,7 +135,8 @@ def summary_lines(run: RunEvidence) -> list[str]:
                 told = check.failed_rows is not None and f"{check.failed_rows:,}" in message
                 detail = ": ".join(part for part in ("" if told else failed_rows_text(check), message) if part)
                 severity = " (warn)" if check.severity == "warn" else ""
-                lines.append(f"    {check.status.upper()}{severity} {check.name}: {detail}")
+                status = "NOT JUDGED" if check.learning else check.status.upper()
+                lines.append(f"    {status}{severity} {check.name}: {detail}")
     return lines
 
 

@@ -108,6 +108,12 @@ def _check(name: str, status: str) -> CheckEvidence:
     return check_evidence(name=name, status=word, accepted_until=date(2026, 12, 31) if until else None)
 
 
+def test_what_nobody_accepted_is_not_called_accepted() -> None:
+    checks = [_check("rows_as_usual", "accepted"), _check("known", "accepted until")]
+    lines = summary_lines(run_evidence([table_evidence("t", checks)]))
+    assert [line.split(":")[0].strip() for line in lines[2:]] == ["NOT JUDGED rows_as_usual", "ACCEPTED known"]
+
+
 def test_a_freshness_is_told_as_an_age_and_any_other_value_as_a_number() -> None:
     assert measured(check_evidence(name="a", type="freshness", value=406_747_148.7)) == "4,707.7 days"
     assert measured(check_evidence(name="a", type="mean", value=406_747_148.7)) == "406,747,148.7"
