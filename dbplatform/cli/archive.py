@@ -150,8 +150,12 @@ def restore(
         report = archives.bring_back(
             platform, declared, archive_id, into=Relation.parse(into) if into is not None else None
         )
-    document = report.as_json()
-    show_json(document) if as_json else say(", ".join(f"{key} {value}" for key, value in document.items()))
+    if as_json:
+        show_json(report.as_json())
+        return
+    for one in (report, *report.along):
+        kept = f"{one.already_there:,} were there, {one.left_out:,} had never left, {one.erased:,} were erased since"
+        say(f"{bold(one.table)}: {one.restored:,} rows restored; {kept}")
 
 
 @command.command()

@@ -154,6 +154,9 @@ def test_old_rows_leave_behind_a_proven_backup_and_come_back(tmp_path: Path) -> 
         shop.here("archive", "restore", "shop", archive["id"], "--yes")
         with shop.connect("shop") as connection:
             assert connection.execute("select * from sale where id < 200 order by id").fetchall() == before
+        again = shop.command("archive", "restore", "shop", archive["id"], "--yes")
+        words = "public.sale: 0 rows restored; 70 were there, 0 had never left, 0 were erased since"
+        assert again.stdout.strip() == words, again.stderr
 
 
 def test_a_file_damaged_or_a_row_updated_between_export_and_delete_deletes_only_what_is_kept(tmp_path: Path) -> None:
