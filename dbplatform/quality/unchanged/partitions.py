@@ -130,10 +130,8 @@ class Partitions:
         since = known.oldest(leaf.earlier for leaf in unread if leaf.earlier)
         if not rows or since is None:
             return outcome
-        where = "an unchanged partition" if len(unread) == 1 else f"{len(unread)} unchanged partitions"
-        said = (
-            f"{rows:,} of the failing rows lie in {where}, read since {since:%Y-%m-%d %H:%M} UTC, and are taken over."
-        )
+        where = "a partition that is" if len(unread) == 1 else f"{len(unread)} partitions that are"
+        said = f"Of the failing rows {rows:,} were found before, in {where} unchanged since {since:%Y-%m-%d %H:%M} UTC."
         return replace(outcome, message=f"{outcome.message} {said}")
 
     def record(self, session: Session, stored: dict[str, QualityResult], *, bound: int, keep: _Keep) -> None:
