@@ -61,7 +61,7 @@ $(UV): requirements-uv.lock
 	@touch $@
 
 $(READY): $(UV) requirements.lock pyproject.toml
-	@echo "setting up $(VENV)"
+	@echo "setting up $(VENV): a minute or two, this once"
 	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
