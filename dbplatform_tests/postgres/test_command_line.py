@@ -250,7 +250,8 @@ def test_a_broken_declaration_is_shown_beside_those_that_hold(type_: Type, proje
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("migrat",), "No such command"),
+        (("migrat",), "No such command 'migrat'. Did you mean 'migrate'?"),
+        (("migrate", "aply"), "Did you mean 'apply'?"),
         (("migrate", "apply"), "DATABASE"),
         (("migrate", "plan", "shopp"), "No database named 'shopp'"),
         (("migrate", "apply", "shop", "--fast"), "--fast"),
