@@ -17,6 +17,10 @@ from dbplatform.errors import UsageError
 Where = tuple[str | int, ...]
 _READABLE = "Make it a file that you may read."
 _ALIAS = "Write it out."
+_SYNTAX = "Look at indentation, colons and quotes on this line and the one before."
+_TABS = "Indent it by spaces: YAML allows no tabs."
+#: The pattern of a key that names an environment variable, in whichever model.
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -45,7 +49,7 @@ class LinedDocument:
             mark = error.problem_mark or error.context_mark
             raise YamlMistake(
                 f"this is not YAML: {error.problem}.",
-                hint="Look at indentation, colons and quotes on this line and the one before.",
+                hint=_TABS if "'\\t'" in str(error.problem) else _SYNTAX,
                 file=shown,
                 line=mark.line + 1 if mark else None,
             ) from error
@@ -101,6 +105,12 @@ class LinedDocument:
             sentence, _, hint = str(details["ctx"]["error"]).partition("; ")
             hint = hint[:1].upper() + hint[1:] + "." if hint else ""
             return self.mistake(f"{path_words(loc)}: {sentence}.", where=where, hint=hint or None)
+        if details["type"] == "string_pattern_mismatch" and details["ctx"]["pattern"] == VARIABLE:
+            # Whoever mistakes it writes the secret itself: it is not repeated.
+            message = f"{path_words(loc)}: this is not the name of an environment variable."
+            return self.mistake(
+                message, where=where, hint="Write a name, such as SHOP_URL; the value goes into it alone."
+            )
         shown = repr(details["input"])
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         message = details["msg"][:1].lower() + details["msg"][1:]
@@ -147,9 +157,9 @@ class LinedDocument:
 
 
 def path_words(where: Where) -> str:
-    """``quality[0].checks`` for a place in a document; ``the top`` for all of it."""
+    """``quality[0].checks`` for a place in a document; ``the top level`` for all of it."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where).lstrip(".")
-    return text or "the top"
+    return text or "the top level"
 
 
 def _keys_at(model: Any, where: Where) -> list[str]:

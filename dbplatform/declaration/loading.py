@@ -215,7 +215,7 @@ def _attributes(document: LinedDocument) -> dict[str, Any] | None:
             raise document.mistake(f"there is no type {value['type']}.", where=("type",), hint=f"Allowed is: {TYPE}.")
         return None
     for key in value.keys() - _TOP_KEYS:
-        raise document.unknown_key(str(key), sorted(_TOP_KEYS), where=(str(key),), inside="the top")
+        raise document.unknown_key(str(key), sorted(_TOP_KEYS), where=(str(key),), inside="the top level")
     attributes = value.get("attributes")
     if attributes is None:
         return {}

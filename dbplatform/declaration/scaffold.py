@@ -73,9 +73,9 @@ def plan_project(folder: Path, *, name: str | None = None, url_env: str | None =
     own: no seeds, no archive, ``production``. Raises ``NameNotValid``, ``NotAVariable``, ``NotAFolder``,
     ``WouldOverwrite``.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     _refuse_variable(url_env)
-    database = database_name(folder.resolve().name) if name is None else name
+    database = database_name(folder.name) if name is None else name
     _refuse_name(database, url_env)
     files = {
         **_rendered("project", name=database, url_env=url_env),

@@ -136,6 +136,18 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(
     assert words in f"{error.message} {error.hint}"
 
 
+def test_a_url_in_place_of_its_variable_is_refused_and_not_repeated(project: Project) -> None:
+    error = broken(project, GOOD.replace("environment: test", 'url_env: "postgresql://u:secret@h/d"'))
+    assert error.line == 6
+    assert "not the name of an environment variable" in error.message
+    assert "secret" not in f"{error} {error.as_json()}"
+
+
+def test_a_tab_is_called_a_tab(project: Project) -> None:
+    error = broken(project, GOOD.replace("  name: shop", "\tname: shop"))
+    assert "tabs" in str(error.hint)
+
+
 def test_an_empty_file_is_refused(project: Project) -> None:
     error = broken(project, "")
     assert (error.line, error.message) == (1, "the file is empty.")
