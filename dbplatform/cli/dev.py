@@ -14,6 +14,9 @@ import click
 from dbplatform.cli.common import note, platform_of, port_option
 from dbplatform.errors import WorkError
 
+#: Warnings of Dagster about itself, which nobody here can do anything about.
+_QUIET = "ignore:Function `dev_command`:FutureWarning,ignore:Parameter `execution_type` of function"
+
 
 class DagsterEnded(WorkError):
     """Dagster ended with exit code {code}."""
@@ -54,7 +57,7 @@ def command(context: click.Context, port: int, service_port: int) -> None:
             *("--workspace", workspace, "--host", "127.0.0.1", "--port", str(port)),
         ],
         cwd=platform.home.dagster,
-        env={**os.environ, "PYTHONWARNINGS": "ignore:Function `dev_command`:FutureWarning"},
+        env={**os.environ, "PYTHONWARNINGS": _QUIET},
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
@@ -69,7 +72,8 @@ def command(context: click.Context, port: int, service_port: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
     switch = DeadMansSwitch(platform, platform.declarations.databases)
     looking = watch_the_watch(switch, ended)
-    note(f"Dagster UI: http://127.0.0.1:{port}   reports: http://127.0.0.1:{service_port}   (Ctrl-C stops both)")
+    note(f"reports: http://127.0.0.1:{service_port}   Dagster UI: http://127.0.0.1:{port}, when it says Serving")
+    note("Ctrl-C stops both.")
     try:
         serve(app, listening)
     finally:

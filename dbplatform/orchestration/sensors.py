@@ -242,7 +242,7 @@ def _words(looks: Iterable[Watched], failed: dict[str, str]) -> str:
     seen = list(looks)
     firing = sum(len(looked.firing) for looked in seen)
     words = [f"{_count(sum(looked.there for looked in seen), 'database')} watched, {_count(firing, 'alert')} firing"]
-    words += [f"{looked.database}: {looked.problem.message}" for looked in seen if looked.problem is not None]
+    words += [f"{looked.database}: {looked.problem.message.rstrip('.')}" for looked in seen if looked.problem]
     reasons: dict[str, list[str]] = {}
     for name, why in failed.items():
         reasons.setdefault(why, []).append(name)
