@@ -105,6 +105,8 @@ def test_each_kind_of_evidence_makes_its_checks_and_all_of_them_pass(connection:
         assert expected in declared, expected
     assert not [check for check in declared if "score" in str(check) and "range" in check]  # NaN is above all
     assert all(one.evidence for one in orders.checks)
+    [fresh] = [one.evidence for one in orders.checks if "freshness" in one.declaration]
+    assert "hours" not in fresh, "an age is told in the unit that fits it"
     proofs = {str(one.declaration): one.proof for one in orders.checks if one.proof}
     assert proofs["{'unique': 'id'}"] == "the primary key orders_pkey"
     assert "the foreign key orders_country_fkey" in proofs.values()

@@ -14,6 +14,7 @@ from math import ceil, floor, log10, sqrt
 from typing import Any, Literal
 
 from dbplatform.postgres.identifiers import quoted
+from dbplatform.quality.checks.measures import age_words
 from dbplatform.quality.suggest.patterns import common
 from dbplatform.quality.suggest.profile import MOMENTS, NUMBERS, TEXTS, WHOLE, Column, Profile
 
@@ -141,7 +142,7 @@ def freshest(profile: Profile, now: datetime) -> Iterator[Suggestion]:
     hours, column = min(found, key=lambda pair: pair[0])
     for most, words in ((1, "3 hours"), (12, "1 day"), (24, "2 days"), (24 * 4, "8 days"), (24 * 20, "40 days")):
         if hours <= most:
-            evidence = f"the newest of {profile.words} is {hours:.3g} hours old"
+            evidence = f"the newest of {profile.words} is {age_words(hours * 3600)}"
             options = {"column": quoted(column.name), "max_age": words, "severity": "warn"}
             yield Suggestion(type="freshness", options=options, evidence=evidence, source="data")
             return
