@@ -86,6 +86,11 @@ def test_a_file_is_judged_in_the_form_in_which_it_runs(lint: Lint) -> None:
     assert places(found) == [("V2__data.sql", 6, 1, RULE, "open")]
 
 
+def test_a_line_that_is_not_sql_is_one_finding(lint: Lint) -> None:
+    found = lint({"V1__typo.sql": "create tabel item (id int);\n\nselect 1;\ncreate tabel other (id int);\n"})
+    assert [(finding.line, finding.rule) for finding in found] == [(1, "syntax-error"), (4, "syntax-error")]
+
+
 def test_what_a_table_of_the_same_file_would_wait_for_is_no_finding(lint: Lint) -> None:
     table = "create table public.item (id bigint);\ncreate index item_id on item (id);\n"
     locking = "alter table item alter column id set not null;\nalter table item add unique (id);\n"

@@ -164,7 +164,21 @@ def _remarks(files: Sequence[_File], major: int | None) -> list[list[Remark]]:
         texts = [_without_data(files[number]) for number in chosen]
         for remark in remarks(texts, server_major=major, in_transaction=in_transaction):
             found[chosen[remark.script]].append(remark)
-    return [sorted(each, key=lambda remark: (remark.line, remark.column, remark.rule)) for each in found]
+    return [
+        _without_echoes(sorted(each, key=lambda remark: (remark.line, remark.column, remark.rule))) for each in found
+    ]
+
+
+def _without_echoes(remarks: Sequence[Remark]) -> list[Remark]:
+    """Of the syntax errors in a line the first: the parser stumbles over each word that follows."""
+    told: set[int] = set()
+    kept = []
+    for remark in remarks:
+        if remark.rule != "syntax-error" or remark.line not in told:
+            kept.append(remark)
+        if remark.rule == "syntax-error":
+            told.add(remark.line)
+    return kept
 
 
 def _without_data(file: _File) -> str:
