@@ -117,8 +117,8 @@ def _show_plan(plan: RolloutPlan, at_once: int) -> None:
     if plan.without_migrations:
         note(f"left out, because they declare no migrations: {', '.join(plan.without_migrations)}")
     done = len(plan.places) - len(plan.pending)
-    many = f"{len(plan.places)} databases: {done} have nothing pending, {len(plan.pending)} are to be migrated"
-    say(bold(f"{many}, {at_once} at a time"))
+    many = f"{len(plan.places)} databases: {len(plan.pending)} to be migrated, {done} with nothing pending"
+    say(bold(f"{many}; {at_once} at a time"))
     _table(plan.places, ("database", "stage", "at version", "pending"), _planned)
 
 

@@ -196,7 +196,11 @@ def show_plan(steps: dict[str, dict[str, Any]]) -> None:
     """What each step of a dry run would do."""
     for name, found in steps.items():
         if found.get("dry run"):
-            said = [f"{key} {value}" for key, value in found.items() if isinstance(value, str | int | float)]
+            said = [
+                str(value) if key == "plan" else f"{key} {value}"
+                for key, value in found.items()
+                if isinstance(value, str | int | float)
+            ]
             say(f"{bold(name)}: {', '.join(words for words in said if not words.startswith('dry run'))}")
 
 
