@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 from sqlalchemy.exc import DBAPIError
 
@@ -31,7 +31,7 @@ class _Requests:
     """The requests of this thread to one database, in their order."""
 
     def __init__(self, database: Target, at: int | None, fault: Callable[[], None], *, answer_lost: bool) -> None:
-        self._name = conninfo_to_dict(database.url)["dbname"]
+        self._name = _name_of(database)
         self._at, self._fault, self._answer_lost = at, fault, answer_lost
         self.count = 0
 
@@ -59,6 +59,10 @@ class _Requests:
             # What goes on within one request (the rows of a COPY) is no other one.
             and link.transaction_status != TransactionStatus.ACTIVE
         )
+
+
+def _name_of(database: Target) -> str:
+    return str(conninfo_to_dict(database.url)["dbname"])
 
 
 _WAIT: Callable[..., Any] = psycopg.Connection.wait
@@ -122,32 +126,30 @@ def crash(server: EmbeddedServer) -> None:
 
 def cut(database: Target) -> None:
     """End every session of the platform with the database, and of pg_dump, as a firewall does or an administrator."""
-    info = conninfo_to_dict(database.url)
-    with psycopg.connect(**{**info, "dbname": "postgres"}, autocommit=True) as administrator:
+    name = _name_of(database)
+    with psycopg.connect(make_conninfo(database.url, dbname="postgres"), autocommit=True) as administrator:
         administrator.execute(
             "select pg_terminate_backend(pid, 10000) from pg_stat_activity"
             " where datname = %s and application_name ~ '^(dbplatform|pg_dump)'",
-            (info["dbname"],),
+            (name,),
         )
 
 
 @contextmanager
 def unreachable(database: Target) -> Iterator[Callable[[], None]]:
     """What ends all sessions with the database and lets no other begin, until the block is over."""
-    info = conninfo_to_dict(database.url)
-    with psycopg.connect(**{**info, "dbname": "postgres"}, autocommit=True) as administrator:
+    name = _name_of(database)
+    with psycopg.connect(make_conninfo(database.url, dbname="postgres"), autocommit=True) as administrator:
 
         def allow(yes: bool) -> None:
             administrator.execute(
-                sql.SQL("alter database {} allow_connections {}").format(
-                    sql.Identifier(str(info["dbname"])), sql.Literal(yes)
-                )
+                sql.SQL("alter database {} allow_connections {}").format(sql.Identifier(name), sql.Literal(yes))
             )
 
         def close() -> None:
             allow(False)
             administrator.execute(
-                "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = %s", (info["dbname"],)
+                "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = %s", (name,)
             )
 
         try:
