@@ -111,7 +111,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def test_alerts_are_checks_in_dagster_and_one_message_each_whatever_restarts_in_between(daemon: Daemon) -> None:
     shop = daemon.installation
     nothing = daemon.tick()
-    assert nothing["words"] == "0 databases watched, 0 alerts firing; shop: The database shop is not there yet."
+    assert nothing["words"] == "0 databases watched, 0 alerts firing; shop: The database shop is not there yet"
     assert (nothing["events"], nothing["checks"]) == ([], {})
 
     result = shop.json("run", "shop")
