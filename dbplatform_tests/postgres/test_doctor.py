@@ -331,7 +331,7 @@ def test_an_extension_that_the_scratch_server_lacks_is_told(shop: Shop, monkeypa
     shop.run("create extension citext")
     assert shop.examined()["proof"].status == "ok"
     monkeypatch.setattr(
-        "dbplatform.operations.diagnosis.programs._extensions_of", lambda programs: {"plpgsql", "hstore"}
+        "dbplatform.operations.diagnosis.programs.extensions_of", lambda programs: {"plpgsql", "hstore"}
     )
     finding = shop.examined()["proof"]
     assert (finding.status, "lacks the extension citext" in finding.message) == ("error", True)
