@@ -34,7 +34,7 @@ _MIGRATION = """\
 create table item (id int primary key);
 create table sale (at timestamptz not null) partition by range (at);
 """
-_SECONDS = 120
+_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
