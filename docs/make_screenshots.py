@@ -35,11 +35,8 @@ def main() -> None:
                 page = browser.new_page(viewport={"width": 1280, "height": 800})
                 page.set_default_timeout(_SECONDS * 1000)
                 service = f"http://127.0.0.1:{installation.service_port}"
-                run = dev.run_id
-                _take(page, "graph", f"{dev.ui}/asset-groups~/code-location/dbplatform/group/flights", "quality_report")
-                _take(page, "run", f"{dev.ui}/runs/{run}", "Success")
                 _take(page, "checks", f"{dev.ui}/assets/flights/tables/flights?view=checks", "relationship_tailnum")
-                _take(page, "report", f"{service}/reports/run/{run}", "checks failed")
+                _take(page, "report", f"{service}/reports/run/{dev.run_id}", "checks failed")
                 _take(page, "dashboard", f"{service}/dashboard/flights", "Backups")
                 browser.close()
         finally:
