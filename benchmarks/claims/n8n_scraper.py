@@ -1,4 +1,7 @@
-"""Document 003: indexes, batches, JSONB, the reporting view, partitions and archiving, on a million workflows."""
+"""Document 003: indexes, batches, JSONB, the reporting view, partitions and archiving, on a million workflows.
+
+One module, because they share the million; the pools of the document are in ``n8n_pools``.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """``dbplatform migrate``: plan, apply, undo and test a database's migrations; show drift; show and mend their history.
 
-What only some verbs need is imported by them: ``apply`` with nothing to do runs on every start of a service.
+What only some verbs need is imported by them: ``apply`` with nothing to do runs on every start of a service. One
+module, because each verb is its options and a few lines, and all share how a plan and its errors are printed.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ goes on behind them.
 
 Each request is signed with the SHA-256 of what it sends, which every server compares. Servers differ in which other
 checksums they know and whether they look at them, and an ETag is no proof: after an upload the whole object is read
-back, and its SHA-256 compared with that of the file.
+back, and its SHA-256 compared with that of the file. One module, because a listing, a reader and an upload that goes on
+share the client, its errors, and what a part is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The documents of the API: what each field is, so that the OpenAPI description is true.
 
 Where the command line prints the same (``health --json``), the document is the same. Fields may be added to it; one
-that this module does not name yet is passed on as it is.
+that this module does not name yet is passed on as it is. One module, because it is one description, in the order of the
+API's page.
 """
 
 from __future__ import annotations

@@ -44,15 +44,8 @@ with dg.DagsterInstance.get() as instance:
 def test_a_run_killed_in_a_statement_is_noticed_by_two_ended_once_and_made_good_by_the_next(tmp_path: Path) -> None:
     with small_project(tmp_path, _DECLARATION, _MIGRATION) as shop:
         shop.server.start()
-        killed = subprocess.Popen(
-            [sys.executable, "-m", "dbplatform.cli.main", "run", "shop", "--job", "shop_migrate"],
-            cwd=shop.folder,
-            env=shop.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
         with shop.connect("postgres") as server:
-            until(server, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+            killed = in_its_statement(shop, server)
             killed.kill()
             killed.wait()
             [before] = shop.json("runs", "list")["runs"]
@@ -88,15 +81,8 @@ def test_a_run_killed_in_a_statement_is_noticed_by_two_ended_once_and_made_good_
 def test_a_run_cancelled_in_its_statement_has_ended_as_cancelled_and_is_no_alert(tmp_path: Path) -> None:
     with small_project(tmp_path, _DECLARATION, _MIGRATION) as shop:
         shop.server.start()
-        working = subprocess.Popen(
-            [sys.executable, "-m", "dbplatform.cli.main", "run", "shop", "--job", "shop_migrate"],
-            cwd=shop.folder,
-            env=shop.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
         with shop.connect("postgres") as server:
-            until(server, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+            working = in_its_statement(shop, server)
             [run] = shop.json("runs", "list")["runs"]
             assert shop.json("runs", "cancel", run["run_id"])["process"] == "alive"
             assert working.wait(timeout=300) == 3
@@ -117,6 +103,19 @@ def test_a_run_beyond_its_declared_time_is_ended_with_its_statement_and_has_fail
         assert "lasted longer than 60 seconds (runs.end_after)" in said(shop, run["run_id"])[-1]
         with shop.connect("postgres") as server:
             until(server, "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+
+
+def in_its_statement(shop: Installation, server: psycopg.Connection[Any]) -> subprocess.Popen[bytes]:
+    """A run that has begun with its migration, which sleeps."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "dbplatform.cli.main", "run", "shop", "--job", "shop_migrate"],
+        cwd=shop.folder,
+        env=shop.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(server, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+    return run
 
 
 def tick(shop: Installation) -> subprocess.Popen[bytes]:

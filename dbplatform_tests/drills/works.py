@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from dbplatform_tests.postgres.maintenance_support import policy as maintenance_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Work(ABC):
     """Of one capability: it is there once made, ``run`` any number of times."""
 
     database: Target
@@ -43,16 +44,19 @@ class Work:
         """Make what it works on."""
         self.prepare()
 
+    @abstractmethod
     def prepare(self) -> None:
         """Fill the database and the folder."""
 
+    @abstractmethod
     def run(self) -> None:
         """Do it, as a command does: with a session of its own, to the end or to an error."""
-        raise NotImplementedError
 
+    @abstractmethod
     def holds(self) -> None:
         """Assert what is so at every moment, also in the middle: no row is lost, none is there twice."""
 
+    @abstractmethod
     def ended(self) -> None:
         """Assert that all was done, and once."""
 
