@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psycopg
 import pytest
@@ -116,6 +119,20 @@ def declare_shop(
         return typist(tmp_path, capsys)
 
     return declared
+
+
+@pytest.fixture
+def clock_ahead(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """In the block this machine's clock is ten years ahead of the server's, for what is removed for ever."""
+
+    @contextmanager
+    def ahead() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            clock = mock.Mock(now=lambda zone: datetime.now(zone) + timedelta(days=3653))
+            patch.setattr("dbplatform.postgres.clock.datetime", clock)
+            yield
+
+    return ahead
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import archives
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
+from dbplatform.postgres.clock import agreed_now
 from dbplatform.postgres.connection import connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
@@ -62,7 +63,9 @@ def policies_that_expire(declared: Declared, name: str | None = None) -> list[Ar
 def plan_expiry(platform: Platform, declared: Declared, policy: ArchivePolicy) -> ExpiryReport:
     """Which archives of a policy are due; only reads, every file of them."""
     with connect(platform.target(declared), work="archive expire plan") as connection:
-        return expire.plan_expiry(connection, platform.ledger, policy, database=declared.name, now=datetime.now(UTC))
+        return expire.plan_expiry(
+            connection, platform.ledger, policy, database=declared.name, now=agreed_now(connection)
+        )
 
 
 def apply_expiry(platform: Platform, declared: Declared, policy: ArchivePolicy) -> ExpiryReport:
@@ -76,7 +79,7 @@ def apply_expiry(platform: Platform, declared: Declared, policy: ArchivePolicy) 
             platform.ledger,
             policy,
             database=declared.name,
-            now=datetime.now(UTC),
+            now=agreed_now(connection),
             work=_work(platform),
         )
         summary.update(report.as_json())

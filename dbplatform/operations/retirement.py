@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from dbplatform.archiving import partitions as archived_partitions
 from dbplatform.declaration.loading import Declared
@@ -20,6 +19,7 @@ from dbplatform.partitioning.due import condition_of
 from dbplatform.partitioning.fates import Expected, Kept, RetirementReport
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.partitioning.retire import apply_retirement, plan_retirement
+from dbplatform.postgres.clock import agreed_now
 from dbplatform.postgres.connection import AutocommitConnection, connect
 from dbplatform.postgres.identifiers import Relation
 
@@ -31,7 +31,7 @@ def plan(platform: Platform, declared: Declared, *, only: Relation | None = None
         connect(platform.target(declared), work="partition retire") as connection,
         placed(declared, connection, only),
     ):
-        return plan_retirement(connection, policies, _Archives(platform, declared), now=datetime.now(UTC))
+        return plan_retirement(connection, policies, _Archives(platform, declared), now=agreed_now(connection))
 
 
 def apply(
@@ -39,8 +39,8 @@ def apply(
 ) -> RetirementReport:
     """Retire what is due, under the writer lock; recorded when there was something to do."""
     policies, answers = _policies(declared, only), _Archives(platform, declared)
-    now = datetime.now(UTC)
     with platform.writer(declared, "partition retire") as connection, placed(declared, connection, only):
+        now = agreed_now(connection)
         for policy in policies:
             answers.dropped(connection, policy)  # what a killed run could not tell the ledger
         if plan_retirement(connection, policies, answers, now=now).is_empty:

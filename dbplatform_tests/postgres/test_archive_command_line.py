@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
@@ -104,6 +106,17 @@ def test_an_expired_archive_goes_with_its_children_when_that_is_confirmed(
     replayed = type_("archive", "replay", "shop", "--yes")
     assert "public.orders: 1 rows erased again" in replayed.out
     assert ask(database, "select count(*) from orders") == 10
+
+
+def test_no_archive_expires_by_a_clock_that_the_server_contradicts(
+    type_: Type, tmp_path: Path, clock_ahead: Callable[[], AbstractContextManager[None]]
+) -> None:
+    type_("archive", "apply", "shop")
+    with clock_ahead():
+        refused = type_("archive", "expire", "shop", "--yes")
+    assert refused.code == 3
+    assert "clock is 3653 days, 0:00:00 ahead of the server's" in refused.err
+    assert len(list((tmp_path / ".dbplatform" / "archives").rglob("*.parquet"))) == 2
 
 
 @pytest.mark.parametrize("command", ["archive expire", "cleanup"])

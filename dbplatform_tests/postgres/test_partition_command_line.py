@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -93,6 +95,18 @@ def test_rows_are_not_lost_without_an_answer(type_: Type, declaration: Path) -> 
     assert "Drop 3 rows that are in no archive?" in asked.err
     dropped = type_("partition", "retire", "shop", "--yes", "--json")
     assert (dropped.code, {one["fate"] for one in dropped.json["tables"][0]["retire"]}) == (0, {"dropped"})
+
+
+def test_no_partition_is_retired_by_a_clock_that_the_server_contradicts(
+    type_: Type, clock_ahead: Callable[[], AbstractContextManager[None]]
+) -> None:
+    type_("partition", "apply", "shop")
+    due = type_("partition", "plan", "shop", "--json").json["tables"][0]["retire"]
+    with clock_ahead():
+        refused = type_("partition", "retire", "shop", "--yes")
+    assert refused.code == 3
+    assert "ahead of the server's" in refused.err
+    assert type_("partition", "plan", "shop", "--json").json["tables"][0]["retire"] == due != []
 
 
 def test_a_partition_that_cannot_go_is_exit_1_with_the_reason(type_: Type, database: Target) -> None:
