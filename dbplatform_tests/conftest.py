@@ -122,13 +122,13 @@ def declare_shop(
 
 
 @pytest.fixture
-def clock_ahead(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
-    """In the block this machine's clock is ten years ahead of the server's, for what is removed for ever."""
+def clock_ahead(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager[None]]:
+    """In the block this machine's clock is ahead of the server's, for what is removed for ever."""
 
     @contextmanager
-    def ahead() -> Iterator[None]:
+    def ahead(by: timedelta = timedelta(days=3653)) -> Iterator[None]:
         with monkeypatch.context() as patch:
-            clock = mock.Mock(now=lambda zone: datetime.now(zone) + timedelta(days=3653))
+            clock = mock.Mock(now=lambda zone: datetime.now(zone) + by)
             patch.setattr("dbplatform.postgres.clock.datetime", clock)
             yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -215,6 +216,7 @@ def growth(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     which, folder = sys.argv[1], Path(sys.argv[2])
+    gc.set_threshold(50_000, 20, 50)  # as the code location and the command line do
     printed = os.dup(1)
     os.dup2(2, 1)  # what the work itself prints is beside the result
     found = {"load": load, "one": one, "ticks": ticks, "growth": growth}[which](folder)

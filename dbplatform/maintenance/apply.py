@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -361,7 +361,13 @@ class Run:
             self.connection.execute("select set_config(%s, %s, false)", (name, value))
 
 
-def new_pace(policy: MaintenancePolicy, *, in_window: bool = True, spent: tuple[float, int] = (0.0, 0)) -> Pace:
+def new_pace(
+    policy: MaintenancePolicy,
+    *,
+    resting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    in_window: bool = True,
+    spent: tuple[float, int] = (0.0, 0),
+) -> Pace:
     """The pace of a run that begins now; seconds and bytes of its budget may be ``spent`` already."""
     seconds, size = spent
     return Pace(
@@ -370,6 +376,7 @@ def new_pace(policy: MaintenancePolicy, *, in_window: bool = True, spent: tuple[
         clock=time.monotonic,
         now=lambda: datetime.now(UTC),
         started=time.monotonic() - seconds,
+        resting=resting,
         in_window=in_window,
         spent_bytes=size,
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import sql
 
+from dbplatform.errors import LockNotAcquired
 from dbplatform.maintenance.model import NotPossible
 from dbplatform.maintenance.policy import LimitsPolicy, MaintenancePolicy
 from dbplatform.postgres.connection import AnyConnection
@@ -25,6 +27,8 @@ class Pace:
     clock: Callable[[], float]
     now: Callable[[], datetime]
     started: float
+    resting: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while it waits for a calmer server: what others may have meanwhile."""
     in_window: bool = True
     """Whether the declared window counts: a person may work outside of it."""
     spent_bytes: int = 0
@@ -38,7 +42,7 @@ class Pace:
 
     def begins(self, connection: AnyConnection) -> bool:
         """Whether the next item may begin; returns once the server is calm, or ``stopped`` says why not."""
-        self.stopped = self._over() or self._calm(connection)
+        self.stopped = self._over() or self._calm(connection) or self._over()
         return self.stopped is None
 
     def _over(self) -> str | None:
@@ -52,17 +56,26 @@ class Pace:
         return None
 
     def _calm(self, connection: AnyConnection) -> str | None:
-        """Wait, with no transaction and no lock but the writer's; the reason where that took too long."""
-        most, began = self.policy.limits.pause.timedelta.total_seconds(), self.clock()
+        """Wait, with no transaction and no lock; the reason where that took too long."""
+        if exceeded(pressure(connection), self.policy.limits) is None:
+            return None
+        began = self.clock()
+        try:
+            with self.resting():
+                return self._waited(connection, began)
+        except LockNotAcquired as error:
+            return f"others began to write while it paused: {str(error).rstrip('.')}"
+        finally:
+            self.paused_s += self.clock() - began
+
+    def _waited(self, connection: AnyConnection, began: float) -> str | None:
+        most = self.policy.limits.pause.timedelta.total_seconds()
         while (reason := exceeded(pressure(connection), self.policy.limits)) is not None:
             if self.clock() - began >= most:
-                self.paused_s += self.clock() - began
                 return f"{reason}, for {self.policy.limits.pause}"
             if (over := self._over()) is not None:
-                self.paused_s += self.clock() - began
                 return f"{over}; {reason}"
             self.sleep(_LOOK_S)
-        self.paused_s += self.clock() - began
         return None
 
 

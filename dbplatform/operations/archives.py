@@ -28,6 +28,7 @@ from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.partitioning.bounds import Bounds
 from dbplatform.partitioning.due import condition_of, read_due
+from dbplatform.postgres.clock import agreed_now
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection, Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.storage.place import S3_SCHEME, Place, place_at
@@ -73,11 +74,12 @@ def policies(declared: Declared, name: str | None = None) -> list[ArchivePolicy]
 def plan(platform: Platform, declared: Declared, policy: ArchivePolicy) -> ArchivePlan:
     """The rows that are as declared, and how many of them a proven backup holds; only reads."""
     index = declared.database.archives.index(policy)
-    now, proof = datetime.now(UTC), proof_of(platform, declared, policy.table)
+    proof = proof_of(platform, declared, policy.table)
     with (
         connect(platform.target(declared), work="archive plan") as connection,
         declared.written_at("archives", index, "table"),
     ):
+        now = agreed_now(connection)
         if policy.by == "rows":
             return plan_archive(connection, policy, now=now, proof=proof)
         cutoff, slices = _due(connection, declared, policy, None, now=now)
@@ -98,11 +100,12 @@ def apply(
 
     By partition: write what is due, or the one partition with these ``bounds``, into files and read them back;
     retirement lets the partitions go. Under the writer lock; recorded unless it is refused or there is nothing to do.
-    Raises ``NotProven`` where no fresh proof holds the table.
+    Times are the server's: what is erased later is looked for by them. Raises ``NotProven`` where no fresh proof holds
+    the table, and ``ClocksApart``.
     """
     production = declared.database.connection.environment == "production"
     with platform.writer(declared, "archive") as connection, ExitStack() as stack:
-        now, place = datetime.now(UTC), place_of(platform, declared, policy)
+        now, place = agreed_now(connection), place_of(platform, declared, policy)
         proof = proof_of(platform, declared, policy.table)
 
         @cache

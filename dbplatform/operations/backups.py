@@ -24,6 +24,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.scratch import drill_server
+from dbplatform.postgres.clock import agreed_now
 from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import find_programs
@@ -219,8 +220,13 @@ def plan_prune(platform: Platform, declared: Declared) -> prune.PrunePlan:
 
 
 def apply_prune(platform: Platform, declared: Declared, planned: prune.PrunePlan) -> prune.PruneReport:
-    """Remove what is planned, each backup checked again; recorded when there is something to remove."""
-    policy, now = policy_of(declared), datetime.now(UTC)
+    """Remove what is planned, each backup checked again; recorded when there is something to remove.
+
+    Raises ``ClocksApart`` where the ledger's server contradicts this machine's clock.
+    """
+    policy = policy_of(declared)
+    with connect(platform.ledger.target, work="prune") as connection:
+        now = agreed_now(connection)
     if not planned.prune:
         return prune.apply_prune(platform.ledger, planned, policy, now=now)
     with platform.ledger.operation(declared.name, "prune") as summary:

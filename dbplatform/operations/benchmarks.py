@@ -36,6 +36,7 @@ from dbplatform.operations.benchmark_wanted import (
     Benchmark,
     Mode,
     Wanted,
+    allowed,
     callers,
     chosen_of,
     plan,
@@ -43,7 +44,8 @@ from dbplatform.operations.benchmark_wanted import (
     text_of,
 )
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.locks import advisory_lock
 
 _ONE = Bound(name="select_1", query="select 1")
 
@@ -51,18 +53,24 @@ _ONE = Bound(name="select_1", query="select 1")
 def measure(platform: Platform, declared: Declared, wanted: Wanted, *, run_id: str | None = None) -> Report:
     """Measure, compare, and keep the run in the ledger; recorded as an operation.
 
-    A benchmark that cannot be run has errored in the report, and the others go on. Raises ``NotDeclared``,
-    ``UnknownBenchmark``, ``UnknownRun``, ``TooManyClients``, ``NotAllowedNow``, ``NotComparable`` and ``NoCopy``.
+    A benchmark that cannot be run has errored in the report, and the others go on. Of two runs on one database the
+    second waits for the first, in the ledger. Raises ``LockNotAcquired``, ``NotDeclared``, ``UnknownBenchmark``,
+    ``UnknownRun``, ``TooManyClients``, ``NotAllowedNow``, ``NotComparable`` and ``NoCopy``.
     """
     planned = plan(platform, declared, wanted)
-    policy, chosen = chosen_of(declared, wanted)
-    run = Run(platform, declared, policy, wanted)
-    with platform.ledger.operation(declared.name, "bench", run_id=run_id) as summary:
-        summary.update(plan=planned.words, benchmarks=[one.name for one in chosen])
-        report = _MODES[wanted.mode](run, chosen)
-        record.keep(platform.ledger, report, run_id=run_id)
-        summary.update(id=report.id, worse=[one.name for one in report.bad], errored=len(report.errored))
-    return report
+    with (
+        connect(platform.ledger.target, work="bench") as connection,
+        advisory_lock(connection, f"bench {declared.name}"),
+    ):
+        policy, chosen = chosen_of(declared, wanted)
+        allowed(declared, policy, wanted, chosen)  # again: the wait may have outlasted the window
+        run = Run(platform, declared, policy, wanted)
+        with platform.ledger.operation(declared.name, "bench", run_id=run_id) as summary:
+            summary.update(plan=planned.words, benchmarks=[one.name for one in chosen])
+            report = _MODES[wanted.mode](run, chosen)
+            record.keep(platform.ledger, report, run_id=run_id)
+            summary.update(id=report.id, worse=[one.name for one in report.bad], errored=len(report.errored))
+        return report
 
 
 def has_baseline(platform: Platform, declared: Declared, name: str = BASELINE) -> bool:

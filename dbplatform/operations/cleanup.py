@@ -7,7 +7,7 @@ belong to a room above: whoever calls passes them as a part.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from dbplatform.backups import leftovers as attempts
 from dbplatform.backups import scratch
 from dbplatform.backups.physical import cluster
 from dbplatform.declaration.loading import Declared
+from dbplatform.ledger.ledger import Ledger
 from dbplatform.live import keeping
 from dbplatform.maintenance.cleanup import history, indexes, slots
 from dbplatform.maintenance.cleanup.leftovers import (
@@ -29,6 +30,7 @@ from dbplatform.maintenance.cleanup.policy import CleanupPolicy
 from dbplatform.operations import backups, erasures
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.unfinished import index_work
+from dbplatform.postgres.clock import agreed_now, server_now
 from dbplatform.postgres.connection import Target, connect
 
 ARCHIVE, ATTEMPT, SCRATCH, RECOVERY = "archive", "backup attempt", "scratch database", "recovery folder"
@@ -63,14 +65,14 @@ def apply(
 
 
 def _parts(platform: Platform, declared: Declared) -> Iterator[Part]:
-    policy, now = declared.database.maintenance.cleanup, datetime.now(UTC)
+    policy = declared.database.maintenance.cleanup
     # On an embedded server that is stopped nothing could be seen, and all of it would be left out in silence.
     ledger = platform.ledger
     if declared.url_from_environment() is None:
         platform.server.start()
     target = platform.existing_target(declared)
     if target is not None:
-        yield from _of_the_server(platform, declared, target, policy, now)
+        yield from _of_the_server(platform, declared, target, policy)
     yield Part(
         kind=SCRATCH,
         find=lambda: [one for server in _servers(platform, declared) for one in _scratch(server)],
@@ -91,16 +93,23 @@ def _parts(platform: Platform, declared: Declared) -> Iterator[Part]:
     if target is not None:
         yield Part(kind=ARCHIVE, find=lambda: _expired(platform, declared), remove=partial(_expire, platform, declared))
     kept = policy.history
-    yield Part(
-        kind=history.KIND,
-        find=lambda: history.find_old(ledger, declared.name, kept, now=now),
-        remove=lambda one: history.forget(ledger, declared.name, kept, one, now=now),
-    )
+
+    def old() -> list[Leftover]:
+        return history.find_old(ledger, declared.name, kept, now=_agreed(ledger))
+
+    def forget(one: Leftover) -> bool:
+        return history.forget(ledger, declared.name, kept, one, now=_agreed(ledger))
+
+    yield Part(kind=history.KIND, find=old, remove=forget)
 
 
-def _of_the_server(
-    platform: Platform, declared: Declared, target: Target, policy: CleanupPolicy, now: datetime
-) -> Iterator[Part]:
+def _agreed(ledger: Ledger) -> datetime:
+    """Now, by the ledger's server. Raises ``ClocksApart``."""
+    with connect(ledger.target, work="cleanup") as connection:
+        return agreed_now(connection)
+
+
+def _of_the_server(platform: Platform, declared: Declared, target: Target, policy: CleanupPolicy) -> Iterator[Part]:
     """What lies in the database itself, or is held for others by its server."""
     ledger, name = platform.ledger, declared.name
 
@@ -114,23 +123,23 @@ def _of_the_server(
 
     def stale() -> list[Leftover]:
         with connect(target, work="cleanup plan") as connection:
-            return slots.find_stale_slots(connection, ledger, name, policy.slots, now=now)
+            return slots.find_stale_slots(connection, ledger, name, policy.slots, now=server_now(connection))
 
     def remember() -> None:
         with connect(target, work="cleanup") as connection:
-            slots.remember_slots(connection, ledger, name, policy.slots, now=now)
+            slots.remember_slots(connection, ledger, name, policy.slots, now=server_now(connection))
 
     def drop_slot(one: Leftover) -> bool:
         with connect(target, work="cleanup") as connection:
-            return slots.drop_slot(connection, ledger, name, policy.slots, one, now=now)
+            return slots.drop_slot(connection, ledger, name, policy.slots, one, now=server_now(connection))
 
     def prepared() -> list[Leftover]:
         with connect(target, work="cleanup plan") as connection:
-            return slots.find_prepared(connection, policy.prepared_transactions, now=now)
+            return slots.find_prepared(connection, policy.prepared_transactions, now=server_now(connection))
 
     def files() -> list[Leftover]:
         with connect(target, work="cleanup plan") as connection:
-            return slots.find_files(connection, now=now)
+            return slots.find_files(connection, now=server_now(connection))
 
     yield Part(kind=indexes.KIND, find=invalid, remove=drop_index)
     yield Part(kind=slots.SLOT, find=stale, remove=drop_slot, remember=remember)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from dbplatform.archiving import erase, expire, replay
@@ -16,7 +15,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import archives
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.clock import agreed_now
+from dbplatform.postgres.clock import agreed_now, server_now
 from dbplatform.postgres.connection import connect
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import advisory_lock
@@ -44,7 +43,7 @@ def apply(
             table,
             chosen,
             database=declared.name,
-            now=datetime.now(UTC),
+            now=server_now(connection),
             work=_work(platform),
             note=note,
         )

@@ -26,6 +26,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations.backups import beside, destination_of, erase_again, policy_of
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.wal import archive_of, catch_up, keep_wal, known, physical_of, rebuild, remember_seat
+from dbplatform.postgres.clock import agreed_now
 from dbplatform.postgres.connection import connect
 from dbplatform.postgres.programs import find_programs
 
@@ -259,10 +260,15 @@ def plan_prune(platform: Platform, declared: Declared) -> PhysicalPrunePlan:
 
 
 def apply_prune(platform: Platform, declared: Declared, planned: PhysicalPrunePlan) -> PhysicalPrunePlan:
-    """Remove what is planned, each looked at again; what was removed."""
+    """Remove what is planned, each looked at again; what was removed.
+
+    Raises ``ClocksApart`` where the ledger's server contradicts this machine's clock.
+    """
+    with connect(platform.ledger.target, work="prune") as connection:
+        now = agreed_now(connection)
     archive = archive_of(platform, declared, planned.system)
     with platform.ledger.operation(declared.name, "prune") as summary:
-        report = pruning.apply_prune(platform.ledger, planned, archive, policy_of(declared), now=datetime.now(UTC))
+        report = pruning.apply_prune(platform.ledger, planned, archive, policy_of(declared), now=now)
         summary.update(report.as_json())
         return report
 

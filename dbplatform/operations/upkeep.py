@@ -18,6 +18,7 @@ from dbplatform.operations import watching
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.locks import lent
 
 #: What is typed, and the kinds of work that it stands for.
 MODES: dict[str, tuple[Kind, ...]] = {"quick": QUICK, "full": KINDS, **{kind: (kind,) for kind in KINDS}}
@@ -75,8 +76,9 @@ def apply(
 ) -> Report:
     """Do what is due, the most urgent first, within window, budget and limits; recorded in the ledger item by item.
 
-    The writer lock is held without a transaction. Locks: see each item. Raises ``LockNotAcquired``, ``OnStandby``,
-    ``TableMissing`` and ``QueryRefused``; what fails for one item is told in the report.
+    The writer lock is held without a transaction, and others may have it while a pause lasts. Locks: see each item.
+    Raises ``LockNotAcquired``, ``OnStandby``, ``TableMissing`` and ``QueryRefused``; what fails for one item is told in
+    the report.
     """
     policy, kinds = declared.database.maintenance, MODES[mode]
     target = platform.target(declared)
@@ -99,7 +101,7 @@ def apply(
             policy=policy,
             database=name,
             kinds=kinds,
-            pace=new_pace(policy, in_window=in_window, spent=spent),
+            pace=new_pace(policy, resting=lambda: lent(connection), in_window=in_window, spent=spent),
             keep=lambda outcome: record.keep(ledger, id_, outcome),
             changing=lambda item: record.changing(ledger, id_, item),
             table=table,

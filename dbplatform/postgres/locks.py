@@ -48,6 +48,40 @@ def advisory_lock(
     Polls with jitter from 50 ms up to 1 s between tries. Raises ``LockNotAcquired``, naming the holder, after
     ``wait_ms``.
     """
+    _take(connection, name, wait_ms, sleep, clock)
+    try:
+        yield
+    finally:
+        # A session that is broken, or was interrupted in a statement, is about to end, and its locks with it.
+        if not connection.closed and connection.info.transaction_status != TransactionStatus.ACTIVE:
+            _release(connection, name)
+
+
+@contextmanager
+def lent(
+    connection: AutocommitConnection,
+    name: str = WRITER,
+    *,
+    wait_ms: int = 600_000,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Let others have a lock that is held, for the block, and take it again behind it.
+
+    What was read under it may be untrue by then. Raises ``LockNotAcquired`` where it is not had again in ``wait_ms``.
+    """
+    _release(connection, name)
+    yield
+    _take(connection, name, wait_ms, sleep, clock)
+
+
+def _take(
+    connection: AutocommitConnection,
+    name: str,
+    wait_ms: int,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+) -> None:
     key = lock_key(name)
     started, pause = clock(), 0.05
     while not _try(connection, key):
@@ -60,12 +94,10 @@ def advisory_lock(
             )
         sleep(pause * random.uniform(0.8, 1.2))
         pause = min(pause * 2, 1.0)
-    try:
-        yield
-    finally:
-        # A session that is broken, or was interrupted in a statement, is about to end, and its locks with it.
-        if not connection.closed and connection.info.transaction_status != TransactionStatus.ACTIVE:
-            connection.execute("select pg_advisory_unlock(%s)", (key,))
+
+
+def _release(connection: AutocommitConnection, name: str) -> None:
+    connection.execute("select pg_advisory_unlock(%s)", (lock_key(name),))
 
 
 def _try(connection: AutocommitConnection, key: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -109,7 +110,7 @@ def test_an_expired_archive_goes_with_its_children_when_that_is_confirmed(
 
 
 def test_no_archive_expires_by_a_clock_that_the_server_contradicts(
-    type_: Type, tmp_path: Path, clock_ahead: Callable[[], AbstractContextManager[None]]
+    type_: Type, tmp_path: Path, clock_ahead: Callable[..., AbstractContextManager[None]]
 ) -> None:
     type_("archive", "apply", "shop")
     with clock_ahead():
@@ -117,6 +118,41 @@ def test_no_archive_expires_by_a_clock_that_the_server_contradicts(
     assert refused.code == 3
     assert "clock is 3653 days, 0:00:00 ahead of the server's" in refused.err
     assert len(list((tmp_path / ".dbplatform" / "archives").rglob("*.parquet"))) == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["archive plan shop", "archive apply shop", "backup prune shop --yes --json", "archive expire shop --yes"],
+)
+def test_nothing_is_done_by_a_clock_that_the_server_contradicts(
+    type_: Type, database: Target, clock_ahead: Callable[..., AbstractContextManager[None]], command: str
+) -> None:
+    with clock_ahead():
+        refused = type_(*command.split())
+    assert refused.code == 3
+    assert "ahead of the server's" in refused.err + refused.out
+    assert ask(database, "select count(*) from orders") == 30
+
+
+def test_of_what_a_wrong_clock_would_remove_the_clean_up_says_that_it_is_not_known(
+    type_: Type, clock_ahead: Callable[..., AbstractContextManager[None]]
+) -> None:
+    with clock_ahead():
+        planned = type_("cleanup", "shop", "--dry-run", "--json")
+    assert {kind for kind, words in planned.json["unknown"].items() if "ahead of the server's" in words} == {
+        "archive",
+        "history",
+    }
+
+
+def test_rows_are_erased_from_an_archive_whose_maker_had_a_clock_that_was_ahead(
+    type_: Type, clock_ahead: Callable[..., AbstractContextManager[None]]
+) -> None:
+    with clock_ahead(timedelta(minutes=50)):
+        type_("archive", "apply", "shop")
+    erased = type_("archive", "erase", "shop", "--table", "orders", "--key", "id=18", "--yes", "--json")
+    [erasure] = erased.json["erasures"]
+    assert [one["rows"] for one in erasure["archives"]] == [1]
 
 
 @pytest.mark.parametrize("command", ["archive expire", "cleanup"])

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -26,6 +27,7 @@ from dbplatform.operations.benchmark_sides import before_and_after, create_index
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.client_programs import login
 from dbplatform.postgres.connection import Target, connect
+from dbplatform.postgres.locks import advisory_lock
 from dbplatform.postgres.pools import PoolSettings
 from dbplatform.postgres.programs import find_programs
 from dbplatform_tests.drills.matrix import cases
@@ -131,6 +133,18 @@ def test_a_run_is_kept_with_its_rounds_and_without_a_value_of_the_data(shop: Sho
         kept = session.connection().exec_driver_sql("select t::text from ledger.benchmark_run t").scalars().all()
     assert len(kept) == 1
     assert "customer number" not in kept[0] + page + found.out
+
+
+def test_of_two_runs_at_once_the_second_waits_and_names_the_first(
+    shop: Shop, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbplatform.operations.benchmarks.advisory_lock", partial(advisory_lock, wait_ms=0))
+    with connect(ledger.target, work="bench") as another, advisory_lock(another, "bench shop"):
+        told = shop.type("bench", "run", "shop")
+    assert told.code == 3
+    assert "holds the bench shop lock" in told.err
+    assert "(dbplatform bench, connected for" in told.err
+    assert shop.type("bench", "run", "shop").code == 0
 
 
 def test_a_later_run_is_compared_with_the_baseline_and_told_what_changed(shop: Shop) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
+from dbplatform.errors import LockNotAcquired
 from dbplatform.maintenance.errors import QueryRefused
 from dbplatform.maintenance.model import Outcome, Report
-from dbplatform.postgres.connection import AutocommitConnection, SessionLost, Target
+from dbplatform.postgres.connection import AutocommitConnection, SessionLost, Target, connect
 from dbplatform.postgres.exact import Bloat, measure
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.locks import advisory_lock, lent
 from dbplatform_tests.postgres.embedded_support import wait_until
 from dbplatform_tests.postgres.maintenance_support import OFF, item, maintain, outcome, pace, planned, policy
 
@@ -24,6 +27,8 @@ _WAITING = """
     select count(*) from pg_stat_activity where application_name = 'dbplatform maintenance' and wait_event_type = 'Lock'
       and query like %s
 """
+#: It does nothing while anybody waits for a lock.
+CAREFUL = policy(limits={"waiting_sessions": 0, "pause": "1 hour"})
 _INVALID = "select indexrelid::regclass::text from pg_index where not indisvalid order by 1"
 
 _VICTIM = """
@@ -291,8 +296,9 @@ def test_nothing_is_read_to_be_counted_outside_the_window(items: Target, monkeyp
     assert "public.item_pkey" in read
 
 
-def test_it_pauses_while_sessions_wait_for_locks_and_goes_on_when_they_do_not(items: Target) -> None:
-    careful = policy(limits={"waiting_sessions": 0, "pause": "1 hour"})
+@contextmanager
+def a_client_waits(items: Target) -> Iterator[Callable[[], None]]:
+    """A session that waits for a lock, until what is given is called."""
     asked = "select count(*) from pg_stat_activity where application_name = 'writer' and wait_event = 'relation'"
     with (
         open_transaction(items, "lock table item in share row exclusive mode") as holder,
@@ -302,18 +308,67 @@ def test_it_pauses_while_sessions_wait_for_locks_and_goes_on_when_they_do_not(it
         waiting = threading.Thread(target=lambda: writer.execute("insert into item values (-1, 'late')"))
         waiting.start()
         wait_until(lambda: watcher.execute(asked.encode()).fetchone() == (1,))
-        slept: list[float] = []
+
+        def served() -> None:
+            holder.rollback()
+            waiting.join()
+            writer.commit()
+
+        yield served
+
+
+def test_it_pauses_while_sessions_wait_for_locks_and_goes_on_when_they_do_not(items: Target) -> None:
+    slept: list[float] = []
+    with a_client_waits(items) as served:
 
         def sleep(seconds: float) -> None:
             slept.append(seconds)
             if len(slept) == 3:
-                holder.rollback()
-                waiting.join()
-                writer.commit()
+                served()
 
-        report = maintain(items, careful, kinds=["reindex"], with_pace=pace(careful, sleep=sleep))
+        report = maintain(items, CAREFUL, kinds=["reindex"], with_pace=pace(CAREFUL, sleep=sleep))
     assert slept == [1.0, 1.0, 1.0]
     assert [one.state for one in report.outcomes] == ["done"]
+
+
+def test_while_it_pauses_another_writer_of_the_platform_may_work(items: Target) -> None:
+    with (
+        connect(items, work="optimize") as working,
+        connect(items, work="migrate") as another,
+        advisory_lock(working),
+        a_client_waits(items) as served,
+    ):
+
+        def sleep(_: float) -> None:
+            served()
+            with advisory_lock(another, wait_ms=0):
+                another.execute("alter table item drop constraint item_pkey")
+
+        paused = replace(pace(CAREFUL, sleep=sleep), resting=lambda: lent(working))
+        report = maintain(items, CAREFUL, kinds=["reindex"], with_pace=paused, connection=working)
+        with pytest.raises(LockNotAcquired), advisory_lock(another, wait_ms=0):
+            another.execute("select")
+    assert [(one.state, one.words) for one in report.outcomes] == [("not needed", "it is no longer due")]
+
+
+def test_a_writer_that_has_begun_in_a_pause_and_goes_on_ends_the_run(items: Target) -> None:
+    with (
+        connect(items, work="optimize") as working,
+        connect(items, work="migrate") as another,
+        ExitStack() as writing,
+        advisory_lock(working),
+        a_client_waits(items) as served,
+    ):
+
+        def sleep(_: float) -> None:
+            writing.enter_context(advisory_lock(another, wait_ms=0))
+            served()
+
+        paused = replace(pace(CAREFUL, sleep=sleep), resting=lambda: lent(working, wait_ms=0))
+        report = maintain(items, CAREFUL, kinds=["reindex"], with_pace=paused, connection=working)
+    assert [one.state for one in report.outcomes] == ["left"]
+    assert report.stopped is not None
+    assert report.stopped.startswith("others began to write while it paused: Another session holds the writer lock")
 
 
 def test_a_pause_that_lasts_too_long_ends_the_run(items: Target) -> None:
