@@ -49,11 +49,13 @@ end $roles$;
 _RESTRICT = re.compile(r"^\\(?:un)?restrict [A-Za-z0-9]+$\n?", re.MULTILINE)
 #: Settings that the statements behind them rely on; all others are of the session that restores.
 _KEPT_SETTINGS = ("check_function_bodies", "standard_conforming_strings", "xmloption")
-_SECRET_OPTION = re.compile(
-    r"""(?P<name>"?\w*(?:pass|secret|token|key)\w*"?\s+)(?P<value>'(?:[^']|'')*')""", re.IGNORECASE
-)
+_OPTION = re.compile(r"""(?P<name>"?\w+"?\s+)(?P<value>'(?:[^']|'')*')""")
+_SECRET_NAME = re.compile("pass|secret|token|key", re.IGNORECASE)
+#: A value behind a name of one, in an assignment or in JSON; a bearer's token; a URL that holds a password.
 _LIKE_A_PASSWORD = re.compile(
-    r"\b(?:password|passwd|secret|api_?key|token)\s*(?:=>?|:=)\s*\\?'?[^\s'\",)]", re.IGNORECASE
+    r"""\b(?:password|passwd|secret|api_?key|token)["']?\s*(?:=>?|:=?)\s*\\?["']?[^\s'",):=]"""
+    r"""|\bbearer\s+[\w.~+/-]{8}|\baccountkey\s*=|://[^\s/:@'"]+:[^\s/@'"]+@""",
+    re.IGNORECASE,
 )
 _FOREIGN = (["create", "server"], ["create", "foreign"])
 _NOBODY = ("public", "current_user", "session_user", "current_role")
@@ -143,7 +145,16 @@ def _refers_to(statement: Statement, words: list[str]) -> Relation | None:
 def _without_secrets(statement: Statement, words: list[str], notes: list[str]) -> str:
     if words[:2] not in _FOREIGN:
         return statement.sql
-    written, number = _SECRET_OPTION.subn(lambda found: f"{found['name']}'hidden'", statement.sql)
+    number = 0
+
+    def kept(option: re.Match[str]) -> str:
+        nonlocal number
+        if not (_SECRET_NAME.search(option["name"]) or _LIKE_A_PASSWORD.search(option["value"])):
+            return option[0]
+        number += 1
+        return f"{option['name']}'hidden'"
+
+    written = _OPTION.sub(kept, statement.sql)
     if number:
         notes.append(f"An option that looks secret is 'hidden' in the baseline: {' '.join(words[:2])} ...")
     return written

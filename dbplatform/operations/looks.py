@@ -60,11 +60,11 @@ def longest_ago_first(ledger: Ledger, databases: Sequence[str]) -> list[str]:
     return sorted(databases, key=lambda name: known[name].timestamp() if name in known else 0.0)
 
 
-def runs_since(ledger: Ledger, databases: Sequence[str], now: datetime) -> datetime:
-    """From when on the runs of all these databases have to be read."""
+def runs_since(ledger: Ledger, databases: Sequence[str], now: datetime) -> dict[str, datetime]:
+    """From when on the runs of each of these databases have to be read."""
     with ledger.session() as session:
         known = dict(session.execute(select(Watch.database, Watch.runs_until)).all())
-    return min((_since(known.get(name), now) for name in databases), default=now)
+    return {name: _since(known.get(name), now) for name in databases}
 
 
 def _since(until: datetime | None, now: datetime) -> datetime:

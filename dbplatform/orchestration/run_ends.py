@@ -50,31 +50,49 @@ def ended_runs(
     repository: dg.RepositoryDefinition,
     jobs: Mapping[str, Collection[str]],
     *,
-    since: datetime,
+    since: Mapping[str, datetime],
 ) -> dict[str, list[RunEnd]]:
-    """The runs that ended since then, oldest first; a run that was cancelled by a person has neither failed nor not."""
-    records = instance.get_run_records(
-        filters=dg.RunsFilter(statuses=_ENDS, updated_after=since),
-        limit=_MOST_RUNS,
-    )
+    """The runs of each database that ended since its time, oldest first; without a time, none of it.
+
+    A run that was cancelled by a person has neither failed nor not.
+    """
     ended: dict[str, list[RunEnd]] = {name: [] for name in jobs}
-    for record in sorted(records, key=lambda one: one.end_time or 0.0):
+    for record in _records_since(instance, since):
         run = record.dagster_run
         if run.status == dg.DagsterRunStatus.CANCELED and not _too_long(record):
             continue
+        databases = {name for name in since if name in ended and record.update_timestamp >= since[name]}
         assets = _assets(repository, run)
-        database = run.tags.get("dbplatform/database")
-        if database in ended and run.job_name in jobs[database]:
-            ended[database].append(_end(instance, run, run.job_name))
-        elif run.job_name.startswith(IMPLICIT_ASSET_JOB_NAME) and not run.is_success:
+        of_job = run.tags.get("dbplatform/database")
+        if of_job in databases and run.job_name in jobs[of_job]:
+            ended[of_job].append(_end(instance, run, run.job_name))
+        elif (
+            run.job_name.startswith(IMPLICIT_ASSET_JOB_NAME)
+            and not run.is_success
+            and databases & {key.path[0] for key in assets}
+        ):
             for key in _failed_assets(instance, run) & assets or assets:
-                if key.path[0] in ended:
+                if key.path[0] in databases:
                     ended[key.path[0]].append(_end(instance, run, job_of_asset(key)))
         if run.is_success:
             for key in assets:
-                if key.path[0] in ended:
+                if key.path[0] in databases:
                     ended[key.path[0]].append(RunEnd(job=job_of_asset(key), succeeded=True))
     return ended
+
+
+def _records_since(instance: dg.DagsterInstance, since: Mapping[str, datetime]) -> list[dg.RunRecord]:
+    """Those that ended since the first of these times, oldest first: all, because none that failed may be missed."""
+    if not since:
+        return []
+    found: list[dg.RunRecord] = []
+    filters = dg.RunsFilter(statuses=_ENDS, updated_after=min(since.values()))
+    while True:
+        cursor = found[-1].dagster_run.run_id if found else None
+        page = instance.get_run_records(filters=filters, limit=_MOST_RUNS, cursor=cursor)
+        found += page
+        if len(page) < _MOST_RUNS:
+            return sorted(found, key=lambda one: one.end_time or 0.0)
 
 
 def stuck_runs(

@@ -34,6 +34,7 @@ _TICKS_AT_ONCE = 500
 #: So many databases with the same trouble are named in a tick.
 _NAMED = 10
 _LONG_IN_THE_QUEUE = timedelta(minutes=15)
+_LONG_WHEN_FULL = timedelta(hours=1)
 _SEVERITIES: dict[dg.AssetCheckSeverity, Severity] = {
     dg.AssetCheckSeverity.WARN: "warning",
     dg.AssetCheckSeverity.ERROR: "critical",
@@ -188,13 +189,21 @@ def _last_ticks(instance: dg.DagsterInstance, states: Sequence[InstigatorState])
 
 
 def _queue_stands_still(instance: dg.DagsterInstance, now: datetime) -> bool:
-    """Whether a run has waited long while no other one of its database goes on."""
+    """Whether a run has waited long while no other one of its database goes on, and the queue did not have its turn.
+
+    A queue that is full of runs that go on (every night, with hundreds of databases) moves as long as one of them began
+    within the last hour.
+    """
     waiting = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]), limit=_MOST_RUNS)
     late = [one for one in waiting if now - one.create_timestamp > _LONG_IN_THE_QUEUE]
     if not late:
         return False
-    going_on = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=_MOST_RUNS)
-    busy = {run.tags.get("dbplatform/database") for run in going_on}
+    going_on = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=_MOST_RUNS)
+    most = instance.get_concurrency_config().run_queue_config
+    is_full = most is not None and 0 < most.max_concurrent_runs <= len(going_on)
+    if is_full and now.timestamp() - max(one.start_time or 0.0 for one in going_on) <= _LONG_WHEN_FULL.total_seconds():
+        return False
+    busy = {one.dagster_run.tags.get("dbplatform/database") for one in going_on}
     return any(one.dagster_run.tags.get("dbplatform/database") not in busy for one in late)
 
 

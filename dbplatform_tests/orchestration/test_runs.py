@@ -12,11 +12,14 @@ from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 import psycopg
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster_shared.record import copy
 
 from dbplatform.backups.holding import held
 from dbplatform.cli import runs as command
@@ -27,6 +30,7 @@ from dbplatform.operations.observations import Runs, StuckRun
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import run_ends, runs
 from dbplatform.orchestration.instance import _machine, _started, process_of, process_tags
+from dbplatform.orchestration.sensors import _queue_stands_still
 from dbplatform.postgres.connection import Target
 from dbplatform_tests.typed import typist
 
@@ -343,9 +347,9 @@ def test_runs_of_chosen_assets_are_known_by_the_assets_that_failed_until_some_ru
     began = datetime.now(UTC) - timedelta(minutes=1)
 
     def ends(job: dg.JobDefinition) -> list[tuple[str, bool, str]]:
-        seen = {end.job for end in run_ends.ended_runs(instance, repository, jobs, since=began)["shop"]}
+        seen = {end.job for end in run_ends.ended_runs(instance, repository, jobs, since={"shop": began})["shop"]}
         job.execute_in_process(instance=instance, raise_on_error=False)
-        found = run_ends.ended_runs(instance, repository, jobs, since=began)["shop"]
+        found = run_ends.ended_runs(instance, repository, jobs, since={"shop": began})["shop"]
         assert seen <= {end.job for end in found}
         last = {end.job: end for end in found}
         return sorted((end.job, end.succeeded, end.reason) for end in last.values())
@@ -359,6 +363,66 @@ def test_runs_of_chosen_assets_are_known_by_the_assets_that_failed_until_some_ru
         ("materialize seed", True, ""),
         ("shop", True, ""),
     ]
+
+
+def test_no_failed_run_is_missed_and_each_database_has_its_own_time(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_ends, "_MOST_RUNS", 2)
+    began = datetime.now(UTC) - timedelta(minutes=1)
+    for number, database in enumerate(["shop", "shop", "ops", "shop", "ops"]):
+        instance.add_run(
+            DagsterRun(
+                job_name=f"{database}_daily",
+                run_id=f"run-{number}",
+                status=DagsterRunStatus.FAILURE,
+                tags={"dbplatform/database": database},
+            )
+        )
+    jobs = {"shop": {"shop_daily"}, "ops": {"ops_daily"}}
+    repository = dg.Definitions().get_repository_def()
+    both = run_ends.ended_runs(instance, repository, jobs, since={"shop": began, "ops": began})
+    assert {name: len(ended) for name, ended in both.items()} == {"shop": 3, "ops": 2}
+    later = began + timedelta(hours=1)
+    one = run_ends.ended_runs(instance, repository, jobs, since={"shop": later, "ops": began})
+    assert {name: len(ended) for name, ended in one.items()} == {"shop": 0, "ops": 2}
+
+
+@pytest.mark.parametrize(
+    ("most", "began_ago", "stands"), [(2, 30, False), (2, 61, True), (3, 30, True), (-1, 30, True)]
+)
+def test_a_full_queue_that_moves_does_not_stand_still(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, most: int, began_ago: int, stands: bool
+) -> None:
+    monkeypatch.setattr(
+        instance, "get_concurrency_config", lambda: mock.Mock(run_queue_config=mock.Mock(max_concurrent_runs=most))
+    )
+    now = datetime.now(UTC)
+    of = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("dbplatform"), "__repository__")
+    for name, status in (("a", "STARTED"), ("b", "STARTED"), ("c", "QUEUED")):
+        run = DagsterRun(
+            job_name=f"{name}_daily",
+            run_id=f"run-{name}",
+            status=DagsterRunStatus[status],
+            remote_job_origin=RemoteJobOrigin(of, f"{name}_daily"),
+            tags={"dbplatform/database": name},
+        )
+        instance.add_run(run)
+    records = instance.get_run_records
+
+    def old(*given: Any, **options: Any) -> list[dg.RunRecord]:
+        begun = {"a": now - timedelta(hours=9), "b": now - timedelta(minutes=began_ago)}
+        return [
+            copy(
+                one,
+                create_timestamp=now - timedelta(hours=1),
+                start_time=begun.get(one.dagster_run.job_name[0], now).timestamp(),
+            )
+            for one in records(*given, **options)
+        ]
+
+    monkeypatch.setattr(instance, "get_run_records", old)
+    assert _queue_stands_still(instance, now) is stands
 
 
 #: A step that works for ever. What a shell starts in its background is deaf to SIGINT, and so are its children.

@@ -25,7 +25,9 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.adoption import adopt, candidates, survey
 from dbplatform.operations.adoption.errors import NotPostgres
 from dbplatform.operations.adoption.survey import refuse_other_products
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import AutocommitConnection, Target
+from dbplatform.postgres.identifiers import Relation
+from dbplatform.quality.suggest.suggestions import TableSuggestions, suggested
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.typed import Type, Typed, typist
 
@@ -107,6 +109,45 @@ def test_every_proposal_stands_with_its_evidence(shop: Type, project: Path) -> N
     }
     assert {one.metric for one in database.thresholds} >= {"database_bytes"}
     assert database.backups is not None
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (
+            "create table later partition of measurement for values from ('2099-01-01Z') to ('2099-02-01Z')",
+            "somebody makes them",
+        ),
+        (
+            "create table measurement_parted partition of measurement for values from ('2025-03-01Z') to "
+            "('2025-04-01Z') partition by hash (value)",
+            "1 of its partitions are no plain tables",
+        ),
+    ],
+)
+def test_partitions_that_others_make_are_left_to_them(
+    shop: Type, project: Path, database: Target, made: str, why: str
+) -> None:
+    run(database.url, made)
+    assert adopted(shop).code == 0
+    assert why in (project / "defs" / "shop" / "defs.yaml").read_text()
+    assert declared(project).partitioned_tables == []
+
+
+def test_a_table_that_is_dropped_while_it_is_looked_at_is_told(
+    shop: Type, project: Path, database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dropped_before(connection: AutocommitConnection, table: Relation, **given: Any) -> TableSuggestions:
+        if table.name == "visit":
+            run(database.url, "drop table visit cascade")
+        return suggested(connection, table, **given)
+
+    monkeypatch.setattr(adopt, "suggested", dropped_before)
+    said = adopted(shop)
+    assert said.code == 0, said.err
+    text = (project / "defs" / "shop" / "defs.yaml").read_text()
+    assert "public.visit" in text
+    assert "not_null" in text
 
 
 def test_what_would_change_data_holds_once_it_is_uncommented(shop: Type, project: Path) -> None:

@@ -13,6 +13,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from dbplatform.declaration.project import Project
+from dbplatform.operations.adoption.adopt import plan_adoption
+from dbplatform.operations.adoption.errors import ThroughPooler
+from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.account import account_for
 from dbplatform.postgres.embedded.processes import free_port
 from dbplatform_tests.postgres.doctor_support import PASSWORD, Shop, opened
@@ -130,3 +134,16 @@ def test_a_setting_that_the_pooler_refuses_is_told(shop: Shop, pooled: Pooled) -
     finding = shop.examined()["server"]
     assert finding.status == "error"
     assert "unsupported startup parameter" in finding.message
+
+
+@pytest.mark.parametrize("settings", ["pool_mode = transaction\ndefault_pool_size = 1", "pool_mode = statement"])
+def test_nothing_is_adopted_through_a_pooler_whose_sessions_others_get_next(
+    shop: Shop, pooled: Pooled, settings: str
+) -> None:
+    pooled(settings)
+    target = Target("other", os.environ["SHOP_URL"])
+    with pytest.raises(ThroughPooler, match="gives each transaction another session"):
+        plan_adoption(Project.at(shop.folder), target, name="other", url_env="SHOP_URL", environment="production")
+    with psycopg.connect(target.url, autocommit=True) as application:
+        asked = "select current_setting('transaction_read_only'), current_setting('statement_timeout')"
+        assert application.execute(asked).fetchone() == ("off", "0")

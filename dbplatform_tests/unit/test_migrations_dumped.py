@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dbplatform.migrations.dumped import as_baseline
 from dbplatform.migrations.statements import split
 from dbplatform.postgres.identifiers import Relation
@@ -83,3 +85,31 @@ def test_no_secret_is_kept_and_what_is_left_out_is_told() -> None:
 def test_what_looks_like_a_placeholder_is_none() -> None:
     assert as_baseline(DUMP, database="shop", user="me").settings == "placeholderReplacement=false\n"
     assert as_baseline("CREATE TABLE t ();", database="shop", user="me").settings is None
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        """headers := '{"Authorization":"Bearer eyJhbGciOiJIUzI1NiJ9.x"}'""",
+        """body := '{"password":"hunter2"}'""",
+        "dblink('postgresql://app:hunter2@db.example/shop')",
+        "'DefaultEndpointsProtocol=https;AccountKey=aHVudGVyMg=='",
+        "'token=hunter2'",
+    ],
+)
+def test_what_looks_like_a_secret_is_told(secret: str) -> None:
+    found = as_baseline(f"select f({secret});", database="shop", user="me")
+    [note] = found.notes
+    assert note.startswith("Look for a password in the baseline before you commit it: select f")
+
+
+@pytest.mark.parametrize("harmless", ["'https://example.org:8080/a@b'", "password::text", "key = 1"])
+def test_what_is_no_secret_is_not_told(harmless: str) -> None:
+    assert as_baseline(f"select {harmless};", database="shop", user="me").notes == ()
+
+
+def test_an_option_whose_value_holds_a_secret_is_hidden() -> None:
+    dump = "CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (url 'https://u:hunter2@h/x', host 'db.example');"
+    found = as_baseline(dump, database="shop", user="me")
+    assert "OPTIONS (url 'hidden', host 'db.example')" in found.text
+    assert found.notes == ("An option that looks secret is 'hidden' in the baseline: create server ...",)

@@ -27,9 +27,10 @@ from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.operations.adoption import candidates as candidates_of
 from dbplatform.operations.adoption.candidates import Candidate, candidates
 from dbplatform.operations.adoption.limits import Limit, limits
-from dbplatform.operations.adoption.survey import Survey, Table, survey
+from dbplatform.operations.adoption.survey import Survey, Table, refuse_unsafe, survey
 from dbplatform.operations.adoption.writing import Proposals, declaration, unread, without_collisions
 from dbplatform.operations.diagnosis.programs import extensions_of
+from dbplatform.postgres.catalog import TableMissing
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect, snapshot
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.programs import find_programs
@@ -91,11 +92,12 @@ def plan_adoption(
     """What ``write_adoption`` would write; the declaration has been loaded once, as any is.
 
     Only reads, under ACCESS SHARE: no statement runs longer than 20 s, or waits longer than 2 s for a lock; one that
-    would is left out and told. Reports ``adopt <name>`` in tables. Raises ``NotPostgres``, ``TooOld``,
-    ``NothingToAdopt``, ``SchemaNotDumped``, ``WouldOverwrite``, and what a connection raises.
+    would is left out and told. Reports ``adopt <name>`` in tables. Raises ``NotPostgres``, ``ThroughPooler``,
+    ``TooOld``, ``NothingToAdopt``, ``SchemaNotDumped``, ``WouldOverwrite``, and what a connection raises.
     """
     scaffold.refuse_declared(project, name)
     programs = find_programs()
+    refuse_unsafe(target)
     with _reading(target) as connection:
         with snapshot(connection) as moment:
             found = survey(moment, target)
@@ -179,7 +181,7 @@ def _suggestions(
                 statement_timeout_ms=STATEMENT_TIMEOUT_MS,
                 whole=table.rows <= whole_rows,
             )
-        except CannotProfile as refused:
+        except (CannotProfile, TableMissing) as refused:
             if connection.closed or connection.broken:
                 raise
             notes = (refused.message,)

@@ -37,6 +37,9 @@ _READ = "all rows read"
 _MONTH = timedelta(days=30.4375)
 _RECENT = 3 * _MONTH
 _GRIDS = ("1 day", "7 days", "1 month", "3 months", "12 months")
+_OTHER_CHILDREN = """
+    select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = %s and c.relkind <> 'r'
+"""
 _OTHERS = ("pg_partman", "timescaledb", "citus")
 
 _ARRIVES = re.compile(
@@ -306,6 +309,13 @@ def _cared_for(
         f"{bounds[-1].upper:%Y-%m-%d}; {table.rows:,} rows and {size(table.bytes)} ({table.source})"
     ]
     against = [*_against(table, found)]
+    if bounds[-1].lower > found.server.now:
+        against.append("partitions ahead of now are there: somebody makes them, and would meet ours (leave it to one)")
+    other = _other_children(moment, table)
+    if other:
+        against.append(
+            f"{other} of its partitions are no plain tables, and new ones would be (make them likewise)"
+        )
     try:
         with moment.transaction():
             plan = plan_table(moment, policy, now=found.server.now)
@@ -328,6 +338,13 @@ def _cared_for(
         active=not against,
         archive=f"{old} of {len(bounds)} partitions are older than {_OLD}" if old else None,
     )
+
+
+def _other_children(moment: SnapshotConnection, table: Table) -> int:
+    """How many partitions are partitioned themselves, or foreign tables."""
+    counted = moment.execute(_OTHER_CHILDREN, (table.oid,)).fetchone()
+    assert counted is not None
+    return int(counted[0])
 
 
 def _against(table: Table, found: Survey) -> Iterator[str]:

@@ -3,6 +3,7 @@
 UsageError
 +-- NotPostgres         it answers like PostgreSQL, and is another product
 +-- TooOld
++-- ThroughPooler       what is set in our session would reach those of others
 `-- NothingToAdopt      no table that the user may see
 """
 
@@ -17,6 +18,10 @@ class NotPostgres(UsageError):
 
 class TooOld(UsageError):
     """The server of {target} runs PostgreSQL {version}; {oldest} is the oldest that is supported."""
+
+
+class ThroughPooler(UsageError):
+    """Between here and the server of {target} is a connection pooler that gives each transaction another session."""
 
 
 class NothingToAdopt(UsageError):

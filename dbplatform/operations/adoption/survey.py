@@ -14,8 +14,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from dbplatform.operations.adoption.errors import NothingToAdopt, NotPostgres, TooOld
-from dbplatform.postgres.connection import SnapshotConnection, Target
+from dbplatform.operations.adoption.errors import NothingToAdopt, NotPostgres, ThroughPooler, TooOld
+from dbplatform.postgres import poolers
+from dbplatform.postgres.connection import SnapshotConnection, Target, connect_plainly, in_words
 from dbplatform.postgres.identifiers import Relation
 
 #: The oldest major version on which the platform is tested.
@@ -117,7 +118,7 @@ class Survey:
 def survey(moment: SnapshotConnection, target: Target) -> Survey:
     """Ask the catalog. ACCESS SHARE on tables that were never analyzed, for the moment in which their size is read.
 
-    Raises ``NotPostgres``, ``TooOld`` and ``NothingToAdopt``.
+    Raises ``TooOld`` and ``NothingToAdopt``.
     """
     server = _server(moment, target)
     notes: list[str] = []
@@ -150,9 +151,6 @@ def survey(moment: SnapshotConnection, target: Target) -> Survey:
 
 
 def _server(moment: SnapshotConnection, target: Target) -> Server:
-    said = moment.execute("select version()").fetchone()
-    assert said is not None
-    refuse_other_products(said[0], target)
     row = moment.execute(_SERVER).fetchone()
     assert row is not None
     _, version, major, user, database, is_replica, now, extensions = row
@@ -168,6 +166,23 @@ def _server(moment: SnapshotConnection, target: Target) -> Server:
         now=now,
         extensions=tuple(extensions),
     )
+
+
+def refuse_unsafe(target: Target) -> None:
+    """Look without setting anything. Raises ``NotPostgres`` and ``ThroughPooler``, and what a connection raises."""
+    with connect_plainly(target, work="adopt") as session:
+        try:
+            said = session.execute("select version()").fetchone()
+            assert said is not None
+            refuse_other_products(said[0], target)
+            apart = not poolers.is_direct(session) and not poolers.keeps_together(session, target, work="adopt")
+        except TimeoutError:
+            apart = True
+        except psycopg.Error as error:
+            raise in_words(target.name, error) from error
+    if apart:
+        hint = "Name the server itself in the variable of the URL: a pooler's session goes to the application next."
+        raise ThroughPooler(target=target.name, hint=hint)
 
 
 def refuse_other_products(said: str, target: Target) -> None:

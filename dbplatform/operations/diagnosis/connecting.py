@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import select
-import time
 from collections.abc import Iterator
-from typing import Any
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ExecStatus
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import CannotConnect, PlatformError, VariableNotSet
 from dbplatform.operations.diagnosis.model import Finding, Patient, error, not_checked, ok, warn
 from dbplatform.operations.platform import Platform
-from dbplatform.postgres.connection import Target, connect_plainly
+from dbplatform.postgres import poolers
+from dbplatform.postgres.connection import Target
 from dbplatform.postgres.refusals import STAGES, Stage
 from dbplatform.postgres.transport import VERIFIED, TlsNotVerified
-
-#: How long a pooler may take to give a session.
-_PATIENCE_S = 5.0
-_TRIES = 3
 
 
 def find_target(platform: Platform, declared: Declared) -> Target | Finding:
@@ -102,14 +94,8 @@ def tls(patient: Patient) -> Iterator[Finding]:
 
 
 def pooler(patient: Patient) -> Iterator[Finding]:
-    """Whether a connection pooler such as PgBouncer is in between, and whether it keeps a session together.
-
-    A server names its own process in the key for cancel requests; a pooler invents a key. Whether a session stays
-    with one process of the server is tried: by asking again, and by whether a second session gets the same process
-    while the first goes on. Sources: manual, "Message Formats", BackendKeyData; PgBouncer's manual, "Pooling modes".
-    """
-    first = _backend(patient.session)
-    if first == patient.session.info.backend_pid:
+    """Whether a connection pooler such as PgBouncer is in between, and whether it keeps a session together."""
+    if poolers.is_direct(patient.session):
         yield ok("none: this is the server itself")
         return
     row = patient.ask_one("select host(inet_server_addr()) as host, inet_server_port() as port")
@@ -117,7 +103,7 @@ def pooler(patient: Patient) -> Iterator[Finding]:
     mend = f"Name the server itself in the variable of the URL, not its pooler.{direct}"
     between = "A connection pooler (PgBouncer, or one like it) is in between"
     try:
-        together = _kept_together(patient, first)
+        together = poolers.keeps_together(patient.session, patient.target, work="doctor")
     except TimeoutError:
         yield error(f"{between}, and has no second session to give: the platform uses several at once.", mend)
         return
@@ -129,44 +115,6 @@ def pooler(patient: Patient) -> Iterator[Finding]:
             "session advisory locks, LISTEN and settings are lost.",
             mend,
         )
-
-
-def _kept_together(patient: Patient, first: int) -> bool:
-    if any(_backend(patient.session) != first for _ in range(_TRIES)):
-        return False
-    with connect_plainly(patient.target, work="doctor") as second:
-        try:
-            # It holds what it gets until the first session was asked again.
-            taken = _backend(second, b"begin read only; select pg_backend_pid()")
-        except psycopg.OperationalError:
-            # Statement mode refuses transactions.
-            return False
-        kept = taken != first and _backend(patient.session) == first
-        second.rollback()
-        return kept
-
-
-def _backend(session: psycopg.Connection[Any], query: bytes = b"select pg_backend_pid()") -> int:
-    """The server's process that answers; raises TimeoutError where a pooler has none to give."""
-    pgconn, answer = session.pgconn, None
-    pgconn.send_query(query)
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        while pgconn.is_busy():
-            if not select.select([pgconn.socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                session.close()
-                raise TimeoutError(f"the pooler had no session to give within {_PATIENCE_S:.0f} s")
-            pgconn.consume_input()
-        result = pgconn.get_result()
-        if result is None:
-            break
-        if result.status == ExecStatus.TUPLES_OK:
-            answer = result.get_value(0, 0)
-        elif result.status == ExecStatus.FATAL_ERROR:
-            raise psycopg.OperationalError(result.error_message.decode(errors="replace").strip())
-    if answer is None:
-        raise psycopg.OperationalError("the server gave no answer")
-    return int(answer)
 
 
 def _passed(stage: Stage, declared: Declared, target: Target) -> str:
