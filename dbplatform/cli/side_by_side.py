@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -156,11 +157,13 @@ class SideBySide:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         with out, err:
-            document = _document(name, process.returncode, _read(out), _read(err))
+            answer = _answer(_read(out))
+            document = answer or _no_answer(name, process.returncode, _read(err))
         self._ended.put(
             Ended(
                 database=name,
-                exit_code=process.returncode if process.returncode in _EXIT_CODES else 3,
+                # Who gave no answer has not said that the work is done, whatever its code.
+                exit_code=process.returncode if answer and process.returncode in _EXIT_CODES else 3,
                 document=document,
                 began=began,
                 ended=time.monotonic(),
@@ -182,13 +185,16 @@ def _read(file: IO[bytes]) -> str:
     return file.read().decode("utf-8", "replace").strip()
 
 
-def _document(name: str, code: int, out: str, err: str) -> Mapping[str, Any]:
-    try:
+def _answer(out: str) -> Mapping[str, Any] | None:
+    """The document that was printed; none where it is no such document, or an empty one."""
+    with suppress(ValueError):
         found = json.loads(out)
         if isinstance(found, dict):
-            return found
-    except ValueError:
-        pass
+            return found or None
+    return None
+
+
+def _no_answer(name: str, code: int, err: str) -> Mapping[str, Any]:
     last = f": {err.splitlines()[-1]}" if err else ""
     hint = f"Run it alone to see more: dbplatform --debug ... {name}"
     return {"error": ProcessEnded(database=name, code=code, last=last, hint=hint).as_json()}

@@ -186,6 +186,16 @@ def test_no_more_databases_of_a_server_are_worked_on_than_one_of_them_declares(f
     assert all(one.peak_bytes > 10 << 20 for one in ended)
 
 
+def test_a_process_that_gave_no_answer_has_failed_whatever_its_exit_code(fleet: Fleet) -> None:
+    platform = fleet.platform
+    with SideBySide(platform, [platform.declared("alpha")], lambda _: ["list", "--help"], at_once=1) as processes:
+        [ended] = processes
+    assert ended.exit_code == 3
+    assert ended.error is not None
+    assert ended.error["kind"] == "process_ended"
+    assert "ended with code 0 and without an answer" in ended.error["message"]
+
+
 def test_a_database_that_is_frozen_is_left_out_and_a_held_roll_out_is_refused(
     type_: Type, fleet: Fleet, ledger: Ledger
 ) -> None:
