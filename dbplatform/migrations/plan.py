@@ -109,6 +109,12 @@ class MigrationPlan:
     callbacks: tuple[PendingMigration, ...] = ()
     """What runs around them, see ``callbacks``."""
 
+    @property
+    def in_force(self) -> str:
+        """SHA-256 of what is applied, in whatever order: the same again once something was applied and undone."""
+        rows = sorted((row.version or "", row.description, row.checksum or 0) for row in self.applied)
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
+
     def as_json(self) -> dict[str, Any]:
         """The shape of ``migrate plan --json``: pending ones, and those above the target as skipped."""
         return {

@@ -28,6 +28,8 @@ class Look:
 
     at: datetime
     version: str | None
+    in_force: str = ""
+    """What was applied, as a digest (``MigrationPlan.in_force``); empty where it was not kept."""
     pending: tuple[str, ...] = ()
     checks: Mapping[str, str] = field(default_factory=dict)
     """The status of each check of severity ``error``, by table and name."""
@@ -40,6 +42,7 @@ class Look:
         return {
             "at": self.at.isoformat(),
             "version": self.version,
+            "in_force": self.in_force,
             "pending": list(self.pending),
             "checks": dict(self.checks),
             "critical": dict(self.critical),
@@ -68,6 +71,7 @@ def look(platform: Platform, declared: Declared, *, target: str | None, now: dat
     return Look(
         at=now,
         version=str(planned.current) if planned.current else None,
+        in_force=planned.in_force,
         pending=tuple(pending.script for pending in planned.pending),
         checks=_checks(platform, declared),
         critical={alert.key: alert.cause for alert in watched.firing if alert.severity == "critical"},

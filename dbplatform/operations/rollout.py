@@ -97,6 +97,14 @@ class Place:
     version: str | None
     pending: tuple[str, ...]
     """The files that would be applied."""
+    in_force: str
+    """What is applied, as a digest (``MigrationPlan.in_force``)."""
+    in_part: bool
+    """Whether an earlier attempt may have run a part of the first of them, which no transaction holds together."""
+
+    def as_before(self, kept: Mapping[str, Any]) -> bool:
+        """Whether no migration has touched it since that was kept of it, or what did was undone."""
+        return not self.in_part and kept.get("in_force") == self.in_force
 
     def as_json(self) -> dict[str, Any]:
         """One of ``databases`` of a plan."""
@@ -171,6 +179,8 @@ def plan_rollout(
             canary=declared.name in first,
             version=str(planned.current) if planned.current else None,
             pending=tuple(pending.script for pending in planned.pending),
+            in_force=planned.in_force,
+            in_part=bool(planned.pending) and not planned.pending[0].in_transaction,
         )
 
     with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="plan") as pool:
@@ -256,7 +266,7 @@ class _Rolling:
         before: dict[str, Look] = {}
         for place in waiting:
             name, kept = place.declared.name, stages[place.declared.name].before
-            if place.pending or not kept:
+            if not kept or place.as_before(kept):
                 kept = look(self.platform, place.declared, target=self.plan.target, now=now()).as_json()
                 rollouts.note(self.platform.ledger, self.id, name, before=kept)
             before[name] = Look.of_json(kept)

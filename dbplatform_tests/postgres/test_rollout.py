@@ -115,6 +115,37 @@ def test_the_others_wait_until_the_canary_is_as_well_as_it_was(type_: Type, flee
     assert set(fleet.versions().values()) == {"2"}
 
 
+@pytest.mark.parametrize(("breaks", "fails"), [("V2__a", "V3__b"), ("R__a", "R__b")])
+def test_what_a_canary_was_like_is_kept_when_a_part_of_its_migrations_came_through(
+    type_: Type, fleet: Fleet, breaks: str, fails: str
+) -> None:
+    fleet.declare("alpha", CHECKED)
+    assert type_("migrate", "apply", "alpha", "--json").code == 0
+    fleet.execute("alpha", "insert into item values (1, 10)")
+    fleet.migration(f"{breaks}.sql", "update item set price = null;\n")
+    mended = fleet.migration(f"{fails}.sql", "select 1 / 0;\n")
+    assert type_("migrate", "apply", "--all", "--canary", "alpha", "--json").json["error"]["kind"] == "rollout_failed"
+    mended.write_text("select 1;\n")
+    stopped = type_("migrate", "apply", "--all", "--json").json
+    assert stopped["error"]["kind"] == "canary_not_well"
+    assert set(states(stopped).values()) == {"failed", "untouched"}
+
+
+def test_a_canary_is_looked_at_anew_once_what_it_got_was_undone(type_: Type, fleet: Fleet) -> None:
+    fleet.declare("alpha", CHECKED)
+    assert type_("migrate", "apply", "alpha", "--json").code == 0
+    fleet.execute("alpha", "insert into item values (1, 10)")
+    broken = fleet.migration("V2__a.sql", "update item set price = null;\n")
+    fleet.migration("U2__a.sql", "update item set price = 10;\n")
+    assert type_("migrate", "apply", "--all", "--canary", "alpha", "--json").code == 3
+    assert type_("migrate", "undo", "alpha", "--yes", "--json").code == 0
+    fleet.execute("alpha", "insert into item values (2, null)")
+    broken.write_text("select 1;\n")
+    rolled = type_("migrate", "apply", "--all", "--json").json
+    assert rolled["status"] == "succeeded"
+    assert rolled["databases"][0]["before"]["checks"] == {"item.not_null_price": "failed"}
+
+
 def test_a_canary_is_watched_for_as_long_as_it_soaks_and_what_failed_before_holds_nothing_up(fleet: Fleet) -> None:
     fleet.declare("alpha", CHECKED)
     platform = fleet.platform
