@@ -23,7 +23,7 @@ from dbplatform.errors import PlatformError, UsageError, WorkError
 from dbplatform.operations import rollouts, schema
 from dbplatform.operations.canary import Look, look, worse
 from dbplatform.operations.platform import Platform
-from dbplatform.operations.rollouts import Record
+from dbplatform.operations.rollouts import Found, Record
 
 _READ_AT_ONCE = 8
 #: A canary that soaks is looked at so often.
@@ -105,6 +105,17 @@ class Place:
     def as_before(self, kept: Mapping[str, Any]) -> bool:
         """Whether no migration has touched it since that was kept of it, or what did was undone."""
         return not self.in_part and kept.get("in_force") == self.in_force
+
+    @property
+    def found(self) -> Found:
+        """As the ledger keeps it."""
+        return Found(
+            database=self.declared.name,
+            canary=self.canary,
+            version=self.version,
+            in_force=self.in_force,
+            is_there=not self.pending,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """One of ``databases`` of a plan."""
@@ -232,8 +243,7 @@ def roll_out(
         if not mine:
             what = rollouts.lock_of(plan.scope, plan.target)
             raise RolloutGoesOn(what=what, hint="See how far it is: dbplatform migrate rollouts")
-        stages = [(one.declared.name, one.canary, one.version, not one.pending) for one in plan.places]
-        id_ = rollouts.take_up(ledger, plan.scope, plan.target, stages)
+        id_ = rollouts.take_up(ledger, plan.scope, plan.target, [place.found for place in plan.places])
         rolling = _Rolling(platform, plan, id_, migrate, tell)
         problem: PlatformError | None = None
         try:

@@ -85,6 +85,19 @@ class Record:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What one database is found like when a roll-out begins, or goes on."""
+
+    database: str
+    canary: bool
+    version: str | None
+    in_force: str
+    """What is applied, as a digest (``MigrationPlan.in_force``)."""
+    is_there: bool
+    """Whether nothing is pending."""
+
+
 def lock_of(scope: str, target: str | None) -> str:
     """The lock in the ledger that whoever works at this roll-out holds."""
     return f"roll-out of {scope} to {target or 'the newest version'}"
@@ -100,12 +113,10 @@ def unfinished(ledger: Ledger, scope: str, target: str | None) -> Record | None:
     return None if found is None else read(ledger, found)
 
 
-def take_up(
-    ledger: Ledger, scope: str, target: str | None, stages: Iterable[tuple[str, bool, str | None, bool]]
-) -> int:
-    """Go on with the roll-out that is not over, or begin one; its id. For whoever holds its lock.
+def take_up(ledger: Ledger, scope: str, target: str | None, found: Iterable[Found]) -> int:
+    """Go on with the roll-out that is not over, or begin one; its id. For whoever holds its lock. One transaction.
 
-    ``stages`` are name, whether it is a canary, version, and whether nothing is pending. One transaction.
+    A canary counts as proven only with what was applied when it was.
     """
     open_ = unfinished(ledger, scope, target)
     actor = current()
@@ -118,14 +129,15 @@ def take_up(
             rollout.status, rollout.reason, rollout.finished_at = "running", "", None
             rollout.actor, rollout.origin = actor.name, actor.origin
         session.flush()
-        for name, canary, version, is_there in stages:
-            stage = session.get(RolloutDatabase, (rollout.id, name))
+        for one in found:
+            stage = session.get(RolloutDatabase, (rollout.id, one.database))
             if stage is None:
-                stage = RolloutDatabase(rollout_id=rollout.id, database=name)
+                stage = RolloutDatabase(rollout_id=rollout.id, database=one.database, after={})
                 session.add(stage)
-            stage.canary, stage.version = canary, version
-            stage.state, stage.reason = "done" if is_there else "untouched", ""
-            stage.proven_at = stage.proven_at if is_there else None
+            stage.canary, stage.version = one.canary, one.version
+            stage.state, stage.reason = "done" if one.is_there else "untouched", ""
+            if not one.is_there or stage.after.get("in_force") != one.in_force:
+                stage.proven_at = None
         return rollout.id
 
 

@@ -146,6 +146,25 @@ def test_a_canary_is_looked_at_anew_once_what_it_got_was_undone(type_: Type, fle
     assert rolled["databases"][0]["before"]["checks"] == {"item.not_null_price": "failed"}
 
 
+@pytest.mark.parametrize("script", ["V2__a.sql", "R__a.sql"])
+def test_what_was_applied_to_a_proven_canary_elsewhere_is_proven_before_the_others_get_it(
+    type_: Type, fleet: Fleet, script: str
+) -> None:
+    fleet.declare("alpha", CHECKED)
+    assert type_("migrate", "apply", "alpha", "--json").code == 0
+    broken = fleet.migration("V1_1__own.sql", "select 1 / 0;\n", of="beta")
+    failed = type_("migrate", "apply", "--all", "--canary", "alpha", "--json").json
+    assert failed["databases"][0]["proven_at"] is not None
+    fleet.execute("alpha", "insert into item values (1, 10)")
+    fleet.migration(script, "update item set price = null;\n")
+    assert type_("migrate", "apply", "alpha", "--json").code == 0
+    broken.write_text("select 1;\n")
+    stopped = type_("migrate", "apply", "--all", "--json").json
+    assert stopped["rollout"] == failed["rollout"]
+    assert stopped["error"]["kind"] == "canary_not_well"
+    assert set(states(stopped).values()) == {"failed", "untouched"}
+
+
 def test_a_canary_is_watched_for_as_long_as_it_soaks_and_what_failed_before_holds_nothing_up(fleet: Fleet) -> None:
     fleet.declare("alpha", CHECKED)
     platform = fleet.platform
