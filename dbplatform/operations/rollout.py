@@ -282,8 +282,9 @@ class _Rolling:
             before[name] = Look.of_json(kept)
         self.migrate([place for place in waiting if place.pending])
         stages = {stage.database: stage for stage in rollouts.read(self.platform.ledger, self.id).stages}
-        ends = [ended for one in waiting if (ended := stages[one.declared.name].ended_at) is not None]
-        until = max(ends, default=now()) + (soak if ends else timedelta(0))
+        # Where nobody saw a canary come to its end, or another command changed it since, all of it is still to come.
+        since = max((stages[one.declared.name].ended_at or now() for one in waiting), default=now())
+        until = since + (soak if self.plan.pending else timedelta(0))
         while waiting:
             for place in waiting:
                 self._prove(place.declared, before[place.declared.name], now())
@@ -315,7 +316,7 @@ class _Rolling:
         ledger, failed = self.platform.ledger, None
 
         def begun(name: str) -> None:
-            rollouts.note(ledger, self.id, name, state="running")
+            rollouts.note(ledger, self.id, name, state="running", ended_at=None)
 
         with self._migrate([place.declared for place in places], begun) as moves:
             for moved in moves:

@@ -116,7 +116,7 @@ def unfinished(ledger: Ledger, scope: str, target: str | None) -> Record | None:
 def take_up(ledger: Ledger, scope: str, target: str | None, found: Iterable[Found]) -> int:
     """Go on with the roll-out that is not over, or begin one; its id. For whoever holds its lock. One transaction.
 
-    A canary counts as proven only with what was applied when it was.
+    A canary counts as proven, and as watched for so long, only with what was applied when it was looked at.
     """
     open_ = unfinished(ledger, scope, target)
     actor = current()
@@ -136,8 +136,10 @@ def take_up(ledger: Ledger, scope: str, target: str | None, found: Iterable[Foun
                 session.add(stage)
             stage.canary, stage.version = one.canary, one.version
             stage.state, stage.reason = "done" if one.is_there else "untouched", ""
-            if not one.is_there or stage.after.get("in_force") != one.in_force:
-                stage.proven_at = None
+            as_seen = stage.after.get("in_force") == one.in_force
+            stage.proven_at = stage.proven_at if one.is_there and as_seen else None
+            if one.canary and not as_seen:
+                stage.ended_at = None
         return rollout.id
 
 

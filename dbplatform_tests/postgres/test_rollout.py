@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,12 +19,64 @@ import pytest
 
 from dbplatform.backups.holding import held
 from dbplatform.cli.side_by_side import SideBySide
+from dbplatform.declaration.loading import Declared
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations import rollout, rollouts, schema
+from dbplatform.operations.platform import Platform
 from dbplatform_tests.fleet import CHECKED, Fleet, declared_fleet, until_asleep
 from dbplatform_tests.typed import Type, typist
 
 _NAMES = ("alpha", "beta", "gamma", "delta", "omega")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A migration in this process that came through."""
+
+    database: str
+    document: dict[str, Any]
+    exit_code: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Here:
+    """Migrations in this process, one after the other; with ``stop`` Ctrl-C comes right behind the first."""
+
+    platform: Platform
+    these: Sequence[Declared]
+    begun: Callable[[str], None]
+    stop: bool = False
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Iterator[Done]:
+        for declared in self.these:
+            self.begun(declared.name)
+            report = schema.apply(self.platform, declared)
+            if self.stop:
+                raise KeyboardInterrupt
+            yield Done(declared.name, report.as_json())
+
+    def begin_no_more(self) -> None: ...
+
+
+@dataclass
+class Clock:
+    """A time that goes on by pauses alone."""
+
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    pauses: list[float] = field(default_factory=list)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.at += timedelta(seconds=seconds)
+
+    def now(self) -> datetime:
+        return self.at
 
 
 @pytest.fixture
@@ -171,13 +224,7 @@ def test_a_canary_is_watched_for_as_long_as_it_soaks_and_what_failed_before_hold
     schema.apply(platform, platform.declared("alpha"))
     fleet.execute("alpha", "insert into item values (1, null)")
     fleet.migration("V2__note.sql", "alter table item add note text;\n")
-    clock = [datetime.now(UTC)]
-    pauses: list[float] = []
-
-    def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        clock[0] += timedelta(seconds=seconds)
-
+    clock = Clock()
     databases = [platform.declared("alpha"), platform.declared("beta")]
     plan = rollout.plan_rollout(platform, databases, scope="test", canaries=["alpha"])
     assert [place.declared.name for place in plan.places] == ["alpha", "beta"]
@@ -186,13 +233,36 @@ def test_a_canary_is_watched_for_as_long_as_it_soaks_and_what_failed_before_hold
         return SideBySide(platform, these, lambda name: ["migrate", "apply", name], at_once=2, begun=begun)
 
     rolled = rollout.roll_out(
-        platform, plan, migrate=migrate, soak=timedelta(minutes=3), pause=pause, now=lambda: clock[0]
+        platform, plan, migrate=migrate, soak=timedelta(minutes=3), pause=clock.pause, now=clock.now
     )
     assert rolled.problem is None
-    assert len(pauses) in (3, 4)
-    assert 170 < sum(pauses) < 190
+    assert len(clock.pauses) in (3, 4)
+    assert 170 < sum(clock.pauses) < 190
     [canary] = [stage for stage in rolled.record.stages if stage.canary]
     assert canary.before["checks"] == canary.after["checks"] == {"item.not_null_price": "failed"}
+
+
+def test_a_canary_whose_end_nobody_saw_is_watched_for_the_whole_time(fleet: Fleet) -> None:
+    platform, clock = fleet.platform, Clock()
+    databases = [platform.declared("alpha"), platform.declared("beta")]
+
+    def rolled(*, stop: bool) -> rollout.Rolled:
+        def migrate(these: Sequence[Declared], begun: Callable[[str], None]) -> Here:
+            return Here(platform, these, begun, stop)
+
+        plan = rollout.plan_rollout(platform, databases, scope="test", canaries=["alpha"])
+        soak = timedelta(minutes=3)
+        return rollout.roll_out(platform, plan, migrate=migrate, soak=soak, pause=clock.pause, now=clock.now)
+
+    stopped = rolled(stop=True)
+    assert isinstance(stopped.problem, rollout.RolloutStopped)
+    assert fleet.versions()["alpha"] == "1"
+    an_hour_ago = clock.at - timedelta(hours=1)  # the end of an attempt before that one
+    rollouts.note(platform.ledger, stopped.record.id, "alpha", ended_at=an_hour_ago)
+    assert rolled(stop=False).problem is None
+    assert clock.pauses == [60.0, 60.0, 60.0]
+    assert rolled(stop=False).problem is None
+    assert len(clock.pauses) == 3, "with nothing to do nobody waits"
 
 
 def test_one_that_was_killed_goes_on_and_two_do_not_work_at_the_same(
