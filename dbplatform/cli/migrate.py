@@ -104,6 +104,7 @@ def rehearse(context: click.Context, database: str, target: str | None, as_json:
 @click.option("--soak", type=DURATION, help="How long canaries are watched before the others begin: '10 minutes'.")
 @dry_run_option
 @during_freeze_option
+@click.option("--files", "digest", hidden=True, help="Of a roll-out: refuse files that are not those of this digest.")
 @json_option
 @click.pass_context
 def apply(
@@ -114,6 +115,7 @@ def apply(
     canary: str | None,
     soak: timedelta | None,
     dry_run: bool,
+    digest: str | None,
     as_json: bool,
 ) -> int:
     """Apply what is pending; a no-op when nothing is.
@@ -129,7 +131,7 @@ def apply(
         raise UsageError("--canary and --soak are for many databases.", hint="Write --all, or --owner.")
     assert database is not None
     platform, declared = opened(context, database)
-    files = schema.read(declared)
+    files = schema.read(declared, digest=digest)
     planned = schema.plan(platform, declared, target=target, files=files)
     if dry_run or not (planned.pending or planned.callbacks):
         show_json(planned.as_json()) if as_json else _show(planned.as_json())

@@ -57,9 +57,12 @@ def migrate_many(
             show_json({**plan.as_json(), "parallel": many.at_once})
         return 0
 
+    files = {place.declared.name: place.files for place in plan.places}
+
     def arguments(name: str) -> list[str]:
         to = ["--target", target] if target is not None else []
-        return ["migrate", "apply", name, *to, *(["--during-freeze"] if freeze_is_answered(context) else [])]
+        flags = ["--during-freeze"] if freeze_is_answered(context) else []
+        return ["migrate", "apply", name, "--files", files[name], *to, *flags]
 
     def migrate(these: Sequence[Declared], begun: Callable[[str], None]) -> SideBySide:
         return SideBySide(platform, these, arguments, at_once=many.at_once, begun=begun)

@@ -3,6 +3,7 @@
 UsageError
 +-- MigrationFileError      a name, a duplicate, an encoding, a setting
 |   `-- ScriptError             the SQL inside: unterminated, a psql command, its own transaction
++-- FilesChanged            they are not those that were planned
 +-- HistoryMismatch         files and history do not fit together
 +-- TargetUnknown
 +-- UndoImpossible          no undo file, or a version that has none by its nature
@@ -32,6 +33,10 @@ class MigrationFileError(UsageError):
 
 class ScriptError(MigrationFileError):
     """{message}"""
+
+
+class FilesChanged(UsageError):
+    """The migrations of {database} are not those that were planned: their files have changed since."""
 
 
 class HistoryMismatch(UsageError):

@@ -2,7 +2,8 @@
 
 What is to be done is read from the migration history of each database, each time anew: a roll-out that was stopped,
 or killed, goes on by the same command, and leaves alone what has nothing pending. How each database is migrated (the
-locks, the retries, the gates) is ``schema.apply``; whoever calls says how many go on at once.
+locks, the retries, the gates) is ``schema.apply``; whoever calls says how many go on at once, and applies the files
+that were planned or none: one that came into a folder since is one that no canary had.
 
 A canary is looked at before and after (``canary``), and once a minute in between while it soaks. The others wait until
 each canary is as well as it was.
@@ -93,6 +94,8 @@ class Place:
     """Where one database is."""
 
     declared: Declared
+    files: str
+    """Its migrations, as a digest: only these are applied."""
     canary: bool
     version: str | None
     pending: tuple[str, ...]
@@ -182,11 +185,13 @@ def plan_rollout(
 
     def place(declared: Declared) -> Place | PlatformError:
         try:
-            planned = schema.plan(platform, declared, target=target)
+            files = schema.read(declared)
+            planned = schema.plan(platform, declared, target=target, files=files)
         except PlatformError as error:
             return error
         return Place(
             declared=declared,
+            files=files.digest,
             canary=declared.name in first,
             version=str(planned.current) if planned.current else None,
             pending=tuple(pending.script for pending in planned.pending),
@@ -287,6 +292,7 @@ class _Rolling:
         until = since + (soak if self.plan.pending else timedelta(0))
         while waiting:
             for place in waiting:
+                schema.read(place.declared, digest=place.files)
                 self._prove(place.declared, before[place.declared.name], now())
             if (left := (until - now()).total_seconds()) <= 0:
                 break

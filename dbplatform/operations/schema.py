@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dbplatform.declaration.loading import Declared
 from dbplatform.migrations import history as histories
 from dbplatform.migrations.compare import Files, compare
+from dbplatform.migrations.errors import FilesChanged
 from dbplatform.migrations.history import HistoryRow
 from dbplatform.migrations.plan import MigrationPlan, plan_migrations
 from dbplatform.migrations.policy import MigrationPolicy
@@ -22,9 +23,18 @@ if TYPE_CHECKING:
     from dbplatform.migrations.apply import MigrationReport
 
 
-def read(declared: Declared) -> Files:
-    """The files, read once: what is planned with them is what is applied with them. Raises ``MigrationFileError``."""
-    return Files.of(policy_of(declared)[1])
+def read(declared: Declared, *, digest: str | None = None) -> Files:
+    """The files, read once: what is planned with them is what is applied with them.
+
+    Raises ``MigrationFileError``, and ``FilesChanged`` where they are not those of the ``digest``.
+    """
+    files = Files.of(policy_of(declared)[1])
+    if digest is not None and files.digest != digest:
+        raise FilesChanged(
+            database=declared.name,
+            hint="See what would be applied now by --dry-run; the same command goes on with it, the canaries first.",
+        )
+    return files
 
 
 def plan(

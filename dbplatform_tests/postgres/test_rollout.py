@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -21,6 +22,7 @@ from dbplatform.backups.holding import held
 from dbplatform.cli.side_by_side import SideBySide
 from dbplatform.declaration.loading import Declared
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.migrations.errors import FilesChanged
 from dbplatform.operations import rollout, rollouts, schema
 from dbplatform.operations.platform import Platform
 from dbplatform_tests.fleet import CHECKED, Fleet, declared_fleet, until_asleep
@@ -263,6 +265,48 @@ def test_a_canary_whose_end_nobody_saw_is_watched_for_the_whole_time(fleet: Flee
     assert clock.pauses == [60.0, 60.0, 60.0]
     assert rolled(stop=False).problem is None
     assert len(clock.pauses) == 3, "with nothing to do nobody waits"
+
+
+def test_a_file_that_no_canary_had_stops_the_roll_out_before_a_database_gets_it(
+    type_: Type, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def a_file_comes_behind_alpha(*, enabled: bool) -> Iterator[Callable[[str], None]]:
+        def tell(line: str) -> None:
+            if line.startswith("✓ alpha"):
+                fleet.migration("V2__late.sql", "select 1;\n")
+
+        yield tell
+
+    assert type_("migrate", "apply", "gamma", "--json").code == 0
+    monkeypatch.setattr("dbplatform.cli.rollout.bars", a_file_comes_behind_alpha)
+    stopped = type_("migrate", "apply", "--all", "--canary", "gamma", "--parallel", "1", "--json")
+    assert (stopped.code, stopped.json["error"]["kind"]) == (2, "rollout_failed")
+    assert "not those that were planned" in stopped.json["error"]["message"]
+    assert "the canaries first" in stopped.json["error"]["hint"]
+    assert fleet.versions() == {"alpha": "1", "beta": None, "gamma": "1", "delta": None, "omega": None}
+    planned = type_("migrate", "apply", "--all", "--dry-run", "--json").json["databases"]
+    assert (planned[0]["database"], planned[0]["pending"]) == ("gamma", ["V2__late.sql"])
+
+
+def test_files_that_change_while_a_canary_is_watched_are_not_taken_for_its_own(fleet: Fleet) -> None:
+    platform, clock = fleet.platform, Clock()
+
+    def pause(seconds: float) -> None:
+        fleet.migration("V2__late.sql", "select 1;\n")
+        clock.pause(seconds)
+
+    def migrate(these: Sequence[Declared], begun: Callable[[str], None]) -> Here:
+        return Here(platform, these, begun)
+
+    databases = [platform.declared("alpha"), platform.declared("beta")]
+    plan = rollout.plan_rollout(platform, databases, scope="test", canaries=["alpha"])
+    soak = timedelta(minutes=30)
+    rolled = rollout.roll_out(platform, plan, migrate=migrate, soak=soak, pause=pause, now=clock.now)
+    assert isinstance(rolled.problem, FilesChanged)
+    assert [(stage.database, stage.state, stage.proven_at) for stage in rolled.record.stages] == [
+        ("alpha", "done", None), ("beta", "untouched", None),
+    ]  # fmt: skip
 
 
 def test_one_that_was_killed_goes_on_and_two_do_not_work_at_the_same(
