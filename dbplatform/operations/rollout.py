@@ -39,6 +39,10 @@ class NotACanary(UsageError):
     """The canary {name!r} is not among the databases to migrate."""
 
 
+class CanaryLeftOut(UsageError):
+    """The canary {name} of this roll-out was not yet found well, and is not among the databases to migrate."""
+
+
 class CannotBePlanned(WorkError):
     """Nothing was begun, because {count} of {all} databases cannot be planned: {reasons}"""
 
@@ -172,8 +176,9 @@ def plan_rollout(
 ) -> RolloutPlan:
     """Read the history of each database; only reads. Those that declare no migrations are left out.
 
-    Canaries are those named, and those of the roll-out that is gone on with. Raises ``NotACanary``, and
-    ``CannotBePlanned`` with every database whose history cannot be read, or does not fit its files.
+    Canaries are those named, and those of the roll-out that is gone on with. Raises ``NotACanary``, ``CanaryLeftOut``
+    where one of these is neither proven nor here, and nobody named another, and ``CannotBePlanned`` with every database
+    whose history cannot be read, or does not fit its files.
     """
     known = [declared for declared in databases if declared.database.migrations is not None]
     names = {declared.name for declared in known}
@@ -181,7 +186,14 @@ def plan_rollout(
         if name not in names:
             raise NotACanary(name=name, hint=f"These are: {', '.join(sorted(names)) or 'none'}.")
     goes_on = rollouts.unfinished(platform.ledger, scope, target)
-    first = {*canaries, *(stage.database for stage in (goes_on.stages if goes_on else ()) if stage.canary)}
+    begun = [stage for stage in goes_on.stages if stage.canary] if goes_on else []
+    first = {*canaries, *(stage.database for stage in begun)}
+    unproven = first - {stage.database for stage in begun if stage.proven_at is not None}
+    if not canaries and (gone := sorted(unproven - names)):
+        raise CanaryLeftOut(
+            name=", ".join(gone),
+            hint="Bring it back: reachable, not frozen, its declaration mended. Or name another one: --canary NAME",
+        )
 
     def place(declared: Declared) -> Place | PlatformError:
         try:
@@ -208,7 +220,7 @@ def plan_rollout(
             all=len(found),
             reasons=" ".join(f"{name}: {error}" for name, error in problems.items()),
             exit_code=max(error.exit_code for error in problems.values()),
-            hint=f"Mend them, or leave them out: --except {','.join(problems)}",
+            hint=_mend(sorted(problems.keys() & unproven), [name for name in problems if name not in unproven]),
         )
     places = [one for one in found.values() if isinstance(one, Place)]
     return RolloutPlan(
@@ -218,6 +230,15 @@ def plan_rollout(
         goes_on=goes_on,
         without_migrations=tuple(sorted({declared.name for declared in databases} - names)),
     )
+
+
+def _mend(canaries: Sequence[str], others: Sequence[str]) -> str:
+    """What to do about databases that cannot be planned: without a proven canary the others would be the canaries."""
+    if not canaries:
+        return f"Mend them, or leave them out: --except {','.join(others)}"
+    names = ",".join(canaries)
+    begin = f"Mend the canary {names}, or begin with another one: --except {names} --canary NAME"
+    return f"{begin}. The others may be left out: --except {','.join(others)}" if others else begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

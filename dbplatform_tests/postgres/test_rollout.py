@@ -309,6 +309,28 @@ def test_files_that_change_while_a_canary_is_watched_are_not_taken_for_its_own(f
     ]  # fmt: skip
 
 
+def test_a_canary_that_was_not_found_well_is_not_left_out_in_silence(
+    type_: Type, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.migration("V2__broken.sql", "select 1 / 0;\n", of="gamma")
+    assert type_("migrate", "apply", "--all", "--canary", "gamma", "--json").code == 3
+    with monkeypatch.context() as unreachable:
+        unreachable.setenv("GAMMA_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+        unreachable.setenv("BETA_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+        hint = type_("migrate", "apply", "--all", "--json").json["error"]["hint"]
+    assert "begin with another one: --except gamma --canary NAME." in hint
+    assert hint.endswith("left out: --except beta")
+    excepted = type_("migrate", "apply", "--all", "--except", "gamma", "--json")
+    assert (excepted.code, excepted.json["error"]["kind"]) == (2, "canary_left_out")
+    fleet.declare("gamma", "  freeze: [{from: 2020-01-01, to: 2100-01-01, reason: history}]\n")
+    frozen = type_("migrate", "apply", "--all", "--json")
+    assert (frozen.code, json.loads(frozen.out)["error"]["kind"]) == (2, "canary_left_out")
+    assert {name: version for name, version in fleet.versions().items() if version} == {"gamma": "1"}
+    rolled = json.loads(type_("migrate", "apply", "--all", "--canary", "alpha", "--json").out)
+    assert rolled["status"] == "succeeded"
+    assert fleet.versions() == dict.fromkeys(_NAMES, "1")
+
+
 def test_one_that_was_killed_goes_on_and_two_do_not_work_at_the_same(
     type_: Type, fleet: Fleet, server_url: str
 ) -> None:
