@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +20,7 @@ from dbplatform.cli.common import (
     show_table,
 )
 from dbplatform.cli.side_by_side import SideBySide
-from dbplatform.declaration.loading import Declared
+from dbplatform.declaration.loading import Declarations, Declared
 from dbplatform.errors import PlatformError
 from dbplatform.operations import rollout, rollouts
 from dbplatform.operations.rollout import Place, RolloutPlan
@@ -41,21 +41,27 @@ def migrate_many(
 ) -> int:
     """Roll the migrations out; the exit code of what stopped it, 0 when every database is there.
 
-    Databases that are frozen are left out, unless ``--during-freeze`` was given.
+    Databases that are frozen are left out, unless ``--during-freeze`` was given; so are those whose declaration does
+    not hold, which make it 2 at least where all were meant.
     """
     platform = platform_of(context)
-    for broken in platform.declarations.broken:
-        note(f"left out, because it does not hold: {broken.error}")
     chosen = platform.declarations.chosen(owner=many.owner, without=many.without)
-    frozen = [] if dry_run or freeze_is_answered(context) else [*_frozen(chosen)]
+    broken = _broken(platform.declarations, many)
+    frozen = {} if dry_run or freeze_is_answered(context) else _frozen(chosen)
     databases = [declared for declared in chosen if declared.name not in frozen]
-    plan = rollout.plan_rollout(platform, databases, scope=many.scope, target=target, canaries=canaries)
+    left_out = {**dict.fromkeys(many.without, "was excepted"), **broken, **frozen}
+    plan = rollout.plan_rollout(
+        platform, databases, scope=many.scope, target=target, canaries=canaries, left_out=left_out
+    )
+    for name, why in plan.left_out.items():
+        note(f"left out: {name} {why}")
+    incomplete = 2 if broken and many.owner is None else 0
     if not as_json:
         _show_plan(plan, many.at_once)
     if dry_run:
         if as_json:
             show_json({**plan.as_json(), "parallel": many.at_once})
-        return 0
+        return incomplete
 
     files = {place.declared.name: place.files for place in plan.places}
 
@@ -72,11 +78,11 @@ def migrate_many(
     problem = rolled.problem
     if as_json:
         error = {"error": problem.as_json()} if problem is not None else {}
-        show_json({**rolled.record.as_json(), "parallel": many.at_once, **error})
+        show_json({**rolled.record.as_json(), "left_out": plan.left_out_json, "parallel": many.at_once, **error})
     else:
         say("")
-        _show(rolled.record, problem)
-    return problem.exit_code if problem is not None else 0
+        _show(rolled.record, problem, plan.left_out)
+    return max(problem.exit_code if problem is not None else 0, incomplete)
 
 
 def list_rollouts(context: click.Context, as_json: bool) -> None:
@@ -103,22 +109,31 @@ def list_rollouts(context: click.Context, as_json: bool) -> None:
     ]
     show_table(None, ("id", "of", "to version", "status", "done", "failed", "untouched", "begun"), rows)
     say("")
-    _show(found[0], None)
+    _show(found[0], None, {})
 
 
-def _frozen(chosen: Iterable[Declared]) -> Iterable[str]:
+def _broken(declarations: Declarations, many: Many) -> dict[str, str]:
+    """Those whose declaration does not hold, and why. Whose they are is not known: an owner hears of all of them."""
+    return {
+        # A second declaration of the same name goes by its folder.
+        one.folder if one.name is None or one.name in declarations.by_name else one.name: f"does not hold: {one.error}"
+        for one in declarations.broken
+        if not {one.name, one.folder} & {*many.without}
+    }
+
+
+def _frozen(chosen: Iterable[Declared]) -> dict[str, str]:
     now = datetime.now(UTC)
-    for declared in chosen:
-        if (freeze := declared.database.frozen(now)) is not None:
-            note(f"left out: {declared.name} is frozen {freeze}; to change it all the same: --during-freeze")
-            yield declared.name
+    return {
+        declared.name: f"is frozen {freeze}; to change it all the same: --during-freeze"
+        for declared in chosen
+        if (freeze := declared.database.frozen(now)) is not None
+    }
 
 
 def _show_plan(plan: RolloutPlan, at_once: int) -> None:
     if plan.goes_on is not None:
         say(f"roll-out {plan.goes_on.id}, begun {plan.goes_on.started_at:%Y-%m-%d %H:%M} UTC, goes on")
-    if plan.without_migrations:
-        note(f"left out, because they declare no migrations: {', '.join(plan.without_migrations)}")
     done = len(plan.places) - len(plan.pending)
     many = f"{len(plan.places)} databases: {len(plan.pending)} to be migrated, {done} with nothing pending"
     say(bold(f"{many}; {at_once} at a time"))
@@ -130,7 +145,7 @@ def _planned(place: Place) -> tuple[Any, ...]:
     return place.declared.name, stage, place.version or "none", ", ".join(place.pending) or None
 
 
-def _show(record: Record, problem: PlatformError | None) -> None:
+def _show(record: Record, problem: PlatformError | None, left_out: Mapping[str, str]) -> None:
     columns = ("database", "stage", "state", "version", "seconds", "why")
     _table(
         record.stages,
@@ -144,10 +159,14 @@ def _show(record: Record, problem: PlatformError | None) -> None:
             one.reason or None,
         ),
     )
+    if left_out:
+        say("")
+        _table([*left_out.items()], ("left out", "why"), lambda one: one)
     states = {state: record.count(state) for state in ("done", "failed", "stopped", "running", "untouched")}
     told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     say("")
-    say(f"roll-out {record.id}: {bold(record.status)}: {told or 'no database'}")
+    others = f"; {len(left_out)} left out" if left_out else ""
+    say(f"roll-out {record.id}: {bold(record.status)}: {told or 'no database'}{others}")
     if problem is not None:
         note(f"error: {problem.message}")
         if problem.hint:

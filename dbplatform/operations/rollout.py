@@ -144,7 +144,8 @@ class RolloutPlan:
     places: tuple[Place, ...]
     goes_on: Record | None
     """The roll-out that was begun before, and is not over."""
-    without_migrations: tuple[str, ...]
+    left_out: Mapping[str, str]
+    """The databases that are not migrated, and why, in the words that follow a name: ``is frozen ...``."""
 
     @property
     def canaries(self) -> tuple[Place, ...]:
@@ -163,7 +164,13 @@ class RolloutPlan:
             "target": self.target,
             "status": "planned",
             "databases": [place.as_json() for place in self.places],
+            "left_out": self.left_out_json,
         }
+
+    @property
+    def left_out_json(self) -> list[dict[str, str]]:
+        """``left_out`` of the documents of a plan and of a roll-out."""
+        return [{"database": name, "reason": why} for name, why in self.left_out.items()]
 
 
 def plan_rollout(
@@ -173,9 +180,11 @@ def plan_rollout(
     scope: str,
     target: str | None = None,
     canaries: Sequence[str] = (),
+    left_out: Mapping[str, str] | None = None,
 ) -> RolloutPlan:
-    """Read the history of each database; only reads. Those that declare no migrations are left out.
+    """Read the history of each database; only reads.
 
+    Those that declare no migrations are left out, with those of ``left_out``, which are not among the ``databases``.
     Canaries are those named, and those of the roll-out that is gone on with. Raises ``NotACanary``, ``CanaryLeftOut``
     where one of these is neither proven nor here, and nobody named another, and ``CannotBePlanned`` with every database
     whose history cannot be read, or does not fit its files.
@@ -223,12 +232,13 @@ def plan_rollout(
             hint=_mend(sorted(problems.keys() & unproven), [name for name in problems if name not in unproven]),
         )
     places = [one for one in found.values() if isinstance(one, Place)]
+    without = {declared.name for declared in databases} - names
     return RolloutPlan(
         scope=scope,
         target=target,
         places=tuple(sorted(places, key=lambda one: (not one.canary, one.declared.name))),
         goes_on=goes_on,
-        without_migrations=tuple(sorted({declared.name for declared in databases} - names)),
+        left_out=dict(sorted({**(left_out or {}), **dict.fromkeys(without, "declares no migrations")}.items())),
     )
 
 
@@ -269,7 +279,7 @@ def roll_out(
         if not mine:
             what = rollouts.lock_of(plan.scope, plan.target)
             raise RolloutGoesOn(what=what, hint="See how far it is: dbplatform migrate rollouts")
-        id_ = rollouts.take_up(ledger, plan.scope, plan.target, [place.found for place in plan.places])
+        id_ = rollouts.take_up(ledger, plan.scope, plan.target, [place.found for place in plan.places], plan.left_out)
         rolling = _Rolling(platform, plan, id_, migrate, tell)
         problem: PlatformError | None = None
         try:

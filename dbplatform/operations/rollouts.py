@@ -5,7 +5,7 @@ The migration history of each database has the truth; here is what a person, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -113,9 +113,10 @@ def unfinished(ledger: Ledger, scope: str, target: str | None) -> Record | None:
     return None if found is None else read(ledger, found)
 
 
-def take_up(ledger: Ledger, scope: str, target: str | None, found: Iterable[Found]) -> int:
+def take_up(ledger: Ledger, scope: str, target: str | None, found: Sequence[Found], left_out: Mapping[str, str]) -> int:
     """Go on with the roll-out that is not over, or begin one; its id. For whoever holds its lock. One transaction.
 
+    What an earlier command worked at, and is ``left_out`` of this one for the reason given, is untouched by it.
     A canary counts as proven, and as watched for so long, only with what was applied when it was looked at.
     """
     open_ = unfinished(ledger, scope, target)
@@ -140,6 +141,14 @@ def take_up(ledger: Ledger, scope: str, target: str | None, found: Iterable[Foun
             stage.proven_at = stage.proven_at if one.is_there and as_seen else None
             if one.canary and not as_seen:
                 stage.ended_at = None
+        others = RolloutDatabase.database.not_in([one.database for one in found])
+        for stage in session.scalars(
+            select(RolloutDatabase).where(
+                RolloutDatabase.rollout_id == rollout.id, others, RolloutDatabase.state != "done"
+            )
+        ):
+            why = left_out.get(stage.database, "is not among these databases any more")
+            stage.state, stage.reason = "untouched", f"left out: it {why}"
         return rollout.id
 
 

@@ -382,6 +382,38 @@ def test_a_process_that_gave_no_answer_has_failed_whatever_its_exit_code(fleet: 
     assert "ended with code 0 and without an answer" in ended.error["message"]
 
 
+def test_what_is_left_out_is_in_the_answer_and_a_broken_declaration_in_the_exit_code(type_: Type, fleet: Fleet) -> None:
+    fleet.declare("alpha", team="sales")
+    fleet.declare("beta", "  nonsense: 1\n")
+    fleet.declare("gamma", "  freeze: [{from: 2020-01-01, to: 2100-01-01, reason: history}]\n")
+    planned = type_("migrate", "apply", "--all", "--except", "delta", "--dry-run", "--json")
+    assert planned.code == 2
+    assert [one["database"] for one in json.loads(planned.out)["left_out"]] == ["beta", "delta"]
+    rolled = type_("migrate", "apply", "--all", "--except", "delta", "--json")
+    document = json.loads(rolled.out)
+    assert (rolled.code, document["status"], states(document)) == (2, "succeeded", {"alpha": "done", "omega": "done"})
+    reasons = {one["database"]: one["reason"] for one in document["left_out"]}
+    assert "nonsense" in reasons["beta"]
+    assert reasons["gamma"].startswith("is frozen ")
+    assert reasons["delta"] == "was excepted"
+    told = type_("migrate", "apply", "--owner", "sales")
+    assert told.code == 0, "whose the broken one is is not known"
+    assert "1 done; 1 left out" in told.out
+    assert type_("migrate", "apply", "--all", "--except", "beta,delta,gamma").code == 0
+
+
+def test_one_that_failed_and_was_then_excepted_is_not_failed_in_a_roll_out_that_succeeded(
+    type_: Type, fleet: Fleet
+) -> None:
+    fleet.migration("V2__own.sql", "select 1 / 0;\n", of="delta")
+    assert type_("migrate", "apply", "--all", "--json").code == 3
+    rolled = json.loads(type_("migrate", "apply", "--all", "--except", "delta", "--json").out)
+    assert (rolled["status"], states(rolled).pop("delta")) == ("succeeded", "untouched")
+    assert rolled["left_out"] == [{"database": "delta", "reason": "was excepted"}]
+    assert [one["reason"] for one in rolled["databases"] if one["reason"]] == ["left out: it was excepted"]
+    assert "4 done, 1 untouched" in type_("migrate", "rollouts").out
+
+
 def test_a_database_that_is_frozen_is_left_out_and_a_held_roll_out_is_refused(
     type_: Type, fleet: Fleet, ledger: Ledger
 ) -> None:
