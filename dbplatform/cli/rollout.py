@@ -23,7 +23,7 @@ from dbplatform.cli.side_by_side import SideBySide
 from dbplatform.declaration.loading import Declarations, Declared
 from dbplatform.errors import PlatformError
 from dbplatform.operations import rollout, rollouts
-from dbplatform.operations.rollout import Place, RolloutPlan
+from dbplatform.operations.rollout_plan import Place, RolloutPlan, plan_rollout
 from dbplatform.operations.rollouts import Record
 
 #: A longer list says nothing more to a person; ``--json`` has all of it.
@@ -50,9 +50,7 @@ def migrate_many(
     frozen = {} if dry_run or freeze_is_answered(context) else _frozen(chosen)
     databases = [declared for declared in chosen if declared.name not in frozen]
     left_out = {**dict.fromkeys(many.without, "was excepted"), **broken, **frozen}
-    plan = rollout.plan_rollout(
-        platform, databases, scope=many.scope, target=target, canaries=canaries, left_out=left_out
-    )
+    plan = plan_rollout(platform, databases, scope=many.scope, target=target, canaries=canaries, left_out=left_out)
     for name, why in plan.left_out.items():
         note(f"left out: {name} {why}")
     incomplete = 2 if broken and many.owner is None else 0

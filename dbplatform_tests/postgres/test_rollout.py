@@ -25,6 +25,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.migrations.errors import FilesChanged
 from dbplatform.operations import rollout, rollouts, schema
 from dbplatform.operations.platform import Platform
+from dbplatform.operations.rollout_plan import plan_rollout
 from dbplatform_tests.fleet import CHECKED, Fleet, declared_fleet, until_asleep
 from dbplatform_tests.typed import Type, typist
 
@@ -228,7 +229,7 @@ def test_a_canary_is_watched_for_as_long_as_it_soaks_and_what_failed_before_hold
     fleet.migration("V2__note.sql", "alter table item add note text;\n")
     clock = Clock()
     databases = [platform.declared("alpha"), platform.declared("beta")]
-    plan = rollout.plan_rollout(platform, databases, scope="test", canaries=["alpha"])
+    plan = plan_rollout(platform, databases, scope="test", canaries=["alpha"])
     assert [place.declared.name for place in plan.places] == ["alpha", "beta"]
 
     def migrate(these: Any, begun: Any) -> SideBySide:
@@ -252,7 +253,7 @@ def test_a_canary_whose_end_nobody_saw_is_watched_for_the_whole_time(fleet: Flee
         def migrate(these: Sequence[Declared], begun: Callable[[str], None]) -> Here:
             return Here(platform, these, begun, stop)
 
-        plan = rollout.plan_rollout(platform, databases, scope="test", canaries=["alpha"])
+        plan = plan_rollout(platform, databases, scope="test", canaries=["alpha"])
         soak = timedelta(minutes=3)
         return rollout.roll_out(platform, plan, migrate=migrate, soak=soak, pause=clock.pause, now=clock.now)
 
@@ -300,7 +301,7 @@ def test_files_that_change_while_a_canary_is_watched_are_not_taken_for_its_own(f
         return Here(platform, these, begun)
 
     databases = [platform.declared("alpha"), platform.declared("beta")]
-    plan = rollout.plan_rollout(platform, databases, scope="test", canaries=["alpha"])
+    plan = plan_rollout(platform, databases, scope="test", canaries=["alpha"])
     soak = timedelta(minutes=30)
     rolled = rollout.roll_out(platform, plan, migrate=migrate, soak=soak, pause=pause, now=clock.now)
     assert isinstance(rolled.problem, FilesChanged)
