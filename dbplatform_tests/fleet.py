@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from dbplatform.cli.main import run
+from dbplatform.cli.side_by_side import Ended
+from dbplatform.declaration.loading import Declared
 from dbplatform.declaration.project import Project
 from dbplatform.operations.platform import Platform
 
@@ -67,6 +72,48 @@ class Fleet:
         """One statement in one of them."""
         with psycopg.connect(self.urls[name], autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+class Here:
+    """``SideBySide`` in this process, one after the other, as far as a roll-out needs it."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        databases: Sequence[Declared],
+        arguments: Callable[[str], Sequence[str]],
+        *,
+        at_once: int = 1,
+        begun: Callable[[str], None],
+    ) -> None:
+        self._root, self._arguments, self._begun = platform.project.root, arguments, begun
+        self._waiting = [declared.name for declared in databases]
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Iterator[Ended]:
+        while self._waiting:
+            name = self._waiting.pop(0)
+            self._begun(name)
+            with redirect_stdout(StringIO()) as out:
+                code = run(["-C", str(self._root), *self._arguments(name), "--json"])
+            document = json.loads(out.getvalue())
+            yield Ended(database=name, exit_code=code, document=document, began=0.0, ended=0.0, peak_bytes=0)
+
+    def begin_no_more(self) -> None:
+        self._waiting = []
+
+
+class Interrupted(Here):
+    """Ctrl-C comes when the first has done its work and nobody has seen it yet."""
+
+    def __iter__(self) -> Iterator[Ended]:
+        for _ in super().__iter__():
+            raise KeyboardInterrupt
+        yield from ()
 
 
 @contextmanager

@@ -24,47 +24,11 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.migrations.errors import FilesChanged
 from dbplatform.operations import rollout, rollouts, schema
-from dbplatform.operations.platform import Platform
 from dbplatform.operations.rollout_plan import plan_rollout
-from dbplatform_tests.fleet import CHECKED, Fleet, declared_fleet, until_asleep
+from dbplatform_tests.fleet import CHECKED, Fleet, Here, Interrupted, declared_fleet, until_asleep
 from dbplatform_tests.typed import Type, typist
 
 _NAMES = ("alpha", "beta", "gamma", "delta", "omega")
-
-
-@dataclass(frozen=True)
-class Done:
-    """A migration in this process that came through."""
-
-    database: str
-    document: dict[str, Any]
-    exit_code: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class Here:
-    """Migrations in this process, one after the other; with ``stop`` Ctrl-C comes right behind the first."""
-
-    platform: Platform
-    these: Sequence[Declared]
-    begun: Callable[[str], None]
-    stop: bool = False
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def __iter__(self) -> Iterator[Done]:
-        for declared in self.these:
-            self.begun(declared.name)
-            report = schema.apply(self.platform, declared)
-            if self.stop:
-                raise KeyboardInterrupt
-            yield Done(declared.name, report.as_json())
-
-    def begin_no_more(self) -> None: ...
 
 
 @dataclass
@@ -93,8 +57,18 @@ def fleet(tmp_path: Path, server_url: str, ledger: Ledger, monkeypatch: pytest.M
 
 
 @pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of roll-outs migrate in this process: a process for each takes most of the time."""
+    monkeypatch.setattr("dbplatform.cli.rollout.SideBySide", Here)
+
+
+@pytest.fixture
 def type_(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> Type:
     return typist(fleet.folder, capsys)
+
+
+def _apply(name: str) -> list[str]:
+    return ["migrate", "apply", name]
 
 
 def states(document: dict[str, Any]) -> dict[str, str]:
@@ -171,6 +145,7 @@ def test_the_others_wait_until_the_canary_is_as_well_as_it_was(type_: Type, flee
     assert set(fleet.versions().values()) == {"2"}
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("breaks", "fails"), [("V2__a", "V3__b"), ("R__a", "R__b")])
 def test_what_a_canary_was_like_is_kept_when_a_part_of_its_migrations_came_through(
     type_: Type, fleet: Fleet, breaks: str, fails: str
@@ -187,6 +162,7 @@ def test_what_a_canary_was_like_is_kept_when_a_part_of_its_migrations_came_throu
     assert set(states(stopped).values()) == {"failed", "untouched"}
 
 
+@pytest.mark.usefixtures("here")
 def test_a_canary_is_looked_at_anew_once_what_it_got_was_undone(type_: Type, fleet: Fleet) -> None:
     fleet.declare("alpha", CHECKED)
     assert type_("migrate", "apply", "alpha", "--json").code == 0
@@ -202,6 +178,7 @@ def test_a_canary_is_looked_at_anew_once_what_it_got_was_undone(type_: Type, fle
     assert rolled["databases"][0]["before"]["checks"] == {"item.not_null_price": "failed"}
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("script", ["V2__a.sql", "R__a.sql"])
 def test_what_was_applied_to_a_proven_canary_elsewhere_is_proven_before_the_others_get_it(
     type_: Type, fleet: Fleet, script: str
@@ -251,7 +228,7 @@ def test_a_canary_whose_end_nobody_saw_is_watched_for_the_whole_time(fleet: Flee
 
     def rolled(*, stop: bool) -> rollout.Rolled:
         def migrate(these: Sequence[Declared], begun: Callable[[str], None]) -> Here:
-            return Here(platform, these, begun, stop)
+            return (Interrupted if stop else Here)(platform, these, _apply, begun=begun)
 
         plan = plan_rollout(platform, databases, scope="test", canaries=["alpha"])
         soak = timedelta(minutes=3)
@@ -268,6 +245,7 @@ def test_a_canary_whose_end_nobody_saw_is_watched_for_the_whole_time(fleet: Flee
     assert len(clock.pauses) == 3, "with nothing to do nobody waits"
 
 
+@pytest.mark.usefixtures("here")
 def test_a_file_that_no_canary_had_stops_the_roll_out_before_a_database_gets_it(
     type_: Type, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +276,7 @@ def test_files_that_change_while_a_canary_is_watched_are_not_taken_for_its_own(f
         clock.pause(seconds)
 
     def migrate(these: Sequence[Declared], begun: Callable[[str], None]) -> Here:
-        return Here(platform, these, begun)
+        return Here(platform, these, _apply, begun=begun)
 
     databases = [platform.declared("alpha"), platform.declared("beta")]
     plan = plan_rollout(platform, databases, scope="test", canaries=["alpha"])
@@ -310,6 +288,7 @@ def test_files_that_change_while_a_canary_is_watched_are_not_taken_for_its_own(f
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("here")
 def test_a_canary_that_was_not_found_well_is_not_left_out_in_silence(
     type_: Type, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +362,7 @@ def test_a_process_that_gave_no_answer_has_failed_whatever_its_exit_code(fleet: 
     assert "ended with code 0 and without an answer" in ended.error["message"]
 
 
+@pytest.mark.usefixtures("here")
 def test_what_is_left_out_is_in_the_answer_and_a_broken_declaration_in_the_exit_code(type_: Type, fleet: Fleet) -> None:
     fleet.declare("alpha", team="sales")
     fleet.declare("beta", "  nonsense: 1\n")
@@ -403,6 +383,7 @@ def test_what_is_left_out_is_in_the_answer_and_a_broken_declaration_in_the_exit_
     assert type_("migrate", "apply", "--all", "--except", "beta,delta,gamma").code == 0
 
 
+@pytest.mark.usefixtures("here")
 def test_one_that_failed_and_was_then_excepted_is_not_failed_in_a_roll_out_that_succeeded(
     type_: Type, fleet: Fleet
 ) -> None:
@@ -415,6 +396,7 @@ def test_one_that_failed_and_was_then_excepted_is_not_failed_in_a_roll_out_that_
     assert "4 done, 1 untouched" in type_("migrate", "rollouts").out
 
 
+@pytest.mark.usefixtures("here")
 def test_a_database_that_is_frozen_is_left_out_and_a_held_roll_out_is_refused(
     type_: Type, fleet: Fleet, ledger: Ledger
 ) -> None:
