@@ -163,6 +163,20 @@ def test_what_a_canary_was_like_is_kept_when_a_part_of_its_migrations_came_throu
 
 
 @pytest.mark.usefixtures("here")
+def test_what_a_canary_was_like_is_kept_when_a_file_without_a_transaction_ran_in_part(
+    type_: Type, fleet: Fleet
+) -> None:
+    fleet.declare("alpha", CHECKED)
+    assert type_("migrate", "apply", "alpha", "--json").code == 0
+    fleet.execute("alpha", "insert into item values (1, 10)")
+    (fleet.folder / "migrations" / "V2__a.sql.conf").write_text("executeInTransaction=false\n")
+    half = fleet.migration("V2__a.sql", "update item set price = null;\nselect 1 / 0;\n")
+    assert type_("migrate", "apply", "--all", "--canary", "alpha", "--json").json["error"]["kind"] == "rollout_failed"
+    half.write_text("update item set price = null;\nselect 1;\n")
+    assert type_("migrate", "apply", "--all", "--json").json["error"]["kind"] == "canary_not_well"
+
+
+@pytest.mark.usefixtures("here")
 def test_a_canary_is_looked_at_anew_once_what_it_got_was_undone(type_: Type, fleet: Fleet) -> None:
     fleet.declare("alpha", CHECKED)
     assert type_("migrate", "apply", "alpha", "--json").code == 0
