@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import dbplatform as package
@@ -28,11 +29,13 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.monitoring.metrics import KINDS
 from dbplatform.operations.runbooks import runbooks
 from dbplatform.postgres.connection import Target
-from dbplatform.quality.policy import CHECK_TYPES
+from dbplatform.quality.checks import CHECK_TYPES, Check
+from dbplatform.quality.policy import COMMON_OPTIONS
 from dbplatform.web.app import create_app
 
 FOLDER = Path(__file__).parent / "reference"
 CLAIMS = Path(__file__).parent / "systems" / "claims.md"
+REASON = "With accepted_until: 2026-12-31 beside it: why."
 _HEAD = "<!-- Written by `make docs` from the code: change the code, not this page. -->\n\n"
 
 
@@ -64,14 +67,26 @@ def commands() -> str:
 
 
 def declaration() -> str:
-    """Every key of ``defs.yaml``, and every check type."""
+    """Every key of ``defs.yaml``, and every check type with its options."""
     parts = ["# The declaration\n", "`type: dbplatform.ManagedDatabase`, and below `attributes`:\n"]
     parts += _model(Database, "attributes")
     parts += ["\n## Check types\n", "| type | written | meaning |", "|---|---|---|"]
     for check in CHECK_TYPES.values():
         purpose = " ".join((check.__doc__ or "").split("\n\n")[0].split())
         parts.append(f"| `{check.type}` | `{check.example}` | {purpose} |")
-    return "\n".join(parts)
+    parts += ["\n## Options of checks\n", "| option | default | of | meaning |", "|---|---|---|---|"]
+    for option in COMMON_OPTIONS:
+        having = [check for check in CHECK_TYPES.values() if option in check.model_fields]
+        # ``reason`` is no field of its own: it becomes a part of the one that it explains.
+        field = having[0].model_fields[option] if having else FieldInfo(default=None, description=REASON)
+        of = ", ".join(f"`{check.type}`" for check in having) if 0 < len(having) < len(CHECK_TYPES) else "all"
+        parts.append(f"| `{option}` | {_default(field.default)} | {of} | {field.description} |")
+    for check in CHECK_TYPES.values():
+        own = {name: field for name, field in check.model_fields.items() if name not in COMMON_OPTIONS}
+        if any(field.description for field in own.values()):
+            parts += [f"\n## {check.type}\n", "| option | default | meaning |", "|---|---|---|"]
+            parts += [f"| `{name}` | {_standard(field)} | {field.description or ''} |" for name, field in own.items()]
+    return "\n".join(parts) + "\n"
 
 
 def metrics() -> str:
@@ -182,12 +197,11 @@ def _model(model: type[BaseModel], title: str) -> list[str]:
     below: list[str] = []
     for name, field in model.model_fields.items():
         inner = _inner(field.annotation)
-        default = "required" if field.is_required() else _default(field.default)
         meaning = field.description or ""
-        if inner is not None and name != "quality":
+        if inner is not None and inner is not Check:  # the checks have sections of their own
             below += _model(inner, name)
             meaning = meaning or " ".join((inner.__doc__ or "").split("\n\n")[0].split())
-        rows.append(f"| `{name}` | {default} | {meaning} |")
+        rows.append(f"| `{field.alias or name}` | {_standard(field)} | {meaning} |")
     return rows + below
 
 
@@ -202,6 +216,10 @@ def _inner(annotation: Any) -> type[BaseModel] | None:
             if found is not None:
                 return found
     return None
+
+
+def _standard(field: FieldInfo) -> str:
+    return "required" if field.is_required() else _default(field.default)
 
 
 def _default(value: Any) -> str:

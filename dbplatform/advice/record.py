@@ -114,13 +114,19 @@ def change(ledger: Ledger, id_: str, *, state: str, now: datetime, **values: Any
     return record
 
 
-def dismiss(ledger: Ledger, id_: str, reason: str, *, now: datetime) -> AdviceRecord:
-    """Note that an advice is not wanted, and why. Raises ``UnknownAdvice`` and ``NotFollowed``."""
+def plan_dismissal(ledger: Ledger, id_: str) -> AdviceRecord:
+    """An advice that may be dismissed; only reads. Raises ``UnknownAdvice`` and ``NotFollowed``."""
     found = advice_by_id(ledger, id_)
     if found.state not in ("open", "gone", "undone", "dismissed"):
         raise NotFollowed(
             id=id_, subject=found.subject, state=found.state, what="dismiss", hint=f"dbplatform advise undo {id_}"
         )
+    return found
+
+
+def dismiss(ledger: Ledger, id_: str, reason: str, *, now: datetime) -> AdviceRecord:
+    """Note that an advice is not wanted, and why. Raises as ``plan_dismissal``."""
+    plan_dismissal(ledger, id_)
     return change(ledger, id_, state="dismissed", now=now, note=reason)
 
 

@@ -82,7 +82,8 @@ class ArchivePolicy(Policy):
     keep: IntervalWords | None = Field(
         default=None,
         description="How old rows become in the archive, back from now in UTC: 7 years. A file whose every row is "
-        "older is removed by dbplatform archive expire, and its rows are erased again after every restore.",
+        "older is removed every night, with what else is left over (maintenance/cleanup), or by dbplatform archive "
+        "expire; its rows are erased again after every restore. Left out: for ever.",
     )
     max_replica_lag_mb: int = Field(
         default=50, ge=1, description="No batch is deleted while a replica has more MB of WAL than this to replay."

@@ -120,15 +120,18 @@ def undo(context: click.Context, advice_id: str, dry_run: bool, yes: bool, as_js
 @command.command()
 @id_argument
 @click.option("--reason", required=True, help="Why it is not wanted, for whoever reads it later.")
+@dry_run_option
 @json_option
 @click.pass_context
-def dismiss(context: click.Context, advice_id: str, reason: str, as_json: bool) -> None:
+def dismiss(context: click.Context, advice_id: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """Note that an advice is not wanted: it is not shown again, unless by --all."""
-    found = advising.dismiss(platform_of(context), advice_id, reason)
+    platform = platform_of(context)
+    found = advising.plan_dismissal(platform, advice_id) if dry_run else advising.dismiss(platform, advice_id, reason)
     if as_json:
-        show_json({"advice": _json(found)})
+        show_json({"advice": _json(found), **({"changed": False} if dry_run else {})})
     else:
-        say(f"{found.id} ({found.kind.replace('_', ' ')} {found.subject}) is dismissed: {reason}")
+        done = "would be" if dry_run else "is"
+        say(f"{found.id} ({found.kind.replace('_', ' ')} {found.subject}) {done} dismissed: {reason}")
 
 
 def _json(found: AdviceRecord) -> dict[str, Any]:

@@ -121,6 +121,11 @@ def undo(platform: Platform, id_: str) -> Report:
             return undo_advice(connection, platform.ledger, known)
 
 
+def plan_dismissal(platform: Platform, id_: str) -> AdviceRecord:
+    """The advice that ``dismiss`` would note, as it is. Raises the same."""
+    return record.plan_dismissal(platform.ledger, id_)
+
+
 def dismiss(platform: Platform, id_: str, reason: str) -> AdviceRecord:
     """Note that an advice is not wanted. Raises ``UnknownAdvice`` and ``NotFollowed``."""
     return record.dismiss(platform.ledger, id_, reason, now=datetime.now(UTC))

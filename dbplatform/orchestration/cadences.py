@@ -59,7 +59,10 @@ CALENDAR: Mapping[Cadence, tuple[Work, ...]] = {
         _waits("retirement/*", "Old partitions leave, behind the archives."),
         _waits("maintenance/analyze", "Plans follow what was written."),
         _waits("maintenance/vacuum", "Dead rows are cleared, old ones frozen."),
-        _waits("maintenance/cleanup", "What killed work left behind is removed."),
+        _waits(
+            "maintenance/cleanup",
+            "What killed work left is removed, and what is past its time: archives (keep), reports, history.",
+        ),
     ),
     "weekly": (
         _waits("maintenance/reindex", "Bloated indexes are built anew, concurrently."),

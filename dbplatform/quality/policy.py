@@ -212,7 +212,7 @@ class FailedRowsPolicy(Policy):
 class TablePolicy(Policy):
     """The checks of one table; their names are unique in it."""
 
-    table: RelationName
+    table: RelationName = Field(description="The table: schema.table.")
     unchanged: UnchangedWords | None = Field(
         default=None,
         description="Of which partitions the answers of an earlier run are taken over: ``proven`` (the server compares "
@@ -233,7 +233,7 @@ class TablePolicy(Policy):
         description="Judge the checks that allow it by a part of the rows, and say so in their results: 1% (of the "
         "blocks), 100000 rows, 1% bernoulli (each row by chance). A check may write its own, or all.",
     )
-    checks: list[CheckPolicy]
+    checks: list[CheckPolicy] = Field(description="At least one, each of one of the check types below.")
 
     @field_validator("statement_timeout")
     @classmethod

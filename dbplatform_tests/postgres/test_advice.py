@@ -261,6 +261,8 @@ def test_tables_sequences_and_the_server_are_advised_with_an_undo(
 def test_what_is_dismissed_is_not_shown_again_and_what_is_mended_by_hand_is_gone(type_: Type, database: Target) -> None:
     first = listed(type_)
     id_ = first["unused_index", "public.visit_referrer"]["id"]
+    only_looked = type_("advise", "dismiss", id_, "--reason", "for the audit in March", "--dry-run", "--json")
+    assert (only_looked.code, only_looked.json["changed"], only_looked.json["advice"]["state"]) == (0, False, "open")
     assert type_("advise", "dismiss", id_, "--reason", "for the audit in March").code == 0
     by_hand(database, "drop index visit_browser")
     found = listed(type_)
@@ -272,6 +274,8 @@ def test_what_is_dismissed_is_not_shown_again_and_what_is_mended_by_hand_is_gone
     gone = everything["unused_index", "public.visit_browser"]["id"]
     assert type_("advise", "apply", gone, "--yes", "--json").json["error"]["kind"] == "no_longer_true"
     assert type_("advise", "apply", "00000000", "--json").json["error"]["kind"] == "unknown_advice"
+    unknown = type_("advise", "dismiss", "00000000", "--reason", "-", "--dry-run", "--json")
+    assert unknown.json["error"]["kind"] == "unknown_advice"
 
 
 def test_young_statistics_and_a_replica_that_is_away_say_nothing_of_use(type_: Type, tmp_path: Path) -> None:

@@ -51,17 +51,36 @@ class Anomaly(Filtered):
     tells_values = True
     no_sample = "its past is that of all rows"
 
-    metric: Metric
-    column: ColumnName | None = None
-    by: ColumnName | None = None
-    seasonality: Season | Literal["auto"] = "auto"
-    sensitivity: Sensitivity = "medium"
-    direction: Literal["up", "down", "both"] | None = None
-    min_history: Annotated[int, Field(strict=True, ge=2, le=100)] | None = None
-    new_normal_after: DurationWords = Interval(days=7)
-    window: DurationWords | None = None
-    lag: DurationWords | None = None
-    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    metric: Metric = Field(
+        description="row_count; of a column: null_ratio, mean, distinct_values, freshness (its newest moment's age)."
+    )
+    column: ColumnName | None = Field(default=None, description="The column that is measured.")
+    by: ColumnName | None = Field(
+        default=None,
+        description="A time column: the rows of each day (hour, where hours are compared); there is a past at once.",
+    )
+    seasonality: Season | Literal["auto"] = Field(
+        default="auto",
+        description="Which values are comparable: none, hour_of_day, day_of_week, hour_of_week, day_of_month, or auto: "
+        "what explains the past best.",
+    )
+    sensitivity: Sensitivity = Field(
+        default="medium", description="low, medium or high: beyond 6, 4 or 3 robust standard deviations."
+    )
+    direction: Literal["up", "down", "both"] | None = Field(
+        default=None, description="up, down or both; left out: up for freshness, else both."
+    )
+    min_history: Annotated[int, Field(strict=True, ge=2, le=100)] | None = Field(
+        default=None, description="How many comparable values it needs; left out: 3 to 10, by the season."
+    )
+    new_normal_after: DurationWords = Field(
+        default=Interval(days=7), description="How long a new level alarms until it is the normal one."
+    )
+    window: DurationWords | None = Field(
+        default=None, description="With by: how far back it looks; left out: 21 to 430 days, by the season."
+    )
+    lag: DurationWords | None = Field(default=None, description="With by: how late rows may come.")
+    time_zone: Annotated[str, AfterValidator(_zone)] = Field(default="UTC", description="Whose hours and days.")
 
     _memory: Memory = PrivateAttr(default=Memory())
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from psycopg import sql
-from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, StrictBool, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, StrictBool, model_validator
 
 from dbplatform.postgres.connection import SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
@@ -103,11 +103,18 @@ class Check(Policy):
     reads_rows: ClassVar[bool] = True
     """Whether it depends on the rows of its table."""
 
-    name: CheckName = ""
-    severity: Severity = "error"
-    blocking: StrictBool = False
-    owner: Text | None = None
-    accepted_until: AcceptanceWords | None = None
+    name: CheckName = Field(
+        default="", description="Lower case letters, digits and underscores; left out: made of its type and columns."
+    )
+    severity: Severity = Field(default="error", description="What a failure is: warn or error.")
+    blocking: StrictBool = Field(default=False, description="Whether a failure fails the run, after its report.")
+    owner: Text | None = Field(
+        default=None, description="Who is told of a failure; left out: the owners of the database."
+    )
+    accepted_until: AcceptanceWords | None = Field(
+        default=None,
+        description="Until this day (00:00 UTC) a failure is accepted: {date: 2026-12-31, reason: ticket 4711}.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -207,7 +214,7 @@ def check_type(cls: _Class) -> _Class:
 class Filtered(Check):
     """A check that may look at only some of the rows: ``where`` is an SQL condition over the table's columns."""
 
-    where: Text | None = None
+    where: Text | None = Field(default=None, description="A condition in SQL: only rows that meet it are looked at.")
 
     @property
     def takes_sql(self) -> bool:
@@ -238,7 +245,9 @@ class Filtered(Check):
 class Sampleable(Filtered):
     """A check of which a part of the rows, chosen by chance, tells something."""
 
-    sample: SampleWords | None = None
+    sample: SampleWords | None = Field(
+        default=None, description="Judge a part of the rows, and say so: 1%, 100000 rows, 1% bernoulli, or all."
+    )
 
     @property
     def all_or_none(self) -> tuple[str, str] | None:
@@ -255,14 +264,17 @@ class Sampleable(Filtered):
 class Blaming(Check):
     """A check that can name the rows that fail it."""
 
-    keep_rows: NonNegativeInt | None = None
-    """How many of them are kept at most; none: as many as the database declares."""
+    keep_rows: NonNegativeInt | None = Field(
+        default=None, description="How many failing rows are kept at most; left out: failed_rows.keep."
+    )
 
 
 class Tolerant(Blaming):
     """A check that counts failing rows, of which some may be tolerated."""
 
-    tolerance: ToleranceWords | None = None
+    tolerance: ToleranceWords | None = Field(
+        default=None, description="How many rows may fail: a number of rows, or a share of those looked at: 1%."
+    )
 
     def judge_rows(self, complaint: str, of_rows: str, *, failed: int, considered: int) -> Outcome:
         """Passed when no more rows fail than are tolerated."""
@@ -278,7 +290,10 @@ class Tolerant(Blaming):
 class Separable(Sampleable, Tolerant):
     """A check that judges each row by itself: some can be judged for all, and those that fail be moved aside."""
 
-    quarantine: QuarantineWords = None
+    quarantine: QuarantineWords = Field(
+        default=None,
+        description="Move failing rows aside: true, or {to: schema.table, at_most: 5%}; when more fail, none is moved.",
+    )
 
     @property
     def all_or_none(self) -> tuple[str, str] | None:
