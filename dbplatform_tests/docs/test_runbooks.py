@@ -41,14 +41,18 @@ def made(shop: Installation) -> str:
 
 def test_after_a_dropped_table_and_lost_rows(tmp_path: Path) -> None:
     with small_project(tmp_path, _DECLARATION, _MIGRATION) as shop:
-        made(shop)
+        proven = made(shop)
         with shop.connect("shop") as connection:
             before = connection.execute("select * from item order by id").fetchall()
             connection.execute("drop table item")
-        # Between the two parts of the page, rows are lost.
-        harm = "psql \"$(dbplatform server url shop)\" -c 'delete from item where id <= 40'; dbplatform restore"
-        page = "dbplatform restore shop --table public.item --aside"
-        assert follow("dropped-table.md", shop, **{page: f"{harm} shop --table public.item --aside"}) == []
+        # The newest backup knows the table no more.
+        shop.here("backup", "create", "shop")
+        # Between the two parts of the page, rows are lost, and others are spoiled.
+        spoil = "delete from item where id <= 40; update item set name = $$wrong$$ where id in (41, 42, 4000)"
+        shown = "20261122T074011Z-5c0f3d7e"
+        page = f"dbplatform restore shop --backup {shown} --table public.item --aside"
+        harm = f"psql \"$(dbplatform server url shop)\" -c '{spoil}'; {page}"
+        assert follow("dropped-table.md", shop, **{page: harm, shown: proven}) == []
         with shop.connect("shop") as connection:
             assert connection.execute("select * from item order by id").fetchall() == before
 
