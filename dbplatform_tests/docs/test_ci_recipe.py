@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def test_the_job_fails_where_a_migration_does_not_run(project: Path, database: T
 def test_the_job_fails_where_lint_finds_what_blocks_traffic(project: Path, database: Target, ledger: Ledger) -> None:
     (project / "defs" / "shop" / "migrations" / "V2__price.sql").write_text("create index item_id on item (id);")
     assert run_steps(project, database, ledger) == [("Lint", 1)]
+
+
+def test_the_job_installs_the_wheel_of_this_version_and_its_lock() -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    [install] = [step["run"] for step in job()["steps"] if step.get("name") == "Install"]
+    files = [Path(word).name for word in install.split() if word.startswith("vendor/")]
+    assert files == ["requirements.lock", f"dbplatform-{version}-py3-none-any.whl"]
+    assert (REPOSITORY / "deploy" / "requirements.lock").is_file()
 
 
 def test_the_workflow_declares_its_variable_and_a_throw_away_server() -> None:

@@ -49,6 +49,13 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
+def test_every_variable_of_the_environment_is_in_its_page_and_no_other() -> None:
+    code = "\n".join(file.read_text() for file in (REPOSITORY / "dbplatform").rglob("*.py"))
+    page = (DOCS / "reference" / "environment.md").read_text()
+    read = set(re.findall(r"\bDBPLATFORM_[A-Z_]*[A-Z]\b", code))
+    assert set(re.findall(r"^\| `(DBPLATFORM_\w+)` ", page, re.MULTILINE)) == read
+
+
 def test_every_decision_is_in_the_list() -> None:
     listed = (DOCS / "adr" / "README.md").read_text()
     files = sorted(file.name for file in (DOCS / "adr").glob("0*.md"))
