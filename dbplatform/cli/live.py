@@ -43,7 +43,11 @@ def plan(context: click.Context, database: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def apply(context: click.Context, database: str, dry_run: bool, as_json: bool) -> None:
-    """Make the declared tables live, and no others. Lock: SHARE ROW EXCLUSIVE on each that changes, 2 s at most."""
+    """Make the declared tables live, and no others.
+
+    Lock: SHARE ROW EXCLUSIVE on each that becomes live, ACCESS EXCLUSIVE on one that is no longer; waited for 2 s at a
+    time.
+    """
     platform, declared = opened(context, database)
     document = live.plan(platform, declared).as_json()
     if not as_json:
