@@ -11,6 +11,7 @@ import json
 import pkgutil
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,21 @@ def declaration() -> str:
         having = [check for check in CHECK_TYPES.values() if option in check.model_fields]
         # ``reason`` is no field of its own: it becomes a part of the one that it explains.
         field = having[0].model_fields[option] if having else FieldInfo(default=None, description=REASON)
-        of = ", ".join(f"`{check.type}`" for check in having) if 0 < len(having) < len(CHECK_TYPES) else "all"
-        parts.append(f"| `{option}` | {_default(field.default)} | {of} | {field.description} |")
+        parts.append(f"| `{option}` | {_default(field.default)} | {_types(having)} | {field.description} |")
     for check in CHECK_TYPES.values():
         own = {name: field for name, field in check.model_fields.items() if name not in COMMON_OPTIONS}
         if any(field.description for field in own.values()):
             parts += [f"\n## {check.type}\n", "| option | default | meaning |", "|---|---|---|"]
             parts += [f"| `{name}` | {_standard(field)} | {field.description or ''} |" for name, field in own.items()]
     return "\n".join(parts) + "\n"
+
+
+def _types(having: Sequence[type[Check]]) -> str:
+    lacking = [check for check in CHECK_TYPES.values() if check not in having]
+    if not (having and lacking):
+        return "all"
+    shown, words = (lacking, "all but ") if len(lacking) < 3 else (having, "")
+    return words + ", ".join(f"`{check.type}`" for check in shown)
 
 
 def metrics() -> str:
@@ -223,7 +231,7 @@ def _standard(field: FieldInfo) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is PydanticUndefined or value is None or value in ([], {}) or isinstance(value, BaseModel):
+    if value is PydanticUndefined or value is None or value in ("", [], {}) or isinstance(value, BaseModel):
         return ""
     return f"`{value}`"
 

@@ -233,7 +233,7 @@ class TablePolicy(Policy):
         description="Judge the checks that allow it by a part of the rows, and say so in their results: 1% (of the "
         "blocks), 100000 rows, 1% bernoulli (each row by chance). A check may write its own, or all.",
     )
-    checks: list[CheckPolicy] = Field(description="At least one, each of one of the check types below.")
+    checks: list[CheckPolicy] = Field(description="At least one, each of one of the types below.")
 
     @field_validator("statement_timeout")
     @classmethod
