@@ -139,7 +139,7 @@ class Blocked(Document):
 
 
 class Lock(Document):
-    """A session of the tree of locks, with those that wait for it; one that waits for several stands below each."""
+    """A session of the tree of locks, with those that wait for it; who waits for several stands below one."""
 
     pid: int
     seconds: float | None = Field(description="How long it waits; null: it waits for nobody.")
@@ -164,7 +164,7 @@ class Connections(Document):
     pool_used_ratio: float | None = Field(description="Of the fullest pool of PgBouncer, where one is declared.")
     pool_waiting_clients: float | None
     blocked: list[Blocked] = Field(description="Those that wait longest, ten at most.")
-    locks_tree: list[Lock] = Field(description="The same as a tree: at its top who holds the others back.")
+    locks_tree: list[Lock] = Field(description="As a tree, each session once: at its top who holds the others back.")
     unmeasured: dict[str, str]
 
 

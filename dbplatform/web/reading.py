@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -299,29 +300,39 @@ def _connections(metrics: Metrics) -> d.Connections:
 
 
 def _tree(blocked: Sequence[d.Blocked]) -> list[d.Lock]:
-    """Who holds whom back; of sessions that wait for each other the first one stands at the top."""
-    waits: Mapping[int, d.Blocked] = {one.pid: one for one in blocked}
-    holders = dict.fromkeys(pid for one in blocked for pid in one.blocked_by if pid not in waits)
+    """Who holds whom back, each session once: below the one of those it waits for that is nearest to the top.
 
-    def node(pid: int, above: frozenset[int]) -> d.Lock:
+    Of sessions that wait for each other the first one stands at the top.
+    """
+    waits: Mapping[int, d.Blocked] = {one.pid: one for one in blocked}
+    tops = list(dict.fromkeys(pid for one in blocked for pid in one.blocked_by if pid not in waits))
+    below: dict[int, list[int]] = {}
+
+    def hang(above: Sequence[int]) -> None:
+        below.update((pid, []) for pid in above)
+        nearest = deque(above)
+        while nearest:
+            pid = nearest.popleft()
+            for one in blocked:
+                if pid in one.blocked_by and one.pid not in below:
+                    below[pid].append(one.pid)
+                    below[one.pid] = []
+                    nearest.append(one.pid)
+
+    hang(tops)
+    for one in blocked:
+        if one.pid not in below:
+            tops.append(one.pid)
+            hang([one.pid])
+
+    def node(pid: int) -> d.Lock:
         one = waits.get(pid)
-        below = [other.pid for other in blocked if pid in other.blocked_by and other.pid not in above | {pid}]
         return d.Lock(
             pid=pid,
             seconds=one.seconds if one else None,
             mode=one.mode if one else None,
             relation=one.relation if one else None,
-            waiting=[node(other, above | {pid}) for other in below],
+            waiting=[node(other) for other in below[pid]],
         )
 
-    tops = [*holders]
-    reached = {pid for top in tops for pid in _pids(node(top, frozenset()))}
-    for one in blocked:
-        if one.pid not in reached:
-            tops.append(one.pid)
-            reached |= _pids(node(one.pid, frozenset()))
-    return [node(pid, frozenset()) for pid in tops]
-
-
-def _pids(lock: d.Lock) -> set[int]:
-    return {lock.pid}.union(*(_pids(one) for one in lock.waiting))
+    return [node(pid) for pid in tops]

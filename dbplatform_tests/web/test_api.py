@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
+from sqlalchemy import update
 
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.ledger.monitoring import MetricCollection
 from dbplatform.postgres.connection import Target
 from dbplatform.reporting.store import write_report
 from dbplatform.web import documents
@@ -116,11 +118,35 @@ def test_the_dashboard_is_one_document_with_everything_in_it(client: TestClient,
 
 
 def test_the_tree_of_locks_has_at_its_top_who_waits_for_nobody(client: TestClient, at: datetime) -> None:
-    (top,) = of(client, "connections")["locks_tree"]
-    assert (top["pid"], top["seconds"]) == (11, None)
-    assert [(one["pid"], [below["pid"] for below in one["waiting"]]) for one in top["waiting"]] == [
-        (12, [13]),
-        (13, []),
+    assert of(client, "connections")["locks_tree"] == [
+        lock(11, lock(12, seconds=3.5, mode="ShareLock", relation="public.t"), lock(13, seconds=1.5))
+    ]
+
+
+def lock(pid: int, *waiting: dict[str, Any], **of_it: Any) -> dict[str, Any]:
+    return {"pid": pid, "seconds": None, "mode": None, "relation": None, **of_it, "waiting": list(waiting)}
+
+
+def test_in_the_tree_of_locks_each_session_stands_once_below_who_is_nearest_to_the_top(
+    ledger: Ledger, client: TestClient, at: datetime
+) -> None:
+    queue = {pid: list(range(1, pid)) for pid in range(2, 12)}
+    waits = {**queue, 24: [23], 23: [22, 29], 22: [21], 31: [32], 32: [31], 33: [32]}
+    blocked = [
+        {"pid": pid, "blocked_by": ahead, "seconds": 1.0, "mode": None, "relation": None}
+        for pid, ahead in waits.items()
+    ]
+    with ledger.session() as session:
+        session.execute(update(MetricCollection).values(worst={"blocked": blocked}))
+
+    def waiting(pid: int, *below: dict[str, Any]) -> dict[str, Any]:
+        return lock(pid, *below, seconds=1.0)
+
+    assert of(client, "connections")["locks_tree"] == [
+        lock(1, *(waiting(pid) for pid in queue)),  # who is ahead in the queue holds back, too
+        lock(29, waiting(23, waiting(24))),
+        lock(21, waiting(22)),
+        waiting(31, waiting(32, waiting(33))),  # the first two wait for each other
     ]
 
 
