@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
 from psycopg import sql
@@ -31,6 +32,8 @@ Key = tuple[tuple[str, str], ...]
 MOST_EVENTS: Final = 2_000
 #: More keys of one table at once are a change of many.
 MOST_KEYS: Final = 5_000
+#: Rows of one table with more characters are a change of many, too.
+MOST_CHARACTERS: Final = 1 << 20
 #: A whole number beyond it is another one in JavaScript (ECMA-262, Number.MAX_SAFE_INTEGER).
 _GREATEST_WHOLE: Final = 2**53 - 1
 _TOKEN = re.compile(r"(?P<feed>[0-9a-f-]{36})\.(?P<snapshot>\d{1,20}:\d{1,20}:[\d,]{0,4000})")
@@ -168,7 +171,7 @@ async def family_of(connection: Connection, relation: Relation) -> frozenset[Rel
 
 
 async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change: Change) -> Rows:
-    """The rows of a change as they are now, found by their key; one statement.
+    """The rows of a change as they are now, found by their key; one statement, which ends where they are too many.
 
     A number that lost digits as a binary one of 64 bits is text: JavaScript, for which rows are meant, has no other.
     """
@@ -177,7 +180,7 @@ async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change
     aliases = [sql.Identifier(f"key_{place}") for place in range(len(key))]
     wanted = [sql.Identifier(name) for name in dict.fromkeys([*(name for name, _ in key), *(policy.columns or [])])]
     query = sql.SQL(
-        "select k.place - 1, (select to_jsonb(row) from (select {wanted}) row)::text"
+        "select k.place - 1, left((select to_jsonb(row) from (select {wanted}) row)::text, %s)"
         " from {table} t join unnest({arrays}) with ordinality as k({aliases}, place) on {same}"
     ).format(
         wanted=sql.SQL(", ").join(sql.SQL("t.{}").format(name) for name in wanted)
@@ -193,8 +196,17 @@ async def read_rows(connection: Connection, policy: LivePolicy, key: Key, change
         ),
     )
     columns = [[one[place] for one in keys] for place in range(len(key))]
-    texts = await (await connection.execute(query, columns)).fetchall()
-    found = {place: json.loads(text, parse_int=_whole, parse_float=_broken) for place, text in texts}
+    found: dict[int, Any] = {}
+    left = MOST_CHARACTERS
+    async with connection.cursor() as cursor:
+        # One by one: who has read enough ends the statement, and no row behind it is made or fetched.
+        texts = cast(AsyncGenerator[TupleRow, None], cursor.stream(query, [left + 1, *columns]))
+        async with aclosing(texts):
+            async for place, text in texts:
+                left -= len(text)
+                if left < 0:
+                    return Rows(relation=change.relation, rows=(), many=True)
+                found[place] = json.loads(text, parse_int=_whole, parse_float=_broken)
     return Rows(
         relation=change.relation,
         rows=[found[place] for place in range(len(keys)) if place in found],

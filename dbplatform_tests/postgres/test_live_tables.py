@@ -132,6 +132,43 @@ def test_a_number_that_javascript_would_change_is_text_and_no_other_one(database
     assert left.gone == [{"id": "9007199254740992"}]
 
 
+def test_rows_of_too_many_characters_are_a_change_of_many_and_are_not_fetched(
+    live: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST_CHARACTERS", 1_000)
+
+    insert = "insert into items select coalesce(max(id), 0) + 1, repeat('x', 400) from items"
+
+    def told(*statements: str) -> tuple[bool, int, int]:
+        before = token(live)
+        for statement in statements:
+            run(live, statement)
+        found = since(live, before)[1]["public.items"]
+        return found.many, len(found.rows), len(found.gone)
+
+    assert told(insert, insert) == (False, 2, 0)
+    assert told(insert, insert, insert) == (True, 0, 0)
+    assert told("update items set name = repeat('x', 1000000) where id = 1") == (True, 0, 0)
+
+
+def test_a_session_whose_rows_were_too_many_is_good_for_the_next_statement(
+    live: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST_CHARACTERS", 1_000)
+    keys = frozenset((str(number),) for number in range(1, 1_001))
+    run(live, "insert into items select i, repeat('x', 10000) from generate_series(1, 1000) i")
+
+    async def ask(connection: Connection) -> tuple[bool, Token | None]:
+        key = await events.key_of(connection, ITEMS.table)
+        change = events.Change(relation="public.items", keys=keys, many=False)
+        found = await events.read_rows(connection, ITEMS, key, change)
+        return found.many, await events.now(connection)
+
+    many, now = asked(live, ask)
+    assert many
+    assert now == token(live)
+
+
 def test_rows_of_a_partitioned_table_are_told_of_the_table(live: Target) -> None:
     before = token(live)
     run(live, "insert into parted values (1, '2026-01-01')")

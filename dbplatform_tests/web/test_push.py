@@ -30,7 +30,7 @@ from dbplatform.postgres import connection as connections
 from dbplatform.postgres.connection import Target
 from dbplatform.web.access import Access
 from dbplatform.web.app import create_app
-from dbplatform.web.push import hub, route
+from dbplatform.web.push import feed, hub, route
 from dbplatform.web.push.service import Push, Pushed
 from dbplatform.web.server import configuration, guarded, listen
 from dbplatform_tests.web.recorded_samples import put_alert, recorded_database
@@ -446,12 +446,47 @@ def test_who_is_too_slow_is_let_go_and_holds_no_messages(monkeypatch: pytest.Mon
         everybody.join(quick, ["shop"])
         for number in range(10):
             everybody.tell("shop", {"number": number})
-            assert json.loads(await quick.waiting.get() or "") == {"number": number, "database": "shop"}
-        assert (slow.is_behind, slow.waiting.qsize(), await slow.waiting.get()) == (True, 1, None)
+            assert json.loads(await quick.next() or "") == {"number": number, "database": "shop"}
+        assert (slow.is_behind, slow.waiting.qsize(), await slow.next()) == (True, 1, None)
         assert not quick.is_behind
         everybody.leave(slow)
         everybody.leave(quick)
         assert not everybody.is_watched("shop")
+
+    runs(test)
+
+
+def test_who_has_more_characters_to_take_than_are_held_is_let_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MOST_CHARACTERS", 100)
+
+    async def test() -> None:
+        slow, quick = hub.Watcher(), hub.Watcher()
+        for _ in range(5):
+            slow.give("x" * 40)
+            quick.give("x" * 40)
+            assert await quick.next() == "x" * 40
+        assert (slow.is_behind, slow.waiting.qsize(), await slow.next()) == (True, 1, None)
+        assert not quick.is_behind
+
+    runs(test)
+
+
+def test_messages_are_kept_for_who_comes_back_up_to_their_sum_of_characters(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_KEPT_CHARACTERS", 600)
+
+    async def test() -> None:
+        async with service.running() as push, service.watching() as client:
+            tokens = [(await client.begun())["databases"]["shop"]["token"]]
+            for _ in range(3):
+                await written(service, "insert into items select count(*) + 1, repeat('x', 200) from items")
+                tokens.append((await client.next("changes"))["token"])
+            shop = push.feeds["shop"]
+            assert [shop.missed(token) is None for token in tokens] == [True, True, False, False]
+            async with service.watching({"shop": tokens[0]}) as back:
+                [table] = (await back.next("changes"))["tables"]
+                assert [row["id"] for row in table["rows"]] == [1, 2, 3], "the database tells what was let go"
 
     runs(test)
 

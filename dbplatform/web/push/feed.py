@@ -26,13 +26,12 @@ from dbplatform.web.push.listening import Listener, listening
 
 #: How long more commits are waited for after one, so that a burst is one message.
 FOLD_S: Final = 0.02
-#: Messages that are kept for those who come back.
+#: Messages that are kept for those who come back, and how many characters they have together.
 _KEPT: Final = 500
+_KEPT_CHARACTERS: Final = 8 * events.MOST_CHARACTERS
 _PRUNE_EACH_S: Final = 600.0
 #: Tokens that are asked of the database at the same time; more are answered by a reset.
 _MOST_ASKED: Final = 32
-#: A message that is longer tells only which tables have changed.
-_MOST_CHARACTERS: Final = 1 << 20
 _NOTHING_LIVE = "its tables are not live yet"
 
 
@@ -57,8 +56,9 @@ class Feed:
         self._hub = hub
         self._listener = Listener()
         self._token: Token | None = None
-        self._told: deque[tuple[str, str]] = deque(maxlen=_KEPT)
+        self._told: deque[tuple[str, str]] = deque()
         """Each message with the token before it."""
+        self._told_characters = 0
         self._asked: dict[str, asyncio.Future[str]] = {}
         self._pruned = 0.0
         self.trouble: str | None = _NOTHING_LIVE
@@ -127,7 +127,15 @@ class Feed:
         # A session that is lost meanwhile is followed from the old token again.
         before, self._token = str(self._token), reading.token
         if reading.reset or reading.changes:
-            self._told.append((before, self._hub.tell(self.database, message)))
+            self._keep(before, self._hub.tell(self.database, message))
+
+    def _keep(self, before: str, text: str) -> None:
+        """For those who come back; the oldest go. Who missed one of those is answered by the database."""
+        self._told.append((before, text))
+        self._told_characters += len(text)
+        while len(self._told) > _KEPT or self._told_characters > _KEPT_CHARACTERS:
+            _, oldest = self._told.popleft()
+            self._told_characters -= len(oldest)
 
     async def _answer(self, connection: Connection, keys: dict[str, Key]) -> None:
         for text, asked in list(self._asked.items()):
@@ -160,7 +168,8 @@ class Feed:
             if change.relation in self._policies
         ]
         message = {"type": "changes", "token": str(reading.token), "tables": tables}
-        if len(text_of(message)) > _MOST_CHARACTERS:
+        if len(text_of(message)) > events.MOST_CHARACTERS:
+            # It tells only which tables have changed.
             message["tables"] = [_many(table["table"]) for table in tables]
         return message
 
@@ -174,7 +183,7 @@ class Feed:
             # The table is no longer as it was: pages load it by their own means, and the key is looked up again.
             keys[change.relation] = await self._key(connection, policy)
             return _many(change.relation)
-        return {"table": change.relation, "rows": found.rows, "gone": found.gone, "many": False}
+        return {"table": change.relation, "rows": found.rows, "gone": found.gone, "many": found.many}
 
     async def _prune(self, connection: Connection) -> None:
         if time.monotonic() - self._pruned > _PRUNE_EACH_S:

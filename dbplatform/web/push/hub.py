@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-#: Messages that wait for one watcher. Who is further behind is let go, and comes back with its tokens.
+#: Messages, and characters of them, that wait for one watcher. Who is further behind is let go, and comes back with its
+#: tokens.
 MOST_WAITING: Final = 256
+MOST_CHARACTERS: Final = 8 << 20
 
 
 def text_of(message: Mapping[str, Any]) -> str:
@@ -22,14 +24,22 @@ class Watcher:
     def __init__(self) -> None:
         self.waiting: asyncio.Queue[str | None] = asyncio.Queue(MOST_WAITING)
         self.is_behind = False
+        self._characters = 0
+
+    async def next(self) -> str | None:
+        """What is to be sent next, when there is something; None: it is behind, and gets nothing more."""
+        text = await self.waiting.get()
+        self._characters -= len(text or "")
+        return text
 
     def give(self, text: str) -> None:
         """Let it be sent; who does not keep up is marked, and gets nothing more."""
         if self.is_behind:
             return
-        try:
+        self._characters += len(text)
+        if not self.waiting.full() and self._characters <= MOST_CHARACTERS:
             self.waiting.put_nowait(text)
-        except asyncio.QueueFull:
+        else:
             self.is_behind = True
             # The sender is told by the end of the queue, so that a dead connection holds no messages.
             while not self.waiting.empty():

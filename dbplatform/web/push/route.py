@@ -126,7 +126,7 @@ async def _pass_on(connection: WebSocket, watcher: Watcher) -> None:
         text: str | None = _HEARTBEAT
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARTBEAT_S):
-                text = await watcher.waiting.get()
+                text = await watcher.next()
         if text is None:
             return
         await connection.send_text(text)
