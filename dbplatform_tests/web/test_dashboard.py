@@ -4,6 +4,7 @@ nothing of the data for HTML.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -231,6 +232,27 @@ def test_who_looks_is_told_after_ten_failed_tries_and_tries_again_by_a_button(da
         again.click()
         is_live(page)
         assert not again.is_visible()
+
+
+def test_a_page_is_not_live_while_the_service_does_not_hear_the_ledger(dashboard: str, browser: Browser) -> None:
+    sockets: list[WebSocketRoute] = []
+
+    def say(**message: object) -> None:
+        sockets[-1].send(json.dumps(message))
+
+    def meet(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        shop = {"live": [], "token": None, "trouble": None}
+        lost = {"trouble": "a test"}
+        socket.on_message(lambda _: say(type="hello", heartbeat_s=60, databases={"shop": shop}, ledger=lost))
+
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.route_web_socket("**/ws", meet)
+        page.goto(f"{dashboard}/dashboard/shop")
+        expect(page.locator("#connection")).to_have_text("Not live: the ledger cannot be listened to")
+        say(type="ledger", trouble=None)
+        is_live(page)
 
 
 def test_the_pages_allow_no_script_but_the_services_own_and_an_unknown_database_is_not_found(ledger: Ledger) -> None:

@@ -48,6 +48,7 @@ class Service:
 
     def __init__(self, ledger: Ledger, database: Target, folder: Path, access: Access | None = None) -> None:
         self.ledger, self.database, self.folder, self.access = ledger, database, folder, access
+        self.announcing = ledger.target
         self.port = 0
 
     @asynccontextmanager
@@ -57,7 +58,7 @@ class Service:
                 names=("shop", "quiet"),
                 live={"shop": [ITEMS]},
                 target_of=lambda name: self.database if name == "shop" else None,
-                ledger=self.ledger.target,
+                ledger=self.announcing,
             )
         )
         app = create_app(self.ledger, self.folder, push=push, access=self.access)
@@ -285,6 +286,32 @@ def test_what_the_ledger_notes_is_announced_and_after_a_loss_all_that_may_be_new
             await told(client, ["runs"])
             await asyncio.to_thread(write, service.ledger.target, ENDS.replace("live", "ledger"))
             await told(client, ["advice", "alerts", "backups", "metrics", "quality", "runs"])
+
+    runs(test)
+
+
+def test_a_ledger_that_is_not_heard_is_told_to_all_and_taken_back_when_it_is_heard_again(service: Service) -> None:
+    async def test() -> None:
+        async with service.running(), service.watching() as client:
+            trouble = (await client.next("hello"))["ledger"]["trouble"]
+            while trouble is not None:
+                trouble = (await client.next("ledger"))["trouble"]
+            async with service.watching() as other:
+                assert (await other.next("hello"))["ledger"] == {"trouble": None}
+                await asyncio.to_thread(write, service.ledger.target, ENDS.replace("live", "ledger"))
+                for one in (client, other):
+                    assert (await one.next("ledger"))["trouble"] is not None
+                    assert (await one.next("ledger"))["trouble"] is None
+
+    runs(test)
+
+
+def test_while_there_is_no_ledger_who_comes_is_told(service: Service) -> None:
+    service.announcing = Target("ledger", "postgresql://127.0.0.1:1/nowhere")
+
+    async def test() -> None:
+        async with service.running(), service.watching() as client:
+            assert (await client.next("hello"))["ledger"]["trouble"] is not None
 
     runs(test)
 

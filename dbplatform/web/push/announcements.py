@@ -27,12 +27,15 @@ class Announcements:
         self._running = running
         """Told which databases are worked on, whenever that may have changed."""
         self._listener = Listener()
+        self.trouble: str | None = "it is not listened to yet"
+        """Why nothing is heard of the ledger at this moment."""
 
     async def run(self) -> None:
         """For ever, through every loss of the ledger."""
-        await listening(lambda: self._ledger, CHANNEL, self._follow, lambda why: None)
+        await listening(lambda: self._ledger, CHANNEL, self._follow, self._change)
 
     async def _follow(self, connection: Connection) -> None:
+        self._change(None)
         # What was announced while nobody listened is not known.
         for database in self._hub.watched():
             self._hub.tell(database, {"type": "state", "what": list(KINDS)})
@@ -58,3 +61,8 @@ class Announcements:
     async def _look(self, connection: Connection) -> None:
         rows = await (await connection.execute(_RUNNING.encode())).fetchall()
         self._running(frozenset(name for (name,) in rows))
+
+    def _change(self, trouble: str | None) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._hub.tell_all({"type": "ledger", "trouble": trouble})

@@ -70,6 +70,12 @@ class Hub:
     def is_watched(self, database: str) -> bool:
         return database in self._watchers
 
+    def tell_all(self, message: Mapping[str, Any]) -> None:
+        """Give a message to everybody, whatever they watch."""
+        text = text_of(message)
+        for watcher in {watcher for watchers in self._watchers.values() for watcher in watchers}:
+            watcher.give(text)
+
     def tell(self, database: str, message: Mapping[str, Any]) -> str:
         """Give a message about a database to all who watch it; its text."""
         text = text_of({**message, "database": database})

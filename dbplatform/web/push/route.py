@@ -145,7 +145,8 @@ def _hello(push: Push, wanted: Subscribe) -> dict[str, Any]:
             "token": feed.token if feed else None,
             "trouble": feed.trouble if feed else None,
         }
-    return {"type": "hello", "heartbeat_s": HEARTBEAT_S, "databases": databases}
+    ledger = {"trouble": push.announcements.trouble if push.announcements else None}
+    return {"type": "hello", "heartbeat_s": HEARTBEAT_S, "databases": databases, "ledger": ledger}
 
 
 def _same_origin(connection: WebSocket) -> bool:

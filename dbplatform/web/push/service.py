@@ -42,6 +42,9 @@ class Push:
         self.progress = Progress(pushed.target_of, self.hub)
         self._pushed = pushed
         self.feeds: dict[str, Feed] = {}
+        self.announcements = (
+            Announcements(pushed.ledger, self.hub, self.progress.now_running) if pushed.ledger is not None else None
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -52,8 +55,8 @@ class Push:
             for name, policies in pushed.live.items()
         }
         followed = [feed.run() for feed in self.feeds.values()]
-        if pushed.ledger is not None:
-            followed.append(Announcements(pushed.ledger, self.hub, self.progress.now_running).run())
+        if self.announcements is not None:
+            followed.append(self.announcements.run())
         tasks = [asyncio.create_task(one) for one in followed]
         try:
             yield

@@ -266,8 +266,13 @@ function follow() {
   watching = watch(names, {
     state: changed,
     progress: (message) => { work[message.database] = message.work; show(); },
-    hello: ({ databases }) => {
+    hello: ({ databases, ledger }) => {
       for (const [name, one] of Object.entries(databases)) troubles.set(name, one.trouble);
+      heard = ledger.trouble === null;
+      live();
+    },
+    ledger: ({ trouble: why }) => {
+      heard = why === null;
       live();
     },
     feed: (message) => {
@@ -282,8 +287,11 @@ function follow() {
 let away = false;
 /** Why nothing is heard of the live tables of a database; null: it is heard of. */
 const troubles = new Map();
+/** Whether the service hears what the ledger announces: all that is shown moves by that. */
+let heard = true;
 
 function live() {
+  if (!heard) return connection("warned", "Not live: the ledger cannot be listened to", "errored");
   const silent = [...troubles].filter(([, why]) => why !== null).map(([name]) => name);
   if (silent.length === 0) return connection("passed", "Live", "passed");
   const which = silent.length === 1 ? silent[0] : `${silent.length} databases`;

@@ -7,6 +7,7 @@
  *       reset: (message) => ...,     // {database}: more was missed than is kept, load everything again
  *       state: (message) => ...,     // {database, what: ["alerts", "runs", ...]}: ask the API again
  *       progress: (message) => ...,  // {database, work: [{what, on, phase, done, total}]}
+ *       ledger: (message) => ...,    // {trouble}: why no state or progress is told at this moment; null: it is again
  *       connection: (state) => ...,  // {is: "open" | "waiting" | "lost", attempt, seconds}
  *     });
  *     watching.close();
