@@ -27,7 +27,7 @@ from dbplatform.web.location import Location
 from dbplatform.web.push.service import Push, Pushed
 from dbplatform_tests.web.conftest import Open, serving
 from dbplatform_tests.web.recorded_samples import measured, put_alert, recorded_database
-from dbplatform_tests.web.report_samples import SCRIPT
+from dbplatform_tests.web.report_samples import SCRIPT, Made, put_run
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 NAMES = ("shop", HOSTILE)
@@ -182,6 +182,26 @@ def test_all_databases_show_what_is_recorded_of_them_as_it_comes(
     expect(shop).to_contain_text("Wants care")  # its checks fail still
     shop.get_by_role("link", name="shop").click()
     expect(page.locator("h1")).to_have_text("shop")
+
+
+def test_no_database_is_well_that_was_never_checked_and_a_verdict_has_its_age(
+    dashboard: str, ledger: Ledger, open_page: Open
+) -> None:
+    now = datetime.now(UTC)
+    for name in ("calm", "vetted"):
+        measured(ledger, name, now, health_score=100.0, cache_hit_ratio=0.999)
+        with ledger.session() as session:
+            session.add(Operation(database=name, kind="analyze", actor="ada", status="succeeded", started_at=now))
+    made = [Made(name="a", status="passed")]
+    put_run(ledger, "check-of-vetted", made, database="vetted", started_at=now - timedelta(days=40))
+    page = open_page(f"{dashboard}/dashboard").page
+    for name, said in (("calm", ["Not checked yet", "Never checked"]), ("vetted", ["All is well", "40 days ago"])):
+        for words in said:
+            expect(page.locator(".fleet li", has_text=name)).to_contain_text(words)
+    for name, said in (("vetted", ["All is well", "40 days ago"]), ("calm", ["Not checked yet", "Never checked"])):
+        page.goto(f"{dashboard}/dashboard/{name}")
+        for words in said:
+            expect(page.locator("#panel-lead")).to_contain_text(words)
 
 
 def test_a_service_that_comes_back_is_found_and_what_happened_meanwhile_is_shown(

@@ -35,16 +35,20 @@ const list = (items, kind = "list") => el("ul", { class: kind }, items);
 const fact = (term, ...what) => el("div", {}, el("dt", {}, term), el("dd", {}, ...what));
 /** Behind what was said: the run of Dagster that did it, where it is one and Dagster's address is known. */
 const inDagster = (address) => (address ? [" · ", link(address, "Dagster run")] : null);
-const verdictPill = (verdict) => (verdict ? pill(verdict, VERDICTS[verdict] ?? verdict) : pill("none", "Never checked"));
+/** What the newest checks have found, and how long ago that is. */
+const verdictPill = (verdict, at) => (verdict
+  ? [pill(verdict, VERDICTS[verdict] ?? verdict), at ? [" ", ago(at)] : null]
+  : pill("none", "Never checked"));
 
-/** How a database is, by what was measured last: old figures say nothing, neither good nor bad. */
+/** How a database is, by what was measured last: old figures say nothing, neither good nor bad; nor does unchecked data. */
 function state({ score, critical, warning, verdict, at }) {
   if (critical > 0 || (score !== null && score < 60 && !isOld(at))) return ["failed", "Look at this now"];
   if (warning > 0 || verdict === "failed" || verdict === "errored") return ["warned", "Wants care"];
   if (at === null) return ["none", "Not measured yet"];
   if (isOld(at)) return ["none", "Not measured for a while"];
   if (score === null) return ["none", "Not judged"];
-  return score < 80 ? ["warned", "Wants care"] : ["passed", "All is well"];
+  if (score < 80) return ["warned", "Wants care"];
+  return verdict === null ? ["none", "Not checked yet"] : ["passed", "All is well"];
 }
 
 /* All databases. */
@@ -82,13 +86,14 @@ function card([one, [tone, said], worked]) {
     el("dl", {},
       fact("Measured", one.measured_at ? ago(one.measured_at) : muted("never"), one.grade ? `, grade ${one.grade}` : null),
       fact("Alerts", firing.length ? firing.join(", ") : muted("none")),
-      fact("Data quality", verdictPill(one.verdict), one.report ? [" ", link(one.report, "report")] : null),
+      fact("Data quality", verdictPill(one.verdict, one.started_at), one.report ? [" ", link(one.report, "report")] : null),
       fact("Running", one.running || worked ? plural(Math.max(one.running, 1), "operation") : muted("nothing"))),
     one.declared ? null : note("Not declared here: only what is on record."));
 }
 
 /* One database. */
 
+const checkedAt = ({ runs, run_id: run }) => runs.find((one) => one.run_id === run)?.started_at;
 const firing = (alerts, severity) => alerts.filter((one) => one.severity === severity && one.state !== "pending").length;
 
 const LEAD = {
@@ -101,6 +106,7 @@ const LEAD = {
     const [critical, warning] = [firing(doc.alerts, "critical"), firing(doc.alerts, "warning")];
     return {
       at, score, verdict,
+      checked: checkedAt(doc.quality),
       state: state({ score, critical, warning, verdict, at }),
       grade: doc.health?.grade ?? null,
       active: doc.connections?.active ?? null,
@@ -119,7 +125,7 @@ const LEAD = {
       fact("Measured", it.at ? ago(it.at) : muted("never")),
       fact("Sessions", it.active === null ? muted("not known") : `${count(it.active)} active`,
         it.used === null ? null : muted(` (${percent(it.used)} of connections in use)`)),
-      fact("Data quality", verdictPill(it.verdict)),
+      fact("Data quality", verdictPill(it.verdict, it.checked)),
       fact("Newest proven backup",
         it.proven ? ago(it.proven.taken_at ?? it.proven.proven_at) : muted(it.allBackups ? "none" : "none of the last"))),
     it.unknown.map((one) => note(`Not known: ${one.part}. ${one.reason}`)),
@@ -313,12 +319,13 @@ const QUALITY = {
   title: "Data quality",
   flashes: true,
   part: (doc) => doc.quality,
-  show: ({ database, verdict, report, run_url: run, unreviewed, runs, tables }) => {
+  show: (quality) => {
+    const { database, verdict, report, run_url: run, unreviewed, runs, tables } = quality;
     if (runs.length === 0) return none("Its data was never checked.");
     const waiting = `/reports/${encodeURIComponent(database)}/?reviewed=no`;
     const columns = [["Table", ""], ["Outcome", "wide"], ["Rows", "right"]];
     return [
-      el("p", {}, verdictPill(verdict), report ? [" ", link(report, "Newest report")] : null, inDagster(run),
+      el("p", {}, verdictPill(verdict, checkedAt(quality)), report ? [" ", link(report, "Newest report")] : null, inDagster(run),
         unreviewed ? [" · ", link(waiting, `${plural(unreviewed, "report")} not reviewed`)] : null),
       strip(runs.toReversed()),
       tables.length === 0 ? null : table("Tables", columns, tables.map((one) =>
