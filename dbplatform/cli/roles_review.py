@@ -58,6 +58,9 @@ def _show(found: Reviewed) -> None:
     )
     for what, reason in access.not_examined.items():
         say(f"not examined: {what}: {reason}")
+    if access.unread:
+        say(f"{access.database}: {bold('not all rights could be read')}: what is new is not known")
+        return
     if found.last is None:
         say(f"{access.database}: {bold('nobody has reviewed it yet')}; when you have: --comment TEXT")
         return

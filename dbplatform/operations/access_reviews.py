@@ -5,7 +5,7 @@ A review is an entry of the audit log, which the ledger refuses to alter; it hol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from dbplatform.declaration.loading import Declared
+from dbplatform.errors import WorkError
 from dbplatform.ledger.access import AuditEntry
 from dbplatform.ledger.acting import note
 from dbplatform.ledger.ledger import Ledger
@@ -26,6 +27,10 @@ from dbplatform.operations.reviews import said
 _ACT: Final = "review access"
 
 
+class NotRead(WorkError):
+    """Who may do what in {database} could not be read whole, and is not reviewed: {unread}."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastReview:
     """Who has reviewed the access last, and the rights that there were."""
@@ -33,7 +38,7 @@ class LastReview:
     by: str
     at: datetime
     comment: str
-    rights: Sequence[str]
+    rights: AbstractSet[str]
 
     def as_json(self) -> dict[str, Any]:
         """``last_review``."""
@@ -49,18 +54,26 @@ class Reviewed:
 
     @property
     def gained(self) -> tuple[str, ...]:
-        """The rights that the last review did not see; all of them where there was none."""
-        return tuple(sorted(set(self.access.rights) - set(self.last.rights if self.last else ())))
+        """The rights that the last review did not see, all where there was none; none while not all are known."""
+        return () if self.access.unread else tuple(sorted(self._now - self._then))
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The rights that are no more."""
-        return tuple(sorted(set(self.last.rights) - set(self.access.rights))) if self.last else ()
+        """The rights that are no more; none while not all are known."""
+        return () if self.access.unread else tuple(sorted(self._then - self._now))
+
+    @property
+    def _now(self) -> AbstractSet[str]:
+        return frozenset(self.access.rights)
+
+    @property
+    def _then(self) -> AbstractSet[str]:
+        return self.last.rights if self.last else frozenset()
 
     @property
     def waits(self) -> bool:
-        """Whether nobody has reviewed what is now."""
-        return self.last is None or bool(self.gained or self.lost)
+        """Whether nobody has reviewed what is now, as far as anybody can tell."""
+        return self.last is None or bool(self.access.unread or self.gained or self.lost)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``roles review --json``."""
@@ -79,15 +92,25 @@ def review_access(platform: Platform, declared: Declared) -> Reviewed:
     return Reviewed(access=found, last=last_review(platform.ledger, declared.name))
 
 
-def note_review(platform: Platform, found: Reviewed, *, by: str, comment: str) -> Reviewed:
-    """Note in the audit log that somebody has reviewed just this, and what was found. Raises ``NoReview``."""
-    by, comment = (
+def signature(found: Reviewed, *, by: str, comment: str) -> tuple[str, str]:
+    """The name and the words under which this can be noted. Raises ``NotRead`` and ``NoReview``."""
+    if found.access.unread:
+        unread = "; ".join(f"{what}: {why}" for what, why in found.access.unread.items())
+        database = found.access.database
+        again = f"Mend that, and look again: dbplatform roles review {database}"
+        raise NotRead(database=database, unread=unread, hint=again)
+    return (
         said("a name: who has read it", by, 200),
         said("a comment: what was found, and what is done about it", comment, 4_000),
     )
+
+
+def note_review(platform: Platform, found: Reviewed, *, by: str, comment: str) -> Reviewed:
+    """Note in the audit log that somebody has reviewed just this, and what was found. Raises as ``signature`` does."""
+    by, comment = signature(found, by=by, comment=comment)
     database = found.access.database
     with platform.ledger.session() as session:
-        note(session, _ACT, by, database=database, comment=comment, rights=list(found.access.rights))
+        note(session, _ACT, by, database=database, comment=comment, **found.access.kept)
     return Reviewed(access=found.access, last=last_review(platform.ledger, database))
 
 
@@ -103,7 +126,5 @@ def last_review(ledger: Ledger, database: str) -> LastReview | None:
         row = session.scalar(statement)
         if row is None:
             return None
-        details = row.details
-        return LastReview(
-            by=row.subject, at=row.at.astimezone(UTC), comment=details["comment"], rights=details["rights"]
-        )
+        rights = access.in_words(row.details)
+        return LastReview(by=row.subject, at=row.at.astimezone(UTC), comment=row.details["comment"], rights=rights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -170,6 +171,51 @@ def test_a_review_is_noted_by_whom_and_the_next_one_tells_what_is_new_since(
         ("review access", "ada", "he pays"),
         ("review access", "ada", "as it should be"),
     ]
+
+
+@pytest.mark.parametrize(("bound", "what"), [("MOST_RIGHTS", "grants"), ("MOST_ROLES", "roles")])
+def test_what_could_not_be_read_whole_cannot_be_reviewed_and_is_no_right_that_was_lost(
+    declare_shop: Callable[[str], Type], clerk: str, monkeypatch: pytest.MonkeyPatch, bound: str, what: str
+) -> None:
+    type_ = declare_shop(SHOP)
+    with monkeypatch.context() as fewer:
+        fewer.setattr(access, bound, 1)
+        refused = type_("roles", "review", "shop", "--comment", "as it should be", "--json")
+        assert (refused.code, refused.json["error"]["kind"]) == (3, "not_read")
+        assert f"{what}: there are more than 1" in refused.json["error"]["message"]
+        assert type_("roles", "review", "shop", "--json").json["last_review"] is None
+    assert type_("roles", "review", "shop", "--comment", "as it should be").code == 0
+    with monkeypatch.context() as fewer:
+        fewer.setattr(access, bound, 1)
+        unread = type_("roles", "review", "shop", "--json")
+        assert (unread.code, unread.json["gained"], unread.json["lost"]) == (1, [], [])
+        assert unread.json["not_examined"][what].startswith("there are more than 1")
+        assert "what is new is not known" in type_("roles", "review", "shop").out
+    assert type_("roles", "review", "shop").code == 0
+
+
+def test_thousands_of_rights_are_reviewed_each_and_kept_once_for_each_object(
+    declare_shop: Callable[[str], Type], database: Target, clerk: str
+) -> None:
+    columns = [f"column_{number}" for number in range(1_500)]
+    by_hand(
+        database,
+        f"create table wide ({', '.join(f'{name} int' for name in columns)})",
+        f"grant all ({', '.join(columns)}) on wide to {clerk}",
+    )
+    type_ = declare_shop(SHOP)
+    assert type_("roles", "review", "shop", "--comment", "as it should be").code == 0
+    by_hand(database, f"revoke insert (column_77) on wide from {clerk}")
+    later = type_("roles", "review", "shop", "--json")
+    assert (later.code, later.json["gained"]) == (1, [])
+    assert later.json["lost"] == [f"{clerk}: INSERT on column public.wide.column_77"]
+    found = reviewed(database)
+    assert len(found.rights) > 4 * 1_500 - 1
+    assert len(json.dumps(found.kept)) < len(json.dumps(found.rights)) / 4
+
+
+def test_reviews_that_have_kept_their_rights_in_words_are_compared_still() -> None:
+    assert access.in_words({"comment": "fine", "rights": ["ada: may log in here"]}) == {"ada: may log in here"}
 
 
 def test_an_empty_comment_is_no_review(declare_shop: Callable[[str], Type]) -> None:

@@ -19,8 +19,11 @@ from dbplatform.monitoring.audits.finding import Auditing, Row
 from dbplatform.postgres.connection import AutocommitConnection
 from dbplatform.postgres.state import SCHEMA
 
-#: More rights are not told one by one.
-MOST_RIGHTS: Final = 5_000
+#: More roles, and more rights, are not told one by one.
+MOST_ROLES: Final = 2_000
+MOST_RIGHTS: Final = 50_000
+#: What rights are read from.
+_RIGHTS: Final = ("roles", "grants")
 _ATTRIBUTES: Final = ("superuser", "bypassrls", "createrole", "createdb", "replication")
 
 # The xmin of a role is the transaction that has changed it last.
@@ -67,9 +70,19 @@ class Access:
         return tuple(role["role"] for role in self.roles if role["used"] is False)
 
     @property
+    def unread(self) -> Mapping[str, str]:
+        """What rights are read from and was not examined, and why: with any of it ``rights`` are not all."""
+        return {what: self.not_examined[what] for what in _RIGHTS if what in self.not_examined}
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What a review keeps: every right, with the name of an object once for each role. ``in_words`` reads it."""
+        return {"roles": list(_of_roles(self.roles)), "grants": list(self.grants)}
+
+    @property
     def rights(self) -> tuple[str, ...]:
         """Each right in words, in their order: two reviews differ by these."""
-        return tuple(sorted({*_granted(self.grants), *_of_roles(self.roles)}))
+        return tuple(sorted(in_words(self.kept)))
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``roles review --json``."""
@@ -82,6 +95,19 @@ class Access:
             "counted_since": self.counted_since,
             "not_examined": dict(self.not_examined),
         }
+
+
+def in_words(kept: Mapping[str, Any]) -> frozenset[str]:
+    """Each right that a review has kept; the first ones kept nothing but ``rights`` in words."""
+    return frozenset([*kept.get("rights", ()), *kept.get("roles", ()), *_granted(kept.get("grants", ()))])
+
+
+def roles_of(auditing: Auditing, what: str) -> list[Row]:
+    """Who can log in, and other roles that have members or own tables; were there more, ``what`` is not examined."""
+    rows = auditing.rows("audit_access", {"leave_out": SCHEMA, "most": MOST_ROLES + 1})
+    if len(rows) > MOST_ROLES:
+        auditing.unknown(f"there are more than {MOST_ROLES:,} roles", what)
+    return rows[:MOST_ROLES]
 
 
 def review(connection: AutocommitConnection, *, database: str, now: datetime) -> Access:
@@ -102,7 +128,7 @@ def review(connection: AutocommitConnection, *, database: str, now: datetime) ->
         return rows
 
     values = {"leave_out": SCHEMA, "most": MOST_RIGHTS + 1}
-    roles = asked("roles", lambda: auditing.rows("audit_access", values))
+    roles = asked("roles", lambda: roles_of(auditing, "roles"))
     rights = asked("grants", lambda: auditing.rows("audit_grants", values))
     if len(rights) > MOST_RIGHTS:
         auditing.unknown(f"there are more than {MOST_RIGHTS:,}: grant to roles, and roles to logins", "grants")

@@ -11,6 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from dbplatform.monitoring.audits.access import roles_of
 from dbplatform.monitoring.audits.finding import Audit, Auditing, Row, Rule, Severity
 from dbplatform.monitoring.kind import manual
 from dbplatform.postgres.connection import AutocommitConnection
@@ -200,7 +201,7 @@ def audit(connection: AutocommitConnection, *, database: str, now: datetime, pro
         return of_transport(row, verify)
 
     def access() -> Iterable[Row]:
-        inventory["access"] = [dict(row) for row in auditing.rows("audit_access", leave_out)]
+        inventory["access"] = [dict(row) for row in roles_of(auditing, "access")]
         return ()
 
     auditing.ask(_TRANSPORT, transport)

@@ -1,6 +1,6 @@
 -- Purpose: who can log in, and the roles that others are members of or that own tables: what each is, how much of the
---          database it reaches, and how many sessions it has there now. One row a role, 500 at most.
--- Parameters: %(leave_out)s: the platform's own schema.
+--          database it reaches, and how many sessions it has there now. One row a role.
+-- Parameters: %(leave_out)s: the platform's own schema; %(most)s: so many rows at most.
 -- Lock: ACCESS SHARE on the catalog.
 -- First version: 14.
 -- Source: PostgreSQL manual, "Access Privilege Inquiry Functions". Rights by membership and by PUBLIC are counted.
@@ -36,4 +36,4 @@ from pg_roles r, lateral (
     from tables) t
 where (r.rolcanlogin or t.owns > 0 or exists (select from pg_auth_members m where m.roleid = r.oid)) and r.rolname !~ '^pg_'
 order by r.rolcanlogin desc, r.rolsuper desc, t.writes desc, r.rolname
-limit 500
+limit %(most)s
