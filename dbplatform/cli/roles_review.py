@@ -35,7 +35,7 @@ _NAMED = 6
 def command(
     context: click.Context, database: str, comment: str | None, by: str | None, dry_run: bool, as_json: bool
 ) -> int:
-    """The access review: roles, members, rights on objects and later ones, passwords' age, logins without use.
+    """The access review: roles, members, rights on objects and later ones, owners, passwords' age, unused logins.
 
     Exit 1 while rights are other than when somebody last reviewed them, or nobody has; --comment notes a review.
     """
@@ -55,6 +55,11 @@ def _show(found: Reviewed) -> None:
         "what was granted",
         ("role", "may", "on", "objects"),
         [(one["role"], ", ".join(one["privileges"]), one["kind"], _some(one["objects"])) for one in access.grants],
+    )
+    show_table(
+        "what is owned",
+        ("role", "owns", "objects"),
+        [(one["role"], one["kind"], _some(one["objects"])) for one in access.owned],
     )
     for what, reason in access.not_examined.items():
         say(f"not examined: {what}: {reason}")

@@ -95,7 +95,8 @@ def test_each_right_of_a_role_is_told_once_with_its_objects_and_those_that_later
         f"{clerk}: member of {clerk}s",
         f"{clerk}: may make others members of {clerk}s",
         f"{clerk}s: INSERT on table public.b",
-        f"{owner}: owner of tables",
+        f"{owner}: owner of table public.b",
+        f"{owner}: owner of sequence public.numbers",
     } <= set(found.rights)
 
 
@@ -105,7 +106,47 @@ def test_a_role_that_nobody_has_and_that_owns_tables_is_told(database: Target, c
     by_hand(database, f"alter table a owner to {clerk}s")
     found = reviewed(database)
     assert (one_of(found, f"{clerk}s")["owns"], one_of(found, f"{clerk}s")["used"]) == (1, None)
-    assert f"{clerk}s: owner of tables" in found.rights
+    assert f"{clerk}s: owner of table public.a" in found.rights
+
+
+def test_whose_an_object_is_is_a_right_and_another_owner_is_told(database: Target, clerk: str) -> None:
+    by_hand(
+        database,
+        "create table a (id int generated always as identity)",
+        "create table part (at date) partition by range (at)",
+        "create table part_1 partition of part for values from ('2026-01-01') to ('2026-02-01')",
+        "create view shown as select 1 as one",
+        "create function priced(int) returns int language sql as 'select 1'",
+        "create schema ware",
+        "create extension pg_stat_statements",
+    )
+    before = reviewed(database)
+    (owner,) = [row["role"] for row in before.roles if row["superuser"] and row["owns"]]
+    of_owner = {(one["kind"], *one["objects"]) for one in before.owned if one["role"] == owner}
+    assert of_owner == {
+        ("database", database.name),
+        ("routine", "public.priced(integer)"),
+        ("schema", "ware"),
+        ("table", "public.a", "public.part"),
+        ("view", "public.shown"),
+    }, "not its own sequence, a partition of the same owner, and what an extension brought"
+    by_hand(
+        database,
+        f"alter table a owner to {clerk}",
+        f"alter table part_1 owner to {clerk}",
+        f"alter view shown owner to {clerk}",
+        f"alter function priced owner to {clerk}",
+        f"alter schema ware owner to {clerk}",
+    )
+    after = reviewed(database)
+    assert sorted(set(after.rights) - set(before.rights)) == [
+        f"{clerk}: owner of routine public.priced(integer)",
+        f"{clerk}: owner of schema ware",
+        f"{clerk}: owner of table public.a",
+        f"{clerk}: owner of table public.part_1",
+        f"{clerk}: owner of view public.shown",
+    ]
+    assert f"{owner}: owner of table public.a" not in after.rights
 
 
 def test_a_login_that_nobody_uses_is_told_and_what_is_not_known_is_not_called_unused(

@@ -8,7 +8,7 @@ what is kept of one, leaves the server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -24,6 +24,7 @@ MOST_ROLES: Final = 2_000
 MOST_RIGHTS: Final = 50_000
 #: What rights are read from.
 _RIGHTS: Final = ("roles", "grants")
+_OWNER: Final = "owner"
 _ATTRIBUTES: Final = ("superuser", "bypassrls", "createrole", "createdb", "replication")
 
 # The xmin of a role is the transaction that has changed it last.
@@ -59,6 +60,8 @@ class Access:
     """Who can log in, and other roles that have members or own tables."""
     grants: tuple[Row, ...]
     """``role``, ``kind``, ``privileges``, and the ``objects`` on which it has just these; owners are left out."""
+    owned: tuple[Row, ...]
+    """``role``, ``kind``, and the ``objects`` that are its own."""
     counted_since: datetime | None
     """Since when statements are counted; none where they are not."""
     not_examined: Mapping[str, str]
@@ -77,7 +80,7 @@ class Access:
     @property
     def kept(self) -> dict[str, Any]:
         """What a review keeps: every right, with the name of an object once for each role. ``in_words`` reads it."""
-        return {"roles": list(_of_roles(self.roles)), "grants": list(self.grants)}
+        return {"roles": list(_of_roles(self.roles)), "grants": list(self.grants), "owned": list(self.owned)}
 
     @property
     def rights(self) -> tuple[str, ...]:
@@ -91,6 +94,7 @@ class Access:
             "at": self.at,
             "roles": list(self.roles),
             "grants": list(self.grants),
+            "owned": list(self.owned),
             "unused": list(self.unused),
             "counted_since": self.counted_since,
             "not_examined": dict(self.not_examined),
@@ -99,7 +103,8 @@ class Access:
 
 def in_words(kept: Mapping[str, Any]) -> frozenset[str]:
     """Each right that a review has kept; the first ones kept nothing but ``rights`` in words."""
-    return frozenset([*kept.get("rights", ()), *kept.get("roles", ()), *_granted(kept.get("grants", ()))])
+    of_roles = [*kept.get("rights", ()), *kept.get("roles", ())]
+    return frozenset([*of_roles, *_granted(kept.get("grants", ())), *_owned(kept.get("owned", ()))])
 
 
 def roles_of(auditing: Auditing, what: str) -> list[Row]:
@@ -142,7 +147,11 @@ def review(connection: AutocommitConnection, *, database: str, now: datetime) ->
         database=database,
         at=now,
         roles=tuple(_role(row, passwords.get(row["role"], {}), calls, let_go=let_go) for row in roles),
-        grants=tuple(_folded(rights)),
+        grants=tuple(_folded(row for row in rights if row["privilege"] != _OWNER)),
+        owned=tuple(
+            {key: one[key] for key in ("role", "kind", "objects")}
+            for one in _folded(row for row in rights if row["privilege"] == _OWNER)
+        ),
         counted_since=counted[0]["since"] if counted else None,
         not_examined=auditing.not_examined,
     )
@@ -172,7 +181,7 @@ def _role(row: Row, kept: Row, calls: Mapping[str, int] | None, *, let_go: bool)
     }
 
 
-def _folded(rights: Sequence[Row]) -> Iterator[Row]:
+def _folded(rights: Iterable[Row]) -> Iterator[Row]:
     """Rights one by one, put together by role and kind: the objects on which it has the same ones."""
     of_object: dict[tuple[str, str, str], list[str]] = {}
     for row in rights:
@@ -190,6 +199,11 @@ def _granted(grants: Iterable[Row]) -> Iterator[str]:
             yield from (f"{one['role']}: {privilege} on {one['kind']} {name}" for privilege in one["privileges"])
 
 
+def _owned(owned: Iterable[Row]) -> Iterator[str]:
+    for one in owned:
+        yield from (f"{one['role']}: owner of {one['kind']} {name}" for name in one["objects"])
+
+
 def _of_roles(roles: Iterable[Row]) -> Iterator[str]:
     for one in roles:
         if one["login"] and one["connects"]:
@@ -197,5 +211,3 @@ def _of_roles(roles: Iterable[Row]) -> Iterator[str]:
         yield from (f"{one['role']}: {attribute}" for attribute in _ATTRIBUTES if one[attribute])
         yield from (f"{one['role']}: member of {group}" for group in one["member_of"])
         yield from (f"{one['role']}: may make others members of {group}" for group in one["admin_of"])
-        if one["owns"]:
-            yield f"{one['role']}: owner of tables"
