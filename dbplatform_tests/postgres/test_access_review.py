@@ -195,14 +195,14 @@ def test_a_review_is_noted_by_whom_and_the_next_one_tells_what_is_new_since(
     assert first.code == 1
     assert "nobody has reviewed it yet" in first.out
     assert type_("roles", "review", "shop", "--comment", "as it should be", "--dry-run").code == 1
-    noted = type_("roles", "review", "shop", "--comment", "as it should be", "--by", "ada", "--json")
+    noted = type_("roles", "review", "shop", "--comment", "as it should be", "--by", "ada", "--yes", "--json")
     assert (noted.code, noted.json["last_review"]["by"], noted.json["gained"], noted.json["lost"]) == (0, "ada", [], [])
     assert "as in the review of" in type_("roles", "review", "shop").out
 
     by_hand(database, "create table salary (id int)", f"grant select on salary to {clerk}")
     grown = type_("roles", "review", "shop", "--json")
     assert (grown.code, f"{clerk}: SELECT on table public.salary" in grown.json["gained"]) == (1, True)
-    assert type_("roles", "review", "shop", "--comment", "he pays", "--by", "ada").code == 0
+    assert type_("roles", "review", "shop", "--comment", "he pays", "--by", "ada", "--yes").code == 0
     by_hand(database, f"revoke all on salary from {clerk}")
     shown = type_("roles", "review", "shop")
     assert (shown.code, f"- {clerk}: SELECT on table public.salary" in shown.out) == (1, True)
@@ -225,7 +225,7 @@ def test_what_could_not_be_read_whole_cannot_be_reviewed_and_is_no_right_that_wa
         assert (refused.code, refused.json["error"]["kind"]) == (3, "not_read")
         assert f"{what}: there are more than 1" in refused.json["error"]["message"]
         assert type_("roles", "review", "shop", "--json").json["last_review"] is None
-    assert type_("roles", "review", "shop", "--comment", "as it should be").code == 0
+    assert type_("roles", "review", "shop", "--comment", "as it should be", "--yes").code == 0
     with monkeypatch.context() as fewer:
         fewer.setattr(access, bound, 1)
         unread = type_("roles", "review", "shop", "--json")
@@ -245,7 +245,7 @@ def test_thousands_of_rights_are_reviewed_each_and_kept_once_for_each_object(
         f"grant all ({', '.join(columns)}) on wide to {clerk}",
     )
     type_ = declare_shop(SHOP)
-    assert type_("roles", "review", "shop", "--comment", "as it should be").code == 0
+    assert type_("roles", "review", "shop", "--comment", "as it should be", "--yes").code == 0
     by_hand(database, f"revoke insert (column_77) on wide from {clerk}")
     later = type_("roles", "review", "shop", "--json")
     assert (later.code, later.json["gained"]) == (1, [])
@@ -257,6 +257,36 @@ def test_thousands_of_rights_are_reviewed_each_and_kept_once_for_each_object(
 
 def test_reviews_that_have_kept_their_rights_in_words_are_compared_still() -> None:
     assert access.in_words({"comment": "fine", "rights": ["ada: may log in here"]}) == {"ada: may log in here"}
+
+
+def test_what_is_other_is_shown_and_asked_about_before_anybody_is_said_to_have_reviewed_it(
+    declare_shop: Callable[[str], Type], database: Target, clerk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_ = declare_shop(SHOP)
+    review = ("roles", "review", "shop", "--comment", "as it should be", "--by", "ada")
+    unasked = type_(*review, "--json")
+    assert (unasked.code, unasked.json["error"]["kind"]) == (2, "not_confirmed")
+    assert f"+ {clerk}: may log in here" in unasked.err
+    assert type_("roles", "review", "shop", "--json").json["last_review"] is None
+    first = type_(*review, "--yes")
+    assert (first.code, f"+ {clerk}: may log in here" in first.err) == (0, True), "tables cut long lists short"
+    assert type_(*review).code == 0, "nothing is other: nothing is asked"
+
+    right = f"{clerk}: SELECT on table public.salary"
+    by_hand(database, "create table salary (id int)", f"grant select on salary to {clerk}")
+    answers, asked = [False, True], list[str]()
+
+    def answer(question: str, *, err: bool) -> bool:
+        asked.append(question)
+        return answers.pop(0)
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("click.confirm", answer)
+    for code in (2, 0):
+        typed = type_(*review)
+        assert (typed.code, f"+ {right}" in typed.out) == (code, True)
+    assert asked == ["Note that ada has read what is other: 2 rights gained, 0 lost?"] * 2, "its owner's, too"
+    assert type_("roles", "review", "shop").code == 0
 
 
 def test_an_empty_comment_is_no_review(declare_shop: Callable[[str], Type]) -> None:
@@ -272,6 +302,6 @@ def test_the_report_of_the_month_asks_for_a_review_where_roles_are_declared(
     command = "dbplatform roles review shop --comment TEXT"
     asked = type_("report", "maintenance", "shop", "--json").json["decisions"]
     assert [one["why"] for one in asked if one["command"] == command] == ["Nobody has reviewed it yet."]
-    assert type_("roles", "review", "shop", "--comment", "as it should be").code == 0
+    assert type_("roles", "review", "shop", "--comment", "as it should be", "--yes").code == 0
     later = type_("report", "maintenance", "shop", "--json").json["decisions"]
     assert [one for one in later if one["command"] == command] == []

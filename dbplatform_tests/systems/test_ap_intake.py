@@ -229,7 +229,7 @@ def test_the_security_is_audited(command: Type) -> None:
 
 def test_who_may_see_bank_accounts_is_in_the_review_of_access(system: System, command: Type) -> None:
     clerk = f"clerk_{uuid.uuid4().hex[:8]}"
-    assert command("roles", "review", "ap_intake", "--comment", "as it should be", "--by", "ada").code == 0
+    assert command("roles", "review", "ap_intake", "--comment", "as it should be", "--by", "ada", "--yes").code == 0
     by_hand(system.target, f"create role {clerk} login", f"grant select on vendor_bank_accounts to {clerk}")
     try:
         found = command("roles", "review", "ap_intake", "--json")
