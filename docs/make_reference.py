@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import dbplatform as package
-from benchmarks.claims.registry import table
+from benchmarks.claims.registry import DOCUMENTS, surroundings, table, with_verdicts
 from dbplatform.cli.main import VERBS, dbplatform
 from dbplatform.declaration.database import Database
 from dbplatform.declaration.later import Later
@@ -35,8 +35,9 @@ from dbplatform.quality.policy import COMMON_OPTIONS
 from dbplatform.web.app import create_app
 
 FOLDER = Path(__file__).parent / "reference"
-CLAIMS = Path(__file__).parent / "systems" / "claims.md"
 REASON = "With accepted_until: 2026-12-31 beside it: why."
+SYSTEMS = Path(__file__).parent / "systems"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "claims" / "results.json"
 _HEAD = "<!-- Written by `make docs` from the code: change the code, not this page. -->\n\n"
 
 
@@ -49,7 +50,7 @@ def pages() -> dict[str, str]:
         "alerts.md": _HEAD + alerts(),
         "errors.md": _HEAD + errors(),
         "api.md": _HEAD + api(),
-        "../systems/claims.md": claims(),
+        **{f"../systems/{name}.md": text for name, text in measured().items()},
     }
 
 
@@ -176,12 +177,14 @@ def api() -> str:
     return "\n".join(parts) + "\n"
 
 
-def claims() -> str:
-    """The page of the claims, as people wrote it, with the table of the last results."""
-    results = json.loads((CLAIMS.parents[2] / "benchmarks" / "claims" / "results.json").read_text())
-    page = CLAIMS.read_text()
+def measured() -> dict[str, str]:
+    """The pages of the systems as people wrote them, with what the last results say of each claim."""
+    results = json.loads(RESULTS.read_text())
+    page = (SYSTEMS / "claims.md").read_text()
     begin, end = page.index("<!-- claims: "), page.index("<!-- /claims -->")
-    return f"{page[:begin]}{page[begin:end].splitlines()[0]}\n{table(results['claims'])}{page[end:]}"
+    shown = f"{page[begin:end].splitlines()[0]}\n{surroundings(results['about'])}\n{table(results['claims'])}"
+    pages = {name: with_verdicts((SYSTEMS / f"{name}.md").read_text(), results["claims"]) for name in DOCUMENTS}
+    return {"claims": f"{page[:begin]}{shown}{page[end:]}", **pages}
 
 
 def _schema(schema: dict[str, Any]) -> str:

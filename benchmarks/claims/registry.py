@@ -8,8 +8,9 @@ verdict is made from the cases, so that it says what the figures of this run say
 from __future__ import annotations
 
 import math
+import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,8 @@ DOCUMENTS: Final = {
     "n8n_scraper": "003",
     "ap_intake": "004",
 }
+#: Where a row of a system's page names a claim, with what was said there of it so far.
+NAMED: Final = re.compile(r"(?P<link>\[`(?P<id>\w+)`\]\(claims\.md#(?P=id)\))(?:: (?P<said>[A-Z][^()|]* \([^()|]*\)))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,14 +183,39 @@ def shown(value: float, unit: str) -> str:
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """The table of docs/systems/claims.md."""
+    """The table of docs/systems/claims.md; each row is an anchor, for the pages of the systems."""
     rows = ["| claim | before | after | ratio | verdict |", "|---|---|---|---|---|"]
     for one in results:
         before, after = (shown(one[side], one["unit"]) for side in ("before", "after"))
         ratio = "" if one["ratio"] is None else f"{one['ratio']:,.1f}"
-        name = f"[{one['system']}]({one['system']}.md), `{one['id']}`: {one['claimed']}"
+        name = f'<a id="{one["id"]}"></a>[{one["system"]}]({one["system"]}.md), `{one["id"]}`: {one["claimed"]}'
         rows.append(f"| {name} | {before} | {after} | {ratio} | {one['verdict']} |")
     return "\n".join(rows) + "\n"
+
+
+def surroundings(about: Mapping[str, Any]) -> str:
+    """What the figures were measured on, and whether others worked there, too."""
+    load = about["load"]
+    beside = ": others worked beside it, and times are longer and less even than they need be" if load[0] > 1 else ""
+    return (
+        f"Measured with PostgreSQL {about['postgresql']} (`shared_buffers` {about['shared_buffers']}) and Python "
+        f"{about['python']} on {about['cpus']} processors ({about['machine']}). Load of the machine when it began: "
+        f"{load[0]:.1f}, {load[1]:.1f} and {load[2]:.1f} in the last 1, 5 and 15 minutes{beside}.\n"
+    )
+
+
+def became(result: Mapping[str, Any]) -> str:
+    """What a row that names a claim says of it: its verdict, and the words of the case that the document means."""
+    first = result["cases"][0]
+    if result["verdict"].startswith("Holds only for: "):
+        return f"Holds only for a part ({'for' if first['holds'] else 'not for'} {first['words']})"
+    return f"{result['verdict'].partition(':')[0]} ({first['words']})"
+
+
+def with_verdicts(page: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """The page of a system with what became of each claim behind its name; one that was not measured stays as it is."""
+    known = {one["id"]: became(one) for one in results}
+    return NAMED.sub(lambda named: f"{named['link']}: {known[named['id']]}" if named["id"] in known else named[0], page)
 
 
 def _percent(share: float) -> str:

@@ -7,7 +7,8 @@ their own migrations and seeds, lets them grow to ``--rows`` (workflows, reports
 removes it at the end. Each comparison takes turns with its other side in every round; figures are medians, a ratio is
 the median of the ratios within the rounds. Writes ``results.json`` beside after every claim, in the order of the
 documents; with ``--only`` the other claims keep what is written there, so give ``--out`` for a try. Then ``make docs``
-brings the figures into docs/systems/claims.md. Linux only: it reads what processes take from /proc.
+brings the figures into docs/systems/claims.md, and the verdicts into the pages of the systems. Linux only: it reads
+what processes take from /proc.
 """
 
 from __future__ import annotations

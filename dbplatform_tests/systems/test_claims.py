@@ -13,14 +13,32 @@ from typing import Any
 import pytest
 
 from benchmarks.claims import run
-from benchmarks.claims.registry import Measured, Sides, bounded, in_order, less, more, once, table
+from benchmarks.claims.registry import (
+    NAMED,
+    Measured,
+    Sides,
+    became,
+    bounded,
+    in_order,
+    less,
+    more,
+    once,
+    surroundings,
+    table,
+    with_verdicts,
+)
 from dbplatform_tests.installation import REPOSITORY
 from dbplatform_tests.postgres.test_five_systems import SYSTEMS
+from dbplatform_tests.systems import test_pages as pages
 
 PAGE = REPOSITORY / "docs" / "systems" / "claims.md"
 VERDICT = re.compile(r"(Holds|Holds only for|Does not hold): .+\.")
 #: What a million rows are not needed for.
 QUICK = ("empty_database", "referential_integrity", "data_validation")
+
+
+#: The proof of a row that names a claim.
+MEASURED = f"dbplatform_tests/{pages.HERE}/test_claims.py::test_every_claim_was_measured"
 
 
 def results() -> list[dict[str, Any]]:
@@ -50,6 +68,45 @@ def test_the_page_shows_exactly_the_results() -> None:
     expected = [line for line in table(results()).splitlines(keepends=True) if line.startswith("| ")]
     assert shown[begin:end] == expected
     assert len(expected) == len(results()) + 1
+
+
+def test_the_page_tells_how_busy_the_machine_was() -> None:
+    about = json.loads(run.RESULTS.read_text())["about"]
+    assert surroundings(about) in PAGE.read_text()
+    quiet, busy = surroundings({**about, "load": [0.3, 4, 4]}), surroundings({**about, "load": [9.3, 4, 4]})
+    assert ("others worked" in quiet, "others worked" in busy) == (False, True)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_claim_has_a_row_that_says_what_became_of_it(system: str) -> None:
+    known = {one["id"]: became(one) for one in results() if one["system"] == system}
+    rows = [(row, list(NAMED.finditer(row.here))) for row in pages.table(system)]
+    wrong = [
+        f"{system}.md, {row.asked!r}: {named['id']} says {named['said']!r}, measured was {known.get(named['id'])!r}"
+        for row, found in rows
+        for named in found
+        if named["said"] != known.get(named["id"])
+    ]
+    assert wrong == [], "make docs writes what was measured"
+    assert {named["id"] for _, found in rows for named in found} == known.keys()
+    loose = [row.asked for row, found in rows if "claims.md" in NAMED.sub("", row.here)]
+    assert loose == [], "a row names its claims"
+    unproven = [row.asked for row, found in rows if (MEASURED in row.proofs(system)) != bool(found)]
+    assert unproven == [row.asked for row, found in rows if found and row.proof.startswith("no proof: ")]
+
+
+def test_a_verdict_that_changes_is_written_anew_and_the_rest_of_a_row_stays() -> None:
+    page = "| fast | by [`six`](claims.md#six): Holds (it, 1 s); more | `test` |\n| other | [`two`](claims.md#two) |\n"
+    case = {"words": "all of it, 5 % less", "holds": False}
+    found = with_verdicts(page, [{"id": "six", "verdict": "Does not hold: all of it, 5 % less.", "cases": [case]}])
+    assert found == page.replace("Holds (it, 1 s)", "Does not hold (all of it, 5 % less)")
+    part = {"id": "two", "verdict": "Holds only for: one, 9 % less; not for: all of it, 5 % less.", "cases": [case]}
+    assert "#two): Holds only for a part (not for all of it, 5 % less) |" in with_verdicts(found, [part])
+    assert all(with_verdicts(text, results()) == text for text in map(_page, SYSTEMS))
+
+
+def _page(system: str) -> str:
+    return (PAGE.parent / f"{system}.md").read_text()
 
 
 @pytest.mark.parametrize("system", ["README", *SYSTEMS])
