@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from psycopg.conninfo import make_conninfo
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.diagnosis.examine import PROBES, examine
+from dbplatform.operations.diagnosis.readers import readers
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.processes import free_port
@@ -41,6 +43,14 @@ STAGES = ["URL", "host", "port", "server", "login", "database"]
 def shop(second_server: SecondServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     with opened(second_server, tmp_path, monkeypatch) as shop:
         yield shop
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody on this machine comes to; pytest's own are closed."""
+    with tempfile.TemporaryDirectory(prefix="backups-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def test_a_database_that_is_well_gives_no_error_and_nothing_is_made(shop: Shop) -> None:
@@ -360,6 +370,56 @@ def test_a_folder_that_cannot_be_made_is_told(shop: Shop) -> None:
     assert found["backup folder"].status == "error"
     assert f"{shop.folder}/file is a file" in found["backup folder"].message
     assert found["room for backup"].status == "not_checked"
+
+
+def test_who_may_read_the_backups_is_told_by_the_rights_of_their_folder(shop: Shop, open_folder: Path) -> None:
+    shop.declare(DECLARATION.replace("backups: {}", f"backups: {{destination: {open_folder}, physical: {{}}}}"))
+    assert "nothing is there yet" in shop.examined()["readers of backups"].message
+    group = open_folder.group()
+    for name in ("shop", "server-7"):
+        probe = "readers of backups" if name == "shop" else "readers of server-7"
+        kept = open_folder / name / "20261122T020000Z-1"
+        kept.mkdir(parents=True)
+        for file in ("toc.dat", "manifest.json"):
+            (kept / file).write_text("x")
+        for modes, status, words in (
+            ((0o700, 0o755, 0o644), "ok", " alone reads "),
+            ((0o755, 0o700, 0o644), "ok", " alone reads "),
+            ((0o750, 0o750, 0o640), "ok", f" and the group {group} read "),
+            ((0o705, 0o705, 0o604), "warn", "Everybody on this machine can read backups in "),
+        ):
+            for path, mode in zip((kept.parent, kept, kept / "toc.dat"), modes, strict=True):
+                path.chmod(mode)
+            found = shop.examined()[probe]
+            assert (found.status, words in found.message) == (status, True), found.message
+            assert "not encrypted" in found.message
+        assert found.mend == f"chmod -R go-rwx '{open_folder / name}'"
+
+
+def test_whoever_may_read_encrypted_backups_has_no_content_and_their_keys_are_told(
+    shop: Shop, open_folder: Path
+) -> None:
+    key = "age1qh4czflf4v7d2vrzqclzqtfejtyzve6c099ujzsspkd3uyc5ruvqnywqjq"
+    shop.declare(DECLARATION.replace("backups: {}", f"backups: {{destination: {open_folder}, encrypt_to: [{key}]}}"))
+    kept = open_folder / "shop" / "20261122T020000Z-1"
+    kept.mkdir(parents=True)
+    kept.chmod(0o755)
+    for name in ("toc.dat.age", "manifest.json"):
+        (kept / name).write_text("x")
+        (kept / name).chmod(0o644)
+    found = shop.examined()["readers of backups"]
+    assert (found.status, key in found.message) == ("ok", True), found.message
+    (kept / "toc.dat").write_text("one of before it was encrypted")
+    (kept / "toc.dat").chmod(0o644)
+    assert shop.examined()["readers of backups"].status == "warn"
+
+
+def test_who_may_read_a_bucket_is_not_claimed_to_be_known(shop: Shop) -> None:
+    shop.declare(DECLARATION.replace("backups: {}", "backups: {destination: s3://nosuch/backups}"))
+    platform = Platform(Project.at(shop.folder))
+    [found] = readers(platform, platform.declarations.get("shop"))
+    assert found.status == "not_checked"
+    assert "who may read s3://nosuch/backups is known to its provider alone; not encrypted" in found.message
 
 
 def test_a_disk_without_room_for_a_backup_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,16 @@ from psycopg import errors
 
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import CannotConnect, PlatformError
-from dbplatform.operations.diagnosis import connecting, pools, programs, rights, server, settings, surroundings
+from dbplatform.operations.diagnosis import (
+    connecting,
+    pools,
+    programs,
+    readers,
+    rights,
+    server,
+    settings,
+    surroundings,
+)
 from dbplatform.operations.diagnosis.model import Finding, Patient, Probe, error, not_checked
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import connect_plainly
@@ -45,6 +54,7 @@ PROBES: dict[str, Probe] = {
 DECLARED: dict[str, Callable[[Platform, Declared], Iterable[Finding]]] = {
     "notify": surroundings.channels,
     "destinations": surroundings.destinations,
+    "readers of backups": readers.readers,
 }
 
 SURROUNDINGS: dict[str, Callable[[Platform], Iterable[Finding]]] = {
