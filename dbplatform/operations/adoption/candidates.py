@@ -313,9 +313,7 @@ def _cared_for(
         against.append("partitions ahead of now are there: somebody makes them, and would meet ours (leave it to one)")
     other = _other_children(moment, table)
     if other:
-        against.append(
-            f"{other} of its partitions are no plain tables, and new ones would be (make them likewise)"
-        )
+        against.append(f"{other} of its partitions are no plain tables, and new ones would be (make them likewise)")
     try:
         with moment.transaction():
             plan = plan_table(moment, policy, now=found.server.now)
