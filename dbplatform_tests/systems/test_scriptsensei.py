@@ -9,6 +9,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from websockets.asyncio.client import connect as watch
 
 from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.monitoring.metrics import Metric, Metrics, kind_of
+from dbplatform.monitoring.thresholds import judge
 from dbplatform.orchestration.location import definitions_of
 from dbplatform.postgres.catalog import content_hash
 from dbplatform.postgres.connection import Target, connect
@@ -31,6 +34,7 @@ from dbplatform.web.server import configuration, guarded, listen
 from dbplatform_tests.by_hand import by_hand
 from dbplatform_tests.docs.test_runbooks import RUNBOOKS, git, released
 from dbplatform_tests.docs.test_tutorial import typed
+from dbplatform_tests.installation import REPOSITORY
 from dbplatform_tests.postgres.test_five_systems import DEFS, filled
 from dbplatform_tests.systems.conftest import System, declare
 from dbplatform_tests.typed import Type, typist
@@ -59,6 +63,10 @@ WITHOUT_UNIQUE = """
 UPLOAD = """
     insert into prescriptions (file_name, mime_type, file_bytes, file_sha256)
     values ('scan.png', 'image/png', 1, repeat('0', 64)) returning id::text
+"""
+READ = """
+    insert into extraction_results (prescription_id, model_name, field_name, field_value, confidence, processing_ms)
+    values (%s::uuid, 'model-a', 'drug', 'Ibuprofen 400 mg', 0.97, 120)
 """
 
 
@@ -188,11 +196,15 @@ def test_an_upload_reaches_all_who_watch_and_nothing_that_stands_on_it_does(syst
     assert command("live", "apply", "scriptsensei").code == 0
 
     def upload() -> str:
-        with psycopg.connect(system.target.url, autocommit=True) as session:
-            row = session.execute(UPLOAD.encode()).fetchone()
+        """One scan, of which one field was read."""
+        with psycopg.connect(system.target.url) as session:
+            [(scan,)] = session.execute(UPLOAD.encode()).fetchall()
+            session.execute(READ.encode(), (scan,))
+        return str(scan)
+
+    def remove() -> None:
+        with psycopg.connect(system.target.url) as session:
             session.execute("delete from prescriptions where file_name = 'scan.png'")
-        assert row is not None
-        return str(row[0])
 
     async def test() -> None:
         async with served(system) as address, AsyncExitStack() as open_:
@@ -202,15 +214,27 @@ def test_an_upload_reaches_all_who_watch_and_nothing_that_stands_on_it_does(syst
                 state = (await watcher.next("hello"))["databases"][system.name]
                 while state["trouble"] is not None:
                     state = await watcher.next("feed")
-            with_key = await asyncio.to_thread(upload)
+            scan = await asyncio.to_thread(upload)
+            read: dict[str, Any] = {}
             for watcher in watchers:
-                seen: list[dict[str, Any]] = []
-                while not any(one["gone"] for one in seen):
-                    seen += (await watcher.next("changes"))["tables"]
-                assert {one["table"] for one in seen} == {"public.prescriptions"}
-                assert seen[-1]["gone"] == [{"id": with_key}]
-                for row in (row for one in seen for row in one["rows"]):
-                    assert row.keys() == {"id", "status", "uploaded_at"}
+                seen = await tables(watcher)
+                assert seen.keys() == {"public.prescriptions", "public.extraction_results"}
+                [uploaded], [read] = seen["public.prescriptions"]["rows"], seen["public.extraction_results"]["rows"]
+                assert uploaded.keys() == {"id", "status", "uploaded_at"}
+                assert (uploaded["id"], uploaded["status"]) == (scan, "queued")
+                assert read.keys() == {"id", "prescription_id", "model_name", "field_name", "confidence"}
+                assert read["prescription_id"] == scan
+            await asyncio.to_thread(remove)
+            for watcher in watchers:
+                seen = await tables(watcher)
+                assert {table: (one["rows"], one["gone"]) for table, one in seen.items()} == {
+                    "public.prescriptions": ([], [{"id": scan}]),
+                    "public.extraction_results": ([], [{"id": str(read["id"])}]),
+                }
+
+    async def tables(watcher: Watching) -> dict[str, dict[str, Any]]:
+        """The next message, by table: what was committed together comes together."""
+        return {one["table"]: one for one in (await watcher.next("changes"))["tables"]}
 
     asyncio.run(test())
 
@@ -238,10 +262,44 @@ def test_all_that_worked_still_does(command: Type) -> None:
 
 
 def test_polling_that_comes_back_is_a_warning(system: System, command: Type) -> None:
-    [limit] = [one for one in system.declaration.thresholds if one.metric == "commits_per_s"]
-    assert (str(limit.warn), limit.critical) == ("> 2", None), "120 statements a minute, as before"
     command("metrics", "scriptsensei")
     assert "commits_per_s" in command("metrics", "scriptsensei", "--json").json["metrics"]
+    [limit] = [one for one in system.declaration.thresholds if one.metric == "commits_per_s"]
+    assert limit.for_.timedelta == timedelta(minutes=15), "uploads come in waves; a poll does not end"
+    told = {}
+    for a_minute in (10, 119, 121, 3_000):
+        found = Metric(name="commits_per_s", value=a_minute / 60, unit=kind_of("commits_per_s").unit)
+        metrics = Metrics(database="scriptsensei", at=datetime.now(UTC), values={"commits_per_s": found})
+        [judgement] = judge(metrics, [limit]).judged
+        told[a_minute] = judgement.severity
+    assert told == {10: None, 119: None, 121: "warning", 3_000: "warning"}, "the 120 a minute of before"
+
+
+def test_a_copy_of_the_projects_folder_is_all_that_an_image_needs(
+    tmp_path: Path,
+    database: Target,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The last step of such an image is a copy, and that copy is all that a command has there."""
+    said = (REPOSITORY / "deploy" / "Dockerfile").read_text()
+    for line in ("COPY --chown=root:root . /srv/project", "DBPLATFORM_PROJECT=/srv/project", "WORKDIR /srv/project"):
+        assert line in said
+    declare(tmp_path / "here" / "defs" / "scriptsensei", DEFS / "scriptsensei")
+    image = tmp_path / "image" / "srv" / "project"
+    shutil.copytree(tmp_path / "here", image)  # what links lead to, too
+    shutil.rmtree(tmp_path / "here")
+    assert [path for path in image.rglob("*") if path.is_symlink()] == []
+    monkeypatch.setenv("SYSTEM_URL", database.url)
+    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+    monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
+    type_ = typist(image, capsys)
+    assert type_("migrate", "apply", "scriptsensei").code == 0
+    assert type_("seed", "apply", "scriptsensei").code == 0
+    started = type_("migrate", "apply", "scriptsensei")
+    assert started.out.strip() == "scriptsensei: nothing to do, at version 0004"
+    assert type_("check", "scriptsensei", "--json").json["verdict"] == "passed"
 
 
 def test_the_rollback_plan_leads_back_by_undo_and_by_a_restore(
