@@ -118,6 +118,15 @@ class ConnectionPolicy(Policy):
     pool: PoolPolicy | None = Field(
         default=None, description="What differs from the pool's profile of the environment, for your own assets."
     )
+    replica_pool: PoolPolicy | None = Field(
+        default=None, description="The same of a pool on the replica, in place of what pool says; left out: as pool."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_replica(self) -> ConnectionPolicy:
+        if self.replica_pool is not None and self.replica_url_env is None:
+            raise ValueError("replica_pool is of a pool on the replica; name its URL by replica_url_env")
+        return self
 
 
 class Database(Policy):

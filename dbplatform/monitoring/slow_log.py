@@ -24,7 +24,7 @@ Scope = Literal["database", "server"]
 MIN_DURATION = "1s"
 #: When, which process, which line of its session, who, where, by which program, from which machine.
 PREFIX = "%m [%p]: [%l-1] user=%u,db=%d,app=%a,client=%h "
-_SAYS_ENOUGH = ({"%m", "%t", "%n"}, {"%p"}, {"%u"}, {"%d"}, {"%a"})
+_SAYS_ENOUGH = ({"%m", "%t", "%n"}, {"%p"}, {"%u"}, {"%d"}, {"%a"}, {"%h", "%r"})
 
 _OF_DATABASE = """
     select split_part(c, '=', 1), substr(c, strpos(c, '=') + 1)
@@ -92,7 +92,7 @@ def plan_logging(
     row = connection.execute(_OF_SERVER).fetchone()
     prefix = str(row[0]) if row is not None else ""
     if all(any(part in prefix for part in parts) for parts in _SAYS_ENOUGH):
-        left.append(f"log_line_prefix is {prefix!r}, which says when, who, where and which process")
+        left.append(f"log_line_prefix is {prefix!r}, which says when, who, where, from where and which process")
     else:
         changes.append(_change(connection, "server", "log_line_prefix", _auto_conf(connection), PREFIX))
     return LoggingPlan(database=database, changes=tuple(changes), left=tuple(left))

@@ -44,12 +44,22 @@ def replica_of(declared: Declared) -> Target | None:
 def open_pool(platform: Platform, declared: Declared, *, on_replica: bool = False) -> DatabasePool:
     """A pool of the declared size on the database, or on its replica where that is there and keeps up."""
     connection, primary = declared.database.connection, platform.target(declared)
-    settings = pool_settings(connection.environment, connection.pool)
-    replica = replica_of(declared) if on_replica else None
-    if replica is None:
-        return DatabasePool(primary, settings)
-    reason = replicas.reason_not_to_read(replica, primary, wait=connection.replica_lag.timedelta)
-    if reason is None:
-        return DatabasePool(replica, settings)
-    _log.warning("the pool of %s is on its primary, not on the replica: %s", declared.name, reason)
-    return DatabasePool(primary, settings)
+    if on_replica and (replica := _keeping_up(declared, primary)) is not None:
+        return DatabasePool(replica, pool_settings(connection.environment, connection.replica_pool or connection.pool))
+    return DatabasePool(primary, pool_settings(connection.environment, connection.pool))
+
+
+def _keeping_up(declared: Declared, primary: Target) -> Target | None:
+    """The replica, where a pool may be opened on it; why one that is declared may not be read is in the log."""
+    try:
+        replica = replica_of(declared)
+    except VariableNotSet as not_there:
+        replica, reason = None, not_there.message
+    else:
+        if replica is None:
+            return None
+        reason = replicas.reason_not_to_read(replica, primary, wait=declared.database.connection.replica_lag.timedelta)
+    if reason is not None:
+        _log.warning("the pool of %s is on its primary, not on the replica: %s", declared.name, reason)
+        return None
+    return replica

@@ -138,7 +138,8 @@ class DatabasePool:
                 most=self.settings.most,
                 target=self.target.name,
                 seconds=self.settings.timeout_s,
-                hint="Give connections back sooner, or raise connection.pool.max_overflow as far as the server allows.",
+                hint="Give connections back sooner, or raise max_overflow in connection.pool (on a replica: in "
+                "connection.replica_pool) as far as the server allows.",
             ) from None
         finally:
             self._longest_wait = max(self._longest_wait, time.monotonic() - begun)

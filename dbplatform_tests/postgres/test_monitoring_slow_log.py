@@ -10,6 +10,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import SettingChange
 from dbplatform.monitoring.slow_log import PREFIX, LoggingPlan, apply_logging, apply_undo, plan_logging, plan_undo
 from dbplatform.postgres.connection import Target, connect
+from dbplatform_tests.postgres.embedded_support import wait_until
 from dbplatform_tests.postgres.test_monitoring_collect import run
 
 pytest_plugins = ("dbplatform_tests.postgres.monitoring_servers",)
@@ -91,6 +92,25 @@ def test_a_change_that_was_killed_before_it_was_made_is_undone_as_well(target: T
         session.add(SettingChange(database="flights", scope="database", setting="log_statement", after="mod"))
     undone(target, ledger)
     assert shown(target, "log_statement") == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "enough"),
+    [
+        ("%m [%p] %q%u@%d %a ", False),  # says who, and not from which machine
+        ("%m [%p] %u %d %a %h ", True),
+        ("%n [%p] %u %d %a %r ", True),
+        ("%t [%p] %u %d %h ", False),
+    ],
+)
+def test_a_prefix_is_left_only_where_it_names_the_client_and_its_program_too(
+    target: Target, prefix: str, enough: bool
+) -> None:
+    run(target, f"alter system set log_line_prefix = '{prefix}'", "select pg_reload_conf()")
+    wait_until(lambda: shown(target, "log_line_prefix") == [prefix])
+    plan = planned(target)
+    assert [change.after for change in plan.changes if change.scope == "server"] == ([] if enough else [PREFIX])
+    assert bool(plan.left) == enough
 
 
 def test_a_prefix_that_does_not_say_who_is_set_for_the_server_and_put_back(target: Target, ledger: Ledger) -> None:

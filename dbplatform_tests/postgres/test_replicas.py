@@ -23,7 +23,12 @@ _DECLARATION = """\
 type: dbplatform.ManagedDatabase
 attributes:
   name: shop
-  connection: {url_env: SHOP_URL, replica_url_env: SHOP_REPLICA_URL, replica_lag: 30s}
+  connection:
+    url_env: SHOP_URL
+    pool: {size: 2, max_overflow: 1}
+    replica_url_env: SHOP_REPLICA_URL
+    replica_lag: 30s
+    replica_pool: {size: 5, max_overflow: 15}
   quality:
     - table: item
       checks:
@@ -114,6 +119,20 @@ def test_reads_go_to_the_replica_while_it_keeps_up_and_to_the_primary_otherwise(
 
     with pytest.raises(ServerRefused, match="syntax error"):
         read(platform, declared, wrong)
+
+
+def test_a_pool_on_the_replica_has_numbers_of_its_own_and_on_the_primary_those_of_the_primary(
+    shop: tuple[Platform, Target, Target], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform, source, standby = shop
+    declared = platform.declarations.get("shop")
+    replicas = open_pool(platform, declared, on_replica=True)
+    assert (replicas.target.url, replicas.settings.size, replicas.settings.most) == (standby.url, 5, 20)
+    monkeypatch.delenv("SHOP_REPLICA_URL")
+    for on_replica in (False, True):
+        primarys = open_pool(platform, declared, on_replica=on_replica)
+        assert (primarys.target.url, primarys.settings.size, primarys.settings.most) == (source.url, 2, 3)
+    assert "SHOP_REPLICA_URL" in caplog.text
 
 
 def count(target: Target) -> int:

@@ -14,7 +14,7 @@ from dbplatform.declaration.project import Project
 from dbplatform.operations.platform import Platform
 from dbplatform.operations.reading import read
 from dbplatform.postgres.connection import Target
-from dbplatform.postgres.pools import DatabasePool, Environment, pool_settings
+from dbplatform.postgres.pools import PROFILES, DatabasePool, Environment, pool_settings
 from dbplatform_tests.docs.test_runbooks import RUNBOOKS
 from dbplatform_tests.docs.test_tutorial import typed
 from dbplatform_tests.postgres.test_five_systems import filled
@@ -56,7 +56,7 @@ def test_slow_and_writing_statements_are_logged_until_that_is_undone(command: Ty
     assert command("slow-queries", "scribemed", "--log", "on").code == 0
     assert [in_new_session(system.target, setting) for setting in (slower_than, kind)] == ["1s", "mod"]
     prefix = in_new_session(system.target, "show log_line_prefix")
-    assert [part for part in ("%p", "%u", "%d", "%a") if part not in prefix] == []
+    assert [part for part in ("%p", "%u", "%d", "%a", "%h") if part not in prefix] == []
     assert command("slow-queries", "scribemed", "--log", "undo").code == 0
     assert [in_new_session(system.target, setting) for setting in (slower_than, kind)] == before
 
@@ -129,6 +129,14 @@ def test_each_environment_has_the_pool_of_the_document(
     finally:
         pool.close()
     assert pool.statistics.idle == 0
+
+
+@pytest.mark.parametrize("environment", PROFILES)
+def test_the_pool_on_the_replica_has_the_numbers_of_the_document_in_each_environment(
+    system: System, environment: Environment
+) -> None:
+    found = pool_settings(environment, system.declaration.connection.replica_pool)
+    assert (found.most, found.size, found.idle_s) == (20, 5, 30)
 
 
 def test_without_a_url_a_command_says_which_variable_is_missing(

@@ -101,6 +101,12 @@ def test_an_unknown_key_is_refused_at_each_level(
     ("place", "line", "words"),
     [
         pytest.param(("environment: test", "environment: prod"), 6, "production", id="bad enum"),
+        pytest.param(
+            ("environment: test", "environment: test\n    replica_pool: {size: 2}"),
+            5,
+            "replica_url_env",
+            id="a pool on no replica",
+        ),
         pytest.param(("interval: 1 month", "interval: monthly"), 11, "1 month", id="bad interval"),
         pytest.param(("lock_timeout: 2s", "lock_timeout: 2"), 9, "unit", id="interval without unit"),
         pytest.param(("premake: 4", "premake: four"), 11, "integer", id="wrong type"),

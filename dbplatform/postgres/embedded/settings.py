@@ -43,7 +43,7 @@ def default_settings() -> dict[str, str]:
         "track_io_timing": "on",
         "track_commit_timestamp": "on",
         "password_encryption": "scram-sha-256",
-        "log_line_prefix": "%m [%p] %q%u@%d %a ",
+        "log_line_prefix": "%m [%p] %q%u@%d %h %a ",
         "log_checkpoints": "on",
         "log_lock_waits": "on",
         "log_temp_files": "10MB",
