@@ -41,13 +41,13 @@ def readers(platform: Platform, declared: Declared) -> Iterator[Finding]:
     found = [root / declared.name, *(sorted(root.glob(key_of("*"))) if policy.physical else ())]
     there = [folder for folder in found if folder.is_dir()]
     if not there:
-        yield ok(f"nothing is there yet; its folder will be its owner's alone; {keys}")
+        yield ok(f"nothing is there yet; what comes will be its owner's alone; {keys}")
     for folder in there:
         probe = "readers of backups" if folder == found[0] else f"readers of {folder.name}"
         try:
             yield _told(folder, keys, probe)
         except OSError as refused:
-            yield not_checked(f"you may not look into {folder}: {refused.strerror}", probe=probe)
+            yield not_checked(f"{folder} could not be looked into: {refused.strerror}", probe=probe)
 
 
 def _told(folder: Path, keys: str, probe: str) -> Finding:
