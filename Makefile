@@ -21,6 +21,7 @@ dev: $(READY)          ## the Dagster UI, its daemon and the reports, over the s
 
 test: $(READY) lint    ## the whole suite: unit, real PostgreSQL, Dagster, drills, a real browser
 	@dbplatform_tests/debian.sh
+	@dbplatform_tests/other_versions.sh $(UV) $(VENV) 16
 	@dbplatform_tests/in_memory.sh $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 lint: $(READY)         ## ruff, mypy, the layers

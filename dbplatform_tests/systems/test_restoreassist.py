@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,7 +25,9 @@ from dbplatform.postgres.pools import DatabasePool, PoolExhausted, pool_settings
 from dbplatform.quality.checks.query import Sql
 from dbplatform.web.app import create_app
 from dbplatform_tests.by_hand import by_hand
+from dbplatform_tests.installation import REPOSITORY
 from dbplatform_tests.postgres.archiving_support import archive, content, restore
+from dbplatform_tests.postgres.embedded_support import embedded, open_folder
 from dbplatform_tests.postgres.test_five_systems import DEFS
 from dbplatform_tests.systems.conftest import System
 from dbplatform_tests.systems.plans import benchmark, planned
@@ -232,3 +235,27 @@ def test_a_report_that_is_done_is_told_to_who_watches_without_its_property(syste
     changed = "update reports set title = title || '!' where report_number = (select min(report_number) from reports)"
     [row] = told(system, changed)["public.reports"].rows
     assert row.keys() == {"id", "organization_id", "report_number", "status", "completed_at"}
+
+
+# The last one: what it backs up is of another server.
+def test_on_version_16_it_is_made_filled_checked_backed_up_and_proven(
+    command: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = Path(os.environ.get("DBPLATFORM_TEST_SERVERS", REPOSITORY / ".venv"))
+    found = list(others.glob("postgres-16/**/bin/postgres"))
+    assert len(found) == 1, "make test installs PostgreSQL 16: dbplatform_tests/other_versions.sh"
+    monkeypatch.setenv("DBPLATFORM_PG_BIN", str(found[0].parent))
+    monkeypatch.delenv("DBPLATFORM_PG_PORT", raising=False)
+    with open_folder() as folder, embedded(folder / "home", settings={"fsync": "off"}) as server:
+        server.start()
+        with psycopg.connect(server.url("postgres"), autocommit=True) as session:
+            session.execute("create database restoreassist")
+            assert session.info.server_version // 10_000 == 16
+        monkeypatch.setenv("SYSTEM_URL", server.url("restoreassist"))
+        for verb, sub in (("migrate", "apply"), ("seed", "apply"), ("backup", "create")):
+            done = command(verb, sub, "restoreassist")
+            assert done.code == 0, done.out + done.err
+        assert command("check", "restoreassist", "--json").json["verdict"] == "passed"
+        assert command("drill", "restoreassist", "--json").json["proven"] is True
+        counts = command("health", "restoreassist", "--structure", "--json").json["counts"]
+        assert [counts[what] for what in ("tables", "indexes", "foreign_keys")] == [20, 95, 20]
