@@ -51,6 +51,7 @@ def open_pool(platform: Platform, declared: Declared, *, on_replica: bool = Fals
 
 def _keeping_up(declared: Declared, primary: Target) -> Target | None:
     """The replica, where a pool may be opened on it; why one that is declared may not be read is in the log."""
+    reason: str | None
     try:
         replica = replica_of(declared)
     except VariableNotSet as not_there:
