@@ -21,9 +21,11 @@ def command(context: click.Context, steps: int, name: str) -> int:
     secrets and the version of dbplatform are the same on all of them.
     """
     from dbplatform.orchestration.instance import prepare_instance
-    from dbplatform.orchestration.workers import require_workers, work
+    from dbplatform.orchestration.workers import require_workers
 
     require_workers()
+    from dbplatform.orchestration.worker import work
+
     platform = platform_of(context)
     prepare_instance(platform)
     os.environ["DBPLATFORM_PROJECT"] = str(platform.project.root)

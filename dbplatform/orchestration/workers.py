@@ -1,11 +1,11 @@
 """Where the steps of a run are executed: in the process of the run, or by workers on other machines.
 
 A worker is Dagster's over Celery: ``dagster-celery`` hands each step to whichever worker is free and waits for its
-events. What is added here: which of the two it is, by the environment; the tag of the process that waits; and the end
-of a wait for a worker that is gone, which Celery never tells. docs/adr/0018-steps-on-several-machines.md.
+events. What is added here: which of the two it is, by the environment; the tag of the process that waits; what a
+cancelled run takes back; and the end of a wait for a worker that is gone, which Celery never tells. What a worker does
+is in ``worker``. docs/adr/0018-steps-on-several-machines.md.
 """
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -81,6 +81,14 @@ def require_workers() -> None:
     _executor()
 
 
+def application() -> Any:
+    """Celery with our settings, as a run and its workers have it; raises ``NoBroker`` and ``CeleryMissing``."""
+    executor = _executor()
+    from dagster_celery.make_app import make_app
+
+    return make_app(executor.app_args())
+
+
 def _executor() -> Any:
     """Dagster's executor with our settings; raises ``NoBroker`` and ``CeleryMissing``."""
     url = machines.broker()
@@ -103,9 +111,15 @@ def _executor() -> Any:
             def submit(app: Any, plan: Any, step: Any, *more: Any) -> Awaited:
                 nonlocal holders
                 holders = holders or Holders(partial(_held, app))
-                return Awaited(_submit_task(app, plan, step, *more), holders, partial(_failed, plan, step))
+                given = _submit_task(app, plan, step, *more)
+                return Awaited(given, holders, partial(_failed, plan, step), partial(_take_back, app, given.id))
 
-            return core_celery_execution_loop(plan_context, execution_plan, step_execution_fn=submit)  # type: ignore[no-any-return]
+            try:
+                yield from core_celery_execution_loop(plan_context, execution_plan, step_execution_fn=submit)
+            finally:
+                # Dagster frees the place of a step that has ended, and not of one that was taken back.
+                storage = plan_context.instance.event_log_storage
+                storage.free_concurrency_slots_for_run(plan_context.dagster_run.run_id)
 
     return Workers(retries=RetryMode.ENABLED, broker=url, backend=url, config_source=dict(_SETTINGS))
 
@@ -139,21 +153,27 @@ class Awaited:
     """A step that was given away: Celery's result of it, which is ready, too, when nobody has the step any more.
 
     A step that brings no events has failed, by ``failed``: to Dagster's loop an error of Celery is the end of all
-    steps, and where some of them are not given away yet, it would never come to that end.
+    steps, and where some of them are not given away yet, it would never come to that end. ``take_back`` takes it from
+    those that wait for a worker, and says whether it was among them.
     """
 
-    def __init__(self, result: Any, holders: Holders, failed: Callable[[str], list[str]]) -> None:
-        self._result, self._holders, self._failed = result, holders, failed
+    def __init__(
+        self, result: Any, holders: Holders, failed: Callable[[str], list[str]], take_back: Callable[[], bool]
+    ) -> None:
+        self._result, self._holders, self._failed, self._take_back = result, holders, failed, take_back
+        self._taken_back = False
         holders.expect(result.id)
 
     def ready(self) -> bool:
-        return bool(self._result.ready()) or self._holders.is_lost(self._result.id)
+        return self._taken_back or bool(self._result.ready()) or self._holders.is_lost(self._result.id)
 
     def get(self) -> list[str]:
         """The events of the step. Raises ``TaskRevokedError`` for one that was taken back."""
         from celery.exceptions import TaskRevokedError
 
         self._holders.forget(self._result.id)
+        if self._taken_back:
+            raise TaskRevokedError("it was taken back before a worker had it")
         if not self._result.ready():
             return self._failed(_GONE)
         try:
@@ -164,7 +184,8 @@ class Awaited:
             return self._failed(f"The worker could not execute this step: {type(error).__name__}: {error}")
 
     def revoke(self) -> None:
-        self._result.revoke()
+        """Take the step back, if it waits. Celery would only tell the workers that there are now to leave it."""
+        self._taken_back = self._take_back()
 
 
 def _failed(plan: Any, step: Any, words: str) -> list[str]:
@@ -175,26 +196,25 @@ def _failed(plan: Any, step: Any, words: str) -> list[str]:
 
 
 def _held(app: Any, tasks: Collection[str]) -> set[str]:
-    """Those of the tasks that a worker has, or that wait in the queue for one: by whatever priority, of which each has
-    a list of its own in Redis.
-    """
+    """Those of the tasks that a worker has, or that wait in the queue for one."""
     answers = app.control.inspect(timeout=_ANSWER_SECONDS).query_task(*tasks) or {}
     found = {task for has in answers.values() for task, (state, _) in has.items() if state in ("active", "reserved")}
     with app.connection_for_read() as connection:
-        channel = connection.default_channel
-        names = [channel._q_for_pri(QUEUE, priority) for priority in channel.priority_steps]
-        waiting = b"".join(message for name in names for message in channel.client.lrange(name, 0, -1))
+        waiting = b"".join(message for _, message in _waiting(connection.default_channel))
     return found | {task for task in tasks if task.encode() in waiting}
 
 
-def work(*, steps: int, name: str) -> int:
-    """Be a worker, until SIGTERM (the steps that it has are ended first) or SIGQUIT (they are cut off)."""
-    from dagster_celery.make_app import make_app
-    from dagster_celery.tasks import create_task
+def _take_back(app: Any, task: str) -> bool:
+    """Take a task out of the queue; whether it was there: if it was not, a worker has it, or has ended it."""
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        mine = ((name, message) for name, message in _waiting(channel) if task.encode() in message)
+        return any(channel.client.lrem(name, 1, message) for name, message in mine)
 
-    app = make_app(_executor().app_args())
-    create_task(app)
-    # It would say each event of a step that has succeeded; the run has them.
-    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
-    said = ["worker", "--queues", QUEUE, "--concurrency", str(steps), "--hostname", f"{name}@%h"]
-    return int(app.worker_main([*said, "--loglevel", "INFO", "--without-gossip", "--without-mingle"]) or 0)
+
+def _waiting(channel: Any) -> Iterator[tuple[str, bytes]]:
+    """The messages that wait for a worker, each with its list in Redis: every priority has one of its own."""
+    for priority in channel.priority_steps:
+        name = channel._q_for_pri(QUEUE, priority)
+        for message in channel.client.lrange(name, 0, -1):
+            yield name, message

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
 import pytest
+from celery.exceptions import TaskRevokedError
+from dagster._core.execution.retries import RetryMode
+from dagster._grpc.types import ExecuteStepArgs
+from dagster._serdes import pack_value
+from dagster_celery.tasks import create_task
 from psycopg.conninfo import conninfo_to_dict
 
 from dbplatform.cli import main
@@ -22,7 +28,17 @@ from dbplatform.operations.diagnosis.examine import examine
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration.instance import prepare_instance
 from dbplatform.orchestration.location import definitions_of
-from dbplatform.orchestration.workers import LOOK_SECONDS, LOOKS, Awaited, Holders
+from dbplatform.orchestration.worker import Step
+from dbplatform.orchestration.workers import (
+    LOOK_SECONDS,
+    LOOKS,
+    QUEUE,
+    Awaited,
+    Holders,
+    _held,
+    _take_back,
+    application,
+)
 from dbplatform.postgres.connection import Target
 from dbplatform.reporting import publish
 from dbplatform_tests.installation import REPOSITORY, free_port
@@ -150,7 +166,8 @@ def awaited(held: Collection[str]) -> tuple[Awaited, Result, list[float]]:
     """A task that those who are asked have, or have not, and the clock."""
     clock = [0.0]
     result = Result()
-    return Awaited(result, Holders(lambda _: held, clock=lambda: clock[0]), lambda words: [words]), result, clock
+    holders = Holders(lambda _: held, clock=lambda: clock[0])
+    return Awaited(result, holders, lambda words: [words], lambda: False), result, clock
 
 
 def test_a_step_that_nobody_has_is_lost_after_some_looks_and_not_before() -> None:
@@ -189,6 +206,78 @@ def test_a_step_whose_answer_comes_after_it_was_missed_has_ended() -> None:
     result.ended = True
     assert task.ready()
     assert task.get() == ["events"]
+
+
+def test_a_cancelled_run_takes_back_the_steps_that_wait_although_no_worker_is_there_to_hear_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with redis_server(free_port()) as broker:
+        monkeypatch.setenv("DBPLATFORM_CELERY_URL", broker)
+        app = application()
+        step = create_task(app).si(execute_step_args_packed={}, executable_dict={})
+        mine, another = (step.apply_async(priority=priority, queue=QUEUE) for priority in (7, 0))
+        task = Awaited(mine, Holders(partial(_held, app)), lambda words: [words], partial(_take_back, app, mine.id))
+        assert not task.ready()
+        task.revoke()
+        assert task.ready()
+        with pytest.raises(TaskRevokedError):
+            task.get()
+        assert _held(app, [mine.id, another.id]) == {another.id}
+        assert not _take_back(app, mine.id), "as where a worker has it"
+
+
+@dg.op
+def leaves_a_mark() -> None:
+    Path(os.environ["MARK"]).touch()
+
+
+@dg.job
+def marking() -> None:
+    leaves_a_mark()
+
+
+def _given(instance: dg.DagsterInstance, job: dg.JobDefinition, run: dg.DagsterRun) -> dict[str, Any]:
+    """What a worker is given of a run with one step."""
+    whole = dg.reconstructable(job)
+    [step] = [node.name for node in job.nodes]
+    asked = ExecuteStepArgs(
+        job_origin=whole.get_python_origin(),
+        run_id=run.run_id,
+        step_keys_to_execute=[step],
+        instance_ref=instance.get_ref(),
+        retry_mode=RetryMode.DISABLED,
+    )
+    return {"execute_step_args_packed": pack_value(asked), "executable_dict": whole.to_dict()}
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        (lambda instance, run: None, "SUCCESS"),
+        (lambda instance, run: instance.report_run_canceling(run), "FAILURE"),
+        (lambda instance, run: instance.report_run_canceled(run), "FAILURE"),
+        (lambda instance, run: instance.report_run_failed(run), "FAILURE"),
+        (lambda instance, run: instance.delete_run(run.run_id), "FAILURE"),
+    ],
+    ids=["goes on", "is being cancelled", "was cancelled", "has failed", "was deleted"],
+)
+def test_a_step_that_comes_to_a_worker_when_its_run_is_over_is_not_executed(
+    end: Callable[[dg.DagsterInstance, dg.DagsterRun], object],
+    state: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MARK", str(tmp_path / "mark"))
+    with redis_server(free_port()) as broker, dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        monkeypatch.setenv("DBPLATFORM_CELERY_URL", broker)
+        run = instance.create_run_for_job(marking, status=dg.DagsterRunStatus.STARTED)
+        given = _given(instance, marking, run)
+        end(instance, run)
+        ended = create_task(application(), base=Step).apply(kwargs=given)
+    assert ended.state == state, ended.result
+    assert (tmp_path / "mark").exists() == (state == "SUCCESS")
+    if state != "SUCCESS":
+        assert isinstance(ended.result, TaskRevokedError)
 
 
 def test_the_steps_of_a_run_are_executed_by_a_worker_and_the_run_stays_with_who_waits(
