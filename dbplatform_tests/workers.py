@@ -65,10 +65,14 @@ def worker_command(name: str) -> list[str]:
     return [sys.executable, "-m", "dbplatform.cli.main", "worker", "--name", name]
 
 
+def execute_command(job: str) -> list[str]:
+    return [sys.executable, "-m", "dagster", "job", "execute", "-m", "dbplatform.definitions", "-j", job]
+
+
 def execute(job: str, *, cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Execute a job with the executor that is its own, as a run of the UI or of a schedule is."""
     return subprocess.run(
-        [sys.executable, "-m", "dagster", "job", "execute", "-m", "dbplatform.definitions", "-j", job],
+        execute_command(job),
         cwd=cwd,
         env=dict(environment),
         capture_output=True,

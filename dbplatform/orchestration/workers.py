@@ -23,11 +23,12 @@ from dbplatform.orchestration.instance import tag_with_process
 CELERY = "celery"
 QUEUE = "dagster"
 
-#: How often workers are asked which steps they have, and after how many answers without a step it is lost: an answer
-#: may be late, and a step may end between a question and its answer.
+#: How often it is looked which steps somebody has, and after how many looks without a step it is lost: a worker has
+#: taken it from the queue a moment before it says so.
 LOOK_SECONDS = 15.0
-LOOKS = 4
-_ANSWER_SECONDS = 2.0
+LOOKS = 2
+#: How long it holds what the process that executes a step says of itself; it says so again long before.
+HELD_SECONDS = 45
 _GONE = (
     "The worker that had this step is gone: it was killed, or its machine is lost. What the step had committed stays; "
     "the next run goes on where it stood."
@@ -45,7 +46,6 @@ _SETTINGS: Mapping[str, Any] = {
     "task_acks_late": False,
     "task_track_started": False,
     "redis_socket_keepalive": True,
-    "worker_enable_remote_control": True,
 }
 
 
@@ -125,7 +125,7 @@ def _executor() -> Any:
 
 
 class Holders:
-    """Whether somebody still has each of our tasks: all are asked for at once, every 15 s."""
+    """Whether somebody still has each of our tasks: it is looked for all at once, every 15 s."""
 
     def __init__(
         self, held: Callable[[Collection[str]], Collection[str]], *, clock: Callable[[], float] = time.monotonic
@@ -195,13 +195,21 @@ def _failed(plan: Any, step: Any, words: str) -> list[str]:
     return [dg.serialize_value(dg.DagsterEvent.step_failure_event(plan.for_step(step), data))]
 
 
+def held_key(task: str) -> str:
+    """The key in Redis that stands while a process executes this task."""
+    return f"dbplatform/held/{task}"
+
+
 def _held(app: Any, tasks: Collection[str]) -> set[str]:
-    """Those of the tasks that a worker has, or that wait in the queue for one."""
-    answers = app.control.inspect(timeout=_ANSWER_SECONDS).query_task(*tasks) or {}
-    found = {task for has in answers.values() for task, (state, _) in has.items() if state in ("active", "reserved")}
+    """Those of the tasks that wait in the queue for a worker, or that a process executes.
+
+    It says so itself: its worker answers nobody any more from the moment at which it is told to stop.
+    """
     with app.connection_for_read() as connection:
-        waiting = b"".join(message for _, message in _waiting(connection.default_channel))
-    return found | {task for task in tasks if task.encode() in waiting}
+        channel = connection.default_channel
+        waiting = b"".join(message for _, message in _waiting(channel))
+        executed = channel.client.mget([held_key(task) for task in tasks])
+    return {task for task, held in zip(tasks, executed, strict=True) if held is not None or task.encode() in waiting}
 
 
 def _take_back(app: Any, task: str) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
+import psycopg
 import pytest
 from celery.exceptions import TaskRevokedError
 from dagster._core.execution.retries import RetryMode
@@ -18,6 +20,7 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
 from dagster_celery.tasks import create_task
 from psycopg.conninfo import conninfo_to_dict
+from redis import Redis
 
 from dbplatform.cli import main
 from dbplatform.declaration.project import Project
@@ -26,10 +29,12 @@ from dbplatform.machines import NotANumberOfMachines, OnOneMachine
 from dbplatform.operations import archives, backups
 from dbplatform.operations.diagnosis.examine import examine
 from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import worker
 from dbplatform.orchestration.instance import prepare_instance
 from dbplatform.orchestration.location import definitions_of
-from dbplatform.orchestration.worker import Step
+from dbplatform.orchestration.worker import Step, _going_on
 from dbplatform.orchestration.workers import (
+    HELD_SECONDS,
     LOOK_SECONDS,
     LOOKS,
     QUEUE,
@@ -38,11 +43,12 @@ from dbplatform.orchestration.workers import (
     _held,
     _take_back,
     application,
+    held_key,
 )
 from dbplatform.postgres.connection import Target
 from dbplatform.reporting import publish
 from dbplatform_tests.installation import REPOSITORY, free_port
-from dbplatform_tests.workers import PASSWORD, Said, execute, newest_run, redis_server, worker_command
+from dbplatform_tests.workers import PASSWORD, Said, execute, execute_command, newest_run, redis_server, worker_command
 
 _DECLARATION = """\
 type: dbplatform.ManagedDatabase
@@ -226,6 +232,25 @@ def test_a_cancelled_run_takes_back_the_steps_that_wait_although_no_worker_is_th
         assert not _take_back(app, mine.id), "as where a worker has it"
 
 
+def test_a_step_that_goes_on_says_so_itself_and_again_before_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "SAY_SECONDS", 0.01)
+    with redis_server(free_port()) as broker:
+        monkeypatch.setenv("DBPLATFORM_CELERY_URL", broker)
+        app = application()
+        with _going_on(app, "task"):
+            for _ in range(2):
+                _until(lambda: _held(app, ["task", "another"]) == {"task"})
+                assert 0 < app.backend.client.ttl(held_key("task")) <= HELD_SECONDS
+                app.backend.client.delete(held_key("task"))
+        app.backend.client.delete(held_key("task"))
+        assert _held(app, ["task"]) == set()
+
+
+def _until(true: Callable[[], bool]) -> None:
+    """Ask until it is so; bounded by the number of questions."""
+    assert any(true() for _ in range(10_000))
+
+
 @dg.op
 def leaves_a_mark() -> None:
     Path(os.environ["MARK"]).touch()
@@ -285,22 +310,13 @@ def test_the_steps_of_a_run_are_executed_by_a_worker_and_the_run_stays_with_who_
 ) -> None:
     with redis_server(free_port()) as broker:
         environment = _environment(project, database, ledger, broker)
-        worker = subprocess.Popen(
-            worker_command("one"),
-            cwd=project.root,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        said = Said(worker)
-        try:
+        with _begun(worker_command("one"), project, environment) as worker_:
+            said = Said(worker_)
             # Its step waits for the worker, which is not there yet.
             answer = execute("shop_migrate", cwd=project.root, environment=environment)
             assert answer.returncode == 0, answer.stdout + answer.stderr
-        finally:
-            worker.terminate()
-            assert worker.wait(timeout=120) == 0, "".join(said.lines)
+            worker_.terminate()
+            assert worker_.wait(timeout=120) == 0, "".join(said.lines)
     monkeypatch.setenv("DBPLATFORM_DAGSTER_URL", environment["DBPLATFORM_DAGSTER_URL"])
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         run, taken = newest_run(instance)
@@ -309,6 +325,82 @@ def test_the_steps_of_a_run_are_executed_by_a_worker_and_the_run_stays_with_who_
     [began] = [line for line in answer.stderr.splitlines() if " RUN_START " in line]
     assert f" - {pid} - " in began
     assert PASSWORD not in "".join(said.lines) + answer.stdout + answer.stderr
+
+
+@contextmanager
+def _begun(command: Sequence[str], project: Project, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process in the folder of the project, its output to be read; killed at the end, if it is still there."""
+    with subprocess.Popen(
+        command, cwd=project.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+#: A migration that goes on until nobody else has this lock of its database.
+_GATED = "do $$ begin while not pg_try_advisory_xact_lock(4711) loop perform pg_sleep(0.05); end loop; end $$;"
+_AT_THE_GATE = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+
+
+@pytest.fixture
+def gate(project: Project, database: Target) -> Iterator[psycopg.Connection[Any]]:
+    """A session that keeps the migrations of the project in their statement, until it lets them go on."""
+    (project.root / "defs" / "shop" / "migrations" / "V2__gated.sql").write_text(_GATED)
+    with psycopg.connect(database.url, autocommit=True) as session:
+        session.execute("select pg_advisory_lock(4711)")
+        yield session
+
+
+def _meanwhile(session: psycopg.Connection[Any], true: Callable[[], bool]) -> None:
+    """Until it is so, looked at several times a second; bounded."""
+    for _ in range(2_400):
+        if true():
+            return
+        session.execute("select pg_sleep(0.1)")
+    raise AssertionError("it never was")
+
+
+@pytest.mark.drill
+def test_the_run_waits_for_a_worker_that_was_told_to_stop_and_ends_its_step_first(
+    project: Project,
+    database: Target,
+    ledger: Ledger,
+    gate: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with redis_server(free_port()) as broker, Redis.from_url(broker) as redis:
+        environment = _environment(project, database, ledger, broker)
+        with (
+            _begun(worker_command("one"), project, environment) as worker_,
+            _begun(execute_command("shop_migrate"), project, environment) as run,
+        ):
+            said = Said(worker_)
+            _meanwhile(gate, lambda: _at_the_gate(gate) == 1)
+            worker_.terminate()
+            said.wait_for("Warm shutdown")
+
+            def looks() -> int:
+                return int(redis.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"])
+
+            enough = looks() + LOOKS + int(HELD_SECONDS // LOOK_SECONDS) + 1
+            _meanwhile(gate, lambda: looks() >= enough)
+            gate.execute("select pg_advisory_unlock(4711)")
+            printed, _ = run.communicate(timeout=240)
+            assert run.returncode == 0, printed
+            assert worker_.wait(timeout=240) == 0, "".join(said.lines)
+    monkeypatch.setenv("DBPLATFORM_DAGSTER_URL", environment["DBPLATFORM_DAGSTER_URL"])
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        run_, taken = newest_run(instance)
+    assert (run_.status, set(taken.values())) == (dg.DagsterRunStatus.SUCCESS, {"one"})
+
+
+def _at_the_gate(session: psycopg.Connection[Any]) -> int:
+    """How many sessions of this database are in the statement of the migration."""
+    row = session.execute(_AT_THE_GATE).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _environment(project: Project, database: Target, ledger: Ledger, broker: str) -> dict[str, Any]:
