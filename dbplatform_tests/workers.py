@@ -1,19 +1,37 @@
-"""A broker, and runs whose steps workers execute: what the tests of more than one machine share."""
+"""A broker, a project, and runs whose steps workers execute: what the tests of workers share."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
 
-_SECONDS = 240
+from dbplatform.declaration.project import Project
+from dbplatform.ledger.ledger import Ledger
+from dbplatform.postgres.connection import Target
+from dbplatform_tests.installation import REPOSITORY
+
+_SECONDS = 600
 PASSWORD = "only-for-tests-of-workers"
+
+SHOP = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL}
+  migrations: {}
+  quality: [{table: public.item, checks: [{row_count: {min: 1}}]}]
+"""
 
 
 @contextmanager
@@ -94,3 +112,58 @@ def newest_run(instance: dg.DagsterInstance) -> tuple[dg.DagsterRun, dict[str, s
         if event is not None and event.step_key is not None and worker is not None:
             taken[event.step_key.replace("__", "/")] = str(worker.value).partition("@")[0]
     return run, taken
+
+
+@contextmanager
+def begun(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process, its output to be read; killed at the end, if it is still there."""
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def shop_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with one database; nothing of the environment says where anything lies."""
+    for name in [name for name in os.environ if name.startswith(("DBPLATFORM_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DBPLATFORM_HOME", str(folder / "home"))
+    monkeypatch.setenv("DAGSTER_HOME", str(folder / "home" / "dagster"))
+    monkeypatch.setenv("SHOP_URL", "postgresql://nobody@127.0.0.1:1/shop")
+    declare(folder, SHOP)
+    migrations = folder / "defs" / "shop" / "migrations"
+    migrations.mkdir()
+    (migrations / "V1__item.sql").write_text("create table item (at timestamptz); insert into item values (now());")
+    return Project.at(folder)
+
+
+def declare(folder: Path, text: str) -> None:
+    file = folder / "defs" / "shop" / "defs.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def spread_environment(project: Project, database: Target, ledger: Ledger, broker: str) -> dict[str, Any]:
+    """What the worker and the run share; Dagster's tables lie beside those of the test."""
+    home = project.root / "home"
+    (home / "dagster").mkdir(parents=True)
+    (home / "dagster" / "dagster.yaml").write_text(
+        (REPOSITORY / "dbplatform" / "orchestration" / "dagster.yaml").read_text()
+    )
+    there = conninfo_to_dict(ledger.target.url)
+    who = f"{there['user']}:{quote(str(there['password']), '')}"
+    url = f"{who}@{there['host']}:{there['port']}/{there['dbname']}"
+    return {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "SHOP_URL": database.url,
+        "DBPLATFORM_LEDGER_URL": ledger.target.url,
+        "DBPLATFORM_DAGSTER_URL": f"postgresql+psycopg2://{url}",
+        "DBPLATFORM_CELERY_URL": broker,
+        "DBPLATFORM_PROJECT": str(project.root),
+        "DBPLATFORM_HOME": str(home),
+        "DAGSTER_HOME": str(home / "dagster"),
+    }

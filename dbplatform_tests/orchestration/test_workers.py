@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import dagster as dg
-import psycopg
 import pytest
 from celery.exceptions import TaskRevokedError
 from dagster._core.execution.retries import RetryMode
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
 from dagster_celery.tasks import create_task
-from psycopg.conninfo import conninfo_to_dict
-from redis import Redis
 
 from dbplatform.cli import main
 from dbplatform.declaration.project import Project
@@ -47,17 +43,21 @@ from dbplatform.orchestration.workers import (
 )
 from dbplatform.postgres.connection import Target
 from dbplatform.reporting import publish
-from dbplatform_tests.installation import REPOSITORY, free_port
-from dbplatform_tests.workers import PASSWORD, Said, execute, execute_command, newest_run, redis_server, worker_command
+from dbplatform_tests.installation import free_port
+from dbplatform_tests.workers import (
+    PASSWORD,
+    SHOP,
+    Said,
+    begun,
+    declare,
+    execute,
+    newest_run,
+    redis_server,
+    shop_project,
+    spread_environment,
+    worker_command,
+)
 
-_DECLARATION = """\
-type: dbplatform.ManagedDatabase
-attributes:
-  name: shop
-  connection: {url_env: SHOP_URL}
-  migrations: {}
-  quality: [{table: public.item, checks: [{row_count: {min: 1}}]}]
-"""
 _KEPT_HERE = """\
   backups: {}
   archives: [{name: old, table: public.item, column: at, older_than: 1 month}]
@@ -66,23 +66,7 @@ _KEPT_HERE = """\
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project with one database; nothing of the environment says where anything lies."""
-    for name in [name for name in os.environ if name.startswith(("DBPLATFORM_", "DAGSTER_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))
-    monkeypatch.setenv("SHOP_URL", "postgresql://nobody@127.0.0.1:1/shop")
-    declare(tmp_path, _DECLARATION)
-    migrations = tmp_path / "defs" / "shop" / "migrations"
-    migrations.mkdir()
-    (migrations / "V1__item.sql").write_text("create table item (at timestamptz); insert into item values (now());")
-    return Project.at(tmp_path)
-
-
-def declare(folder: Path, text: str) -> None:
-    file = folder / "defs" / "shop" / "defs.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    return shop_project(tmp_path, monkeypatch)
 
 
 def executors(project: Project) -> dict[str, str]:
@@ -108,7 +92,7 @@ def test_a_broker_gives_the_steps_of_every_job_to_workers_but_not_of_a_review(
 def test_what_would_lie_on_one_machine_is_refused_in_one_sentence(
     project: Project, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    declare(project.root, _DECLARATION.replace("{url_env: SHOP_URL}", "{}") + _KEPT_HERE)
+    declare(project.root, SHOP.replace("{url_env: SHOP_URL}", "{}") + _KEPT_HERE)
     platform = Platform(project)
     [shop] = platform.declarations.databases
     [archive] = shop.database.archives
@@ -134,7 +118,7 @@ def test_what_would_lie_on_one_machine_is_refused_in_one_sentence(
 def test_the_doctor_says_what_several_machines_would_not_share(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    declare(project.root, _DECLARATION + _KEPT_HERE)
+    declare(project.root, SHOP + _KEPT_HERE)
     monkeypatch.setenv("DBPLATFORM_CELERY_URL", f"redis://:{PASSWORD}@127.0.0.1:{free_port()}/0")
     found = {one.probe: one for one in examine(Platform(project))}
     said = {probe: found[probe].message for probe in ("machines", "ledger", "backup folder", "folder of archive old")}
@@ -230,20 +214,22 @@ def test_a_cancelled_run_takes_back_the_steps_that_wait_although_no_worker_is_th
             task.get()
         assert _held(app, [mine.id, another.id]) == {another.id}
         assert not _take_back(app, mine.id), "as where a worker has it"
+        del mine, another, task  # each takes leave of Redis
 
 
 def test_a_step_that_goes_on_says_so_itself_and_again_before_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "SAY_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.01)
     with redis_server(free_port()) as broker:
         monkeypatch.setenv("DBPLATFORM_CELERY_URL", broker)
         app = application()
-        with _going_on(app, "task"):
+        with _going_on(app, "task", lambda: False) as interrupted:
             for _ in range(2):
                 _until(lambda: _held(app, ["task", "another"]) == {"task"})
                 assert 0 < app.backend.client.ttl(held_key("task")) <= HELD_SECONDS
                 app.backend.client.delete(held_key("task"))
         app.backend.client.delete(held_key("task"))
         assert _held(app, ["task"]) == set()
+        assert not interrupted.is_set()
 
 
 def _until(true: Callable[[], bool]) -> None:
@@ -275,42 +261,83 @@ def _given(instance: dg.DagsterInstance, job: dg.JobDefinition, run: dg.DagsterR
     return {"execute_step_args_packed": pack_value(asked), "executable_dict": whole.to_dict()}
 
 
-@pytest.mark.parametrize(
-    ("end", "state"),
-    [
-        (lambda instance, run: None, "SUCCESS"),
-        (lambda instance, run: instance.report_run_canceling(run), "FAILURE"),
-        (lambda instance, run: instance.report_run_canceled(run), "FAILURE"),
-        (lambda instance, run: instance.report_run_failed(run), "FAILURE"),
-        (lambda instance, run: instance.delete_run(run.run_id), "FAILURE"),
-    ],
-    ids=["goes on", "is being cancelled", "was cancelled", "has failed", "was deleted"],
-)
 def test_a_step_that_comes_to_a_worker_when_its_run_is_over_is_not_executed(
-    end: Callable[[dg.DagsterInstance, dg.DagsterRun], object],
-    state: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MARK", str(tmp_path / "mark"))
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("MARK", str(mark))
     with redis_server(free_port()) as broker, dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         monkeypatch.setenv("DBPLATFORM_CELERY_URL", broker)
+        step = create_task(application(), base=Step)
+        ends: list[Callable[[dg.DagsterRun], object]] = [
+            instance.report_run_canceling,
+            instance.report_run_canceled,
+            instance.report_run_failed,
+            lambda run: instance.delete_run(run.run_id),
+        ]
+        for end in ends:
+            run = instance.create_run_for_job(marking, status=dg.DagsterRunStatus.STARTED)
+            end(run)
+            refused = step.apply(kwargs=_given(instance, marking, run))
+            assert isinstance(refused.result, TaskRevokedError)
+            assert not mark.exists()
         run = instance.create_run_for_job(marking, status=dg.DagsterRunStatus.STARTED)
-        given = _given(instance, marking, run)
-        end(instance, run)
-        ended = create_task(application(), base=Step).apply(kwargs=given)
-    assert ended.state == state, ended.result
-    assert (tmp_path / "mark").exists() == (state == "SUCCESS")
-    if state != "SUCCESS":
-        assert isinstance(ended.result, TaskRevokedError)
+        assert step.apply(kwargs=_given(instance, marking, run)).state == "SUCCESS"
+        assert mark.exists()
+
+
+@dg.op
+def waits_for_ever() -> None:
+    Path(os.environ["MARK"]).touch()
+    while True:
+        threading.Event().wait(1)
+
+
+@dg.job
+def endless() -> None:
+    waits_for_ever()
+
+
+@pytest.fixture
+def as_celerys_process() -> Iterator[None]:
+    """Deaf to Ctrl-C, as Celery has the processes in which it executes tasks."""
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.usefixtures("as_celerys_process")
+def test_a_step_is_interrupted_when_its_run_has_ended_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("MARK", str(mark))
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.05)
+    with redis_server(free_port()) as broker, dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        monkeypatch.setenv("DBPLATFORM_CELERY_URL", broker)
+        run = instance.create_run_for_job(endless, status=dg.DagsterRunStatus.STARTED)
+
+        def over(looked: dg.DagsterInstance, run_id: str) -> bool:
+            if mark.exists() and not run_is_finished(looked, run_id):
+                looked.report_run_failed(run, "Exceeded maximum runtime of 60 seconds.")  # as Dagster's daemon does
+            return run_is_finished(looked, run_id)
+
+        run_is_finished = worker.is_over
+        monkeypatch.setattr(worker, "is_over", over)
+        ended = create_task(application(), base=Step).apply(kwargs=_given(instance, endless, run))
+        failures = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    assert isinstance(ended.result, TaskRevokedError)
+    assert "is over: its step was interrupted" in str(ended.result)
+    assert len(failures) == 1
 
 
 def test_the_steps_of_a_run_are_executed_by_a_worker_and_the_run_stays_with_who_waits(
     project: Project, database: Target, ledger: Ledger, server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with redis_server(free_port()) as broker:
-        environment = _environment(project, database, ledger, broker)
-        with _begun(worker_command("one"), project, environment) as worker_:
+        environment = spread_environment(project, database, ledger, broker)
+        with begun(worker_command("one"), cwd=project.root, environment=environment) as worker_:
             said = Said(worker_)
             # Its step waits for the worker, which is not there yet.
             answer = execute("shop_migrate", cwd=project.root, environment=environment)
@@ -325,102 +352,3 @@ def test_the_steps_of_a_run_are_executed_by_a_worker_and_the_run_stays_with_who_
     [began] = [line for line in answer.stderr.splitlines() if " RUN_START " in line]
     assert f" - {pid} - " in began
     assert PASSWORD not in "".join(said.lines) + answer.stdout + answer.stderr
-
-
-@contextmanager
-def _begun(command: Sequence[str], project: Project, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process in the folder of the project, its output to be read; killed at the end, if it is still there."""
-    with subprocess.Popen(
-        command, cwd=project.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-#: A migration that goes on until nobody else has this lock of its database.
-_GATED = "do $$ begin while not pg_try_advisory_xact_lock(4711) loop perform pg_sleep(0.05); end loop; end $$;"
-_AT_THE_GATE = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
-
-
-@pytest.fixture
-def gate(project: Project, database: Target) -> Iterator[psycopg.Connection[Any]]:
-    """A session that keeps the migrations of the project in their statement, until it lets them go on."""
-    (project.root / "defs" / "shop" / "migrations" / "V2__gated.sql").write_text(_GATED)
-    with psycopg.connect(database.url, autocommit=True) as session:
-        session.execute("select pg_advisory_lock(4711)")
-        yield session
-
-
-def _meanwhile(session: psycopg.Connection[Any], true: Callable[[], bool]) -> None:
-    """Until it is so, looked at several times a second; bounded."""
-    for _ in range(2_400):
-        if true():
-            return
-        session.execute("select pg_sleep(0.1)")
-    raise AssertionError("it never was")
-
-
-@pytest.mark.drill
-def test_the_run_waits_for_a_worker_that_was_told_to_stop_and_ends_its_step_first(
-    project: Project,
-    database: Target,
-    ledger: Ledger,
-    gate: psycopg.Connection[Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with redis_server(free_port()) as broker, Redis.from_url(broker) as redis:
-        environment = _environment(project, database, ledger, broker)
-        with (
-            _begun(worker_command("one"), project, environment) as worker_,
-            _begun(execute_command("shop_migrate"), project, environment) as run,
-        ):
-            said = Said(worker_)
-            _meanwhile(gate, lambda: _at_the_gate(gate) == 1)
-            worker_.terminate()
-            said.wait_for("Warm shutdown")
-
-            def looks() -> int:
-                return int(redis.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"])
-
-            enough = looks() + LOOKS + int(HELD_SECONDS // LOOK_SECONDS) + 1
-            _meanwhile(gate, lambda: looks() >= enough)
-            gate.execute("select pg_advisory_unlock(4711)")
-            printed, _ = run.communicate(timeout=240)
-            assert run.returncode == 0, printed
-            assert worker_.wait(timeout=240) == 0, "".join(said.lines)
-    monkeypatch.setenv("DBPLATFORM_DAGSTER_URL", environment["DBPLATFORM_DAGSTER_URL"])
-    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
-        run_, taken = newest_run(instance)
-    assert (run_.status, set(taken.values())) == (dg.DagsterRunStatus.SUCCESS, {"one"})
-
-
-def _at_the_gate(session: psycopg.Connection[Any]) -> int:
-    """How many sessions of this database are in the statement of the migration."""
-    row = session.execute(_AT_THE_GATE).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def _environment(project: Project, database: Target, ledger: Ledger, broker: str) -> dict[str, Any]:
-    """What the worker and the run share; Dagster's tables lie beside those of the test."""
-    home = project.root / "home"
-    (home / "dagster").mkdir(parents=True)
-    (home / "dagster" / "dagster.yaml").write_text(
-        (REPOSITORY / "dbplatform" / "orchestration" / "dagster.yaml").read_text()
-    )
-    there = conninfo_to_dict(ledger.target.url)
-    who = f"{there['user']}:{quote(str(there['password']), '')}"
-    url = f"{who}@{there['host']}:{there['port']}/{there['dbname']}"
-    return {
-        **os.environ,
-        "PYTHONPATH": str(REPOSITORY),
-        "SHOP_URL": database.url,
-        "DBPLATFORM_LEDGER_URL": ledger.target.url,
-        "DBPLATFORM_DAGSTER_URL": f"postgresql+psycopg2://{url}",
-        "DBPLATFORM_CELERY_URL": broker,
-        "DBPLATFORM_PROJECT": str(project.root),
-        "DBPLATFORM_HOME": str(home),
-        "DAGSTER_HOME": str(home / "dagster"),
-    }
