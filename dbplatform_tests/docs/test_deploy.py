@@ -80,13 +80,17 @@ RUN_LAUNCHER = {
 RUN_CONFIG = {"containerConfig", "podSpecConfig", "podTemplateSpecMetadata", "jobSpecConfig", "jobMetadata"}
 
 
+def named(file: Path) -> list[str]:
+    """The variables of a file of them, also those that it only proposes."""
+    return re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", file.read_text(), re.MULTILINE)
+
+
 def variables() -> Iterator[tuple[str, str]]:
     """Each variable that a file names, and the file."""
     for name, service in COMPOSE["services"].items():
-        yield from ((variable, f"compose.yaml: {name}") for variable in service["environment"])
+        yield from ((variable, f"compose.yaml: {name}") for variable in service.get("environment", ()))
     for file in sorted(DEPLOY.rglob("*.env.example")):
-        for variable in re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", file.read_text(), re.MULTILINE):
-            yield variable, str(file.relative_to(DEPLOY))
+        yield from ((variable, str(file.relative_to(DEPLOY))) for variable in named(file))
     [environment] = re.findall(r"^ENV (.*(?:\\\n.*)*)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     yield from ((variable, "Dockerfile") for variable in re.findall(r"([A-Z_]+)=", environment))
     [deployment] = VALUES["dagster-user-deployments"]["deployments"]
@@ -149,7 +153,7 @@ def test_nothing_listens_beyond_this_host_and_nothing_runs_as_root() -> None:
     assert ports
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
     assert "\nUSER 10001:10001\n" in (DEPLOY / "Dockerfile").read_text()
-    assert [unit.name for unit in UNITS if "\nUser=dbplatform\n" not in unit.read_text()] == []
+    assert [unit.name for unit in UNITS if not re.search(r"\nUser=dbplatform(-ui)?\n", unit.read_text())] == []
     for unit in UNITS:
         listens = re.findall(r"--host (\S+)", unit.read_text())
         assert set(listens) <= {"127.0.0.1"}, unit.name
@@ -169,13 +173,29 @@ def test_every_service_of_compose_says_how_it_is_and_has_its_files() -> None:
             declared = COMPOSE["configs"][config["source"]]
             # Docker cannot copy inline content into a container whose root file system is read-only.
             assert (DEPLOY / declared["file"]).is_file() if service.get("read_only") else declared["content"]
-        for volume in service["volumes"]:
+        for volume in service.get("volumes", ()):
             assert isinstance(volume, Mapping) or volume.partition(":")[0] in COMPOSE["volumes"]
     assert set(COMPOSE["services"]) == {"postgres", "code", "webserver", "daemon", "status"}
     for file in (DEPLOY / "workspace.yaml", DEPLOY / "systemd" / "workspace.yaml"):
         [location] = yaml.safe_load(file.read_text())["load_from"]
         assert location["grpc_server"]["port"] == 4000
         assert location["grpc_server"]["host"] in (*COMPOSE["services"], "127.0.0.1")
+
+
+def test_the_ui_and_the_daemon_have_no_secret_but_the_record_of_runs() -> None:
+    for name in ("webserver", "daemon"):
+        service = COMPOSE["services"][name]
+        assert [file["path"] for file in service["env_file"]] == ["dagster.env"]
+        assert {"volumes", "environment"} & set(service) == set()
+        unit = (DEPLOY / "systemd" / f"dbplatform-{name}.service").read_text()
+        assert re.findall(r"^EnvironmentFile=(.*)$", unit, re.MULTILINE) == ["/etc/dbplatform/dagster.env"]
+        # A process of the same user could read the environment of the code location.
+        assert re.findall(r"^User=(.*)$", unit, re.MULTILINE) == ["dbplatform-ui"]
+        assert "\nTemporaryFileSystem=/var/lib/dbplatform:ro " in unit
+    assert named(DEPLOY / "dagster.env.example") == ["DBPLATFORM_DAGSTER_URL"]
+    assert named(DEPLOY / "systemd" / "dagster.env.example") == ["DAGSTER_HOME", "DBPLATFORM_DAGSTER_URL"]
+    for name in ("code", "status"):
+        assert [file["path"] for file in COMPOSE["services"][name]["env_file"]] == ["platform.env"]
 
 
 def test_no_secret_is_written_where_it_would_be_kept() -> None:
@@ -243,5 +263,8 @@ def test_units_keep_what_they_write_below_their_state_directory() -> None:
     [home] = re.findall(r"^DBPLATFORM_HOME=(.*)$", example, re.MULTILINE)
     for unit in UNITS:
         text = unit.read_text()
-        assert f"\nStateDirectory={Path(home).name}\n" in text
+        # Who is not its owner must not take it over, as StateDirectory= would have it.
+        owns = "\nUser=dbplatform\n" in text
+        assert (f"\nStateDirectory={Path(home).name}\n" in text) == owns
+        assert (f"\nTemporaryFileSystem={home}:ro " in text) != owns
         assert "\nEnvironmentFile=/etc/dbplatform/" in text
