@@ -1,13 +1,18 @@
 """The Dagster instance of a project: its home, its storage on PostgreSQL, and which process executes a run."""
 
+import json
 import os
 import socket
 from dataclasses import dataclass
 from importlib.resources import files
+from ipaddress import ip_address
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._serdes import deserialize_value
 
 from dbplatform import machines
 from dbplatform.operations.platform import Platform
@@ -18,6 +23,8 @@ WORKSPACE = "workspace.yaml"
 _OWNER_TAG = "dbplatform/process"
 #: In the place of its start, of a process that is there and says no more of itself.
 _THERE = "alive"
+#: How long a code location may take to say which runs it has.
+_ASKED_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,45 @@ def process_of(run: DagsterRun) -> RunProcess | None:
         return None
     found = _started(int(pid))
     return RunProcess(pid=int(pid), alive=found is not None and (found == started or _THERE in (found, started)))
+
+
+def lives(run: DagsterRun) -> bool | None:
+    """Whether the process that executes a run is there; None where nobody here can tell.
+
+    A process of this machine is looked for. For one of another machine or container, the code location that began the
+    run is asked, where it has a name: one that was begun anew, as in a new container, does not have the run.
+    """
+    process = process_of(run)
+    return process.alive if process is not None else _is_at_its_code_location(run)
+
+
+def _is_at_its_code_location(run: DagsterRun) -> bool | None:
+    begun = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+    host, port = begun.get("host"), begun.get("port")
+    # Before a run has started, its code location need not have it yet. A socket is of one machine.
+    if run.status not in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING) or not port or _means_here(host):
+        return None
+    # gRPC takes its time to load, and hardly anybody is asked.
+    from dagster._grpc.__generated__ import dagster_api_pb2
+    from dagster._grpc.client import DagsterGrpcClient
+    from dagster._grpc.types import GetCurrentRunsResult
+
+    client = DagsterGrpcClient(host=host, port=port, use_ssl=bool(begun.get("use_ssl")))
+    try:
+        # What get_current_runs() asks, with a minute to answer. Dagster's proxy of several servers refuses it.
+        answer = client._query("GetCurrentRuns", dagster_api_pb2.Empty, timeout=_ASKED_SECONDS)
+    except DagsterUserCodeUnreachableError:
+        return None
+    return run.run_id in deserialize_value(answer.serialized_current_runs, GetCurrentRunsResult).current_runs
+
+
+def _means_here(host: str) -> bool:
+    """Whether it is an address by which every machine reaches itself, and nobody another one."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 def _machine() -> str:

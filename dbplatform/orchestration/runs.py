@@ -1,8 +1,8 @@
 """The runs of an instance: which hold a place in a pool, which have lost their process, and the end of those.
 
 A killed process leaves its run as started and its place in a pool taken: the next run would wait for ever. A run is
-dead when the process in its tag (``instance.process_tags``) is gone from this machine. One that is slow, or runs on
-another machine, is alive as far as anybody here can tell, and is never freed.
+dead when the process in its tag (``instance.process_tags``) is gone from this machine, or when the code location that
+began it elsewhere has it no more. One that is slow, or of which nobody here can tell, is never freed.
 """
 
 import os
@@ -21,7 +21,7 @@ from dbplatform.declaration.runs import RunPolicy
 from dbplatform.errors import UsageError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.platform import Platform
-from dbplatform.orchestration.instance import RunProcess, process_of
+from dbplatform.orchestration.instance import lives, process_of
 
 #: What has not ended: the daemon ends only those that it launched itself.
 GOING_ON = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.CANCELING]
@@ -51,7 +51,7 @@ class RunState:
     database: str | None
     status: str
     process: str
-    """``alive``, ``gone``, or ``unknown``: it is not of this machine, or no step has begun."""
+    """``alive``, ``gone``, or ``unknown``: nobody here can tell, or no step has begun."""
     started_at: datetime | None
     finished_at: datetime | None
     holds: tuple[str, ...]
@@ -135,9 +135,8 @@ def _may_be_freed(platform: Platform, run: DagsterRun) -> bool:
 
 
 def is_dead(run: DagsterRun) -> bool:
-    """Whether the process of the run is known, and gone."""
-    process = process_of(run)
-    return process is not None and not process.alive
+    """Whether it is known that the process of the run is gone."""
+    return lives(run) is False
 
 
 def _end(instance: dg.DagsterInstance, ledger: Ledger, run_id: str) -> bool:
@@ -146,13 +145,15 @@ def _end(instance: dg.DagsterInstance, ledger: Ledger, run_id: str) -> bool:
         run = instance.get_run_by_id(run_id) if mine else None
         if run is None or run.is_finished:
             return False
-        process = process_of(run)
-        if process is None or process.alive:  # looked at anew: another process may have taken the run up meanwhile
+        if lives(run) is not False:  # looked at anew: another process may have taken the run up meanwhile
             return False
-        words = (
-            f"The process {process.pid} of this run is gone: it was killed, or its machine was restarted. "
-            "Its places in pools are free again; the next run goes on where it stood."
+        process = process_of(run)
+        gone = (
+            f"The process {process.pid} of this run is gone: it was killed, or its machine was restarted."
+            if process is not None
+            else "The process of this run is gone with its container: the code location that began it has it no more."
         )
+        words = f"{gone} Its places in pools are free again; the next run goes on where it stood."
         # First what it leaves behind: whoever is killed here finds the run again, as it has not ended yet.
         ledger.end_operations(run_id, "its process was killed")
         instance.event_log_storage.free_concurrency_slots_for_run(run_id)
@@ -172,7 +173,7 @@ def list_runs(instance: dg.DagsterInstance, *, limit: int) -> list[RunState]:
             job=record.dagster_run.job_name,
             database=database_of(record.dagster_run),
             status=record.dagster_run.status.value.lower(),
-            process=_process_words(process_of(record.dagster_run)),
+            process=_process_words(lives(record.dagster_run)),
             started_at=_moment(record.start_time),
             finished_at=_moment(record.end_time),
             holds=held_by.get(record.dagster_run.run_id, ()),
@@ -190,8 +191,9 @@ def cancel_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry
     if run.is_finished:
         return None
     process = process_of(run)
+    here = _process_words(process.alive if process is not None else None)
     if dry_run:
-        return _process_words(process)
+        return here
     if process is not None and process.alive:
         if run.status != dg.DagsterRunStatus.CANCELING:
             # First, so that the run ends as cancelled: an interruption that nobody announced is a failure to Dagster.
@@ -202,7 +204,7 @@ def cancel_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry
         ledger.end_operations(run_id, "it was cancelled by hand")
         instance.report_run_canceled(run, "Cancelled by hand.")
         instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-    return _process_words(process)
+    return here
 
 
 def free_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry_run: bool = False) -> Freed:
@@ -214,14 +216,15 @@ def free_run(instance: dg.DagsterInstance, ledger: Ledger, run_id: str, *, dry_r
     run = instance.get_run_by_id(run_id)
     if run is None and not pools:
         raise UnknownRun(run_id=run_id, hint="See which there are: dbplatform runs list")
-    process = process_of(run) if run is not None else None
-    if run is not None and process is not None and process.alive:
+    alive = lives(run) if run is not None else None
+    if run is not None and alive:
         hint = f"Cancel it first: dbplatform runs cancel {run_id}"
-        if not run.is_finished:
+        process = process_of(run)
+        if not run.is_finished or process is None:
             raise RunGoesOn(run_id=run_id, hint=hint)
         raise StillAtWork(run_id=run_id, pid=process.pid, hint=f"Wait for it, or end it: kill -INT {process.pid}")
     ends = run is not None and not run.is_finished
-    if ends and process is None:
+    if ends and alive is None:
         hint = f"Nobody here can tell whether it works. If it does not: dbplatform runs cancel {run_id}"
         raise RunGoesOn(run_id=run_id, hint=hint)
     if not dry_run:
@@ -241,10 +244,10 @@ def _held(instance: dg.DagsterInstance) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _process_words(process: RunProcess | None) -> str:
-    if process is None:
+def _process_words(alive: bool | None) -> str:
+    if alive is None:
         return "unknown"
-    return "alive" if process.alive else "gone"
+    return "alive" if alive else "gone"
 
 
 def _run(instance: dg.DagsterInstance, run_id: str) -> DagsterRun:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -15,10 +18,15 @@ from typing import Any
 from unittest import mock
 
 import dagster as dg
+import grpc
 import psycopg
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.utils import FuturesAwareThreadPoolExecutor
+from dagster._grpc.__generated__.dagster_api_pb2_grpc import add_DagsterApiServicer_to_server
+from dagster._grpc.server import DagsterApiServer
 from dagster_shared.record import copy
 
 from dbplatform.backups.holding import held
@@ -28,10 +36,12 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations import alerts
 from dbplatform.operations.observations import Runs, StuckRun
 from dbplatform.operations.platform import Platform
+from dbplatform.orchestration import instance as instances
 from dbplatform.orchestration import run_ends, runs
 from dbplatform.orchestration.instance import _machine, _started, process_of, process_tags
 from dbplatform.orchestration.sensors import _queue_stands_still
 from dbplatform.postgres.connection import Target
+from dbplatform_tests.installation import free_port
 from dbplatform_tests.typed import typist
 
 _SHOP = """\
@@ -188,6 +198,74 @@ def test_a_run_that_is_slow_or_of_another_machine_is_left_alone(
     with pytest.raises(runs.RunGoesOn) as refused:
         runs.free_run(instance, platform.ledger, "run-2")
     assert "dbplatform runs cancel run-2" in (refused.value.hint or "")
+
+
+@pytest.fixture
+def code_location() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The server of a code location without code: where it is reached, as Dagster tags a run, and its runs."""
+    ended = threading.Event()
+    threads = FuturesAwareThreadPoolExecutor(max_workers=4)
+    location = DagsterApiServer(ended, logging.getLogger(__name__), threads)
+    server = grpc.server(threads)
+    add_DagsterApiServicer_to_server(location, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield json.dumps({"host": "127.0.0.1", "port": port}), location._executions
+    server.stop(None)
+    ended.set()
+
+
+def test_a_run_of_another_container_is_dead_when_the_code_location_that_began_it_has_it_no_more(
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    start: Start,
+    code_location: tuple[str, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where, has = code_location
+    start(machine="the-container-before:1")
+    instance.add_run_tags("run-1", {GRPC_INFO_TAG: where})
+    assert runs.end_dead_runs(instance, platform) == [], "127.0.0.1 may be another machine's"
+
+    monkeypatch.setattr(instances, "_means_here", lambda host: False)
+    has["run-1"] = (threading.current_thread(), None)
+    assert runs.end_dead_runs(instance, platform) == []
+    with pytest.raises(runs.RunGoesOn):
+        runs.free_run(instance, platform.ledger, "run-1")
+
+    del has["run-1"]
+    assert [one.process for one in runs.list_runs(instance, limit=1)] == ["gone"]
+    assert runs.end_dead_runs(instance, platform) == ["run-1"]
+    assert holders(instance) == set()
+    assert failures(instance, "run-1") == [
+        "The process of this run is gone with its container: the code location that began it has it no more. "
+        "Its places in pools are free again; the next run goes on where it stood."
+    ]
+
+
+@pytest.mark.parametrize("status", [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED])
+def test_a_run_that_is_being_begun_or_whose_code_location_does_not_answer_is_left_alone(
+    status: DagsterRunStatus,
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    start: Start,
+    code_location: tuple[str, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where, _ = code_location
+    monkeypatch.setattr(instances, "_means_here", lambda host: False)
+    silent = json.dumps({"host": "127.0.0.1", "port": free_port()})
+    start(machine="another:1", status=status)
+    instance.add_run_tags("run-1", {GRPC_INFO_TAG: where if status == DagsterRunStatus.STARTING else silent})
+    assert runs.end_dead_runs(instance, platform) == []
+    assert holders(instance) == {"run-1"}
+
+
+def test_an_address_that_is_every_machines_own_tells_nothing_of_another_one() -> None:
+    found = {
+        host: instances._means_here(host) for host in ("code", "10.0.0.7", "127.0.0.1", "::1", "localhost", "0.0.0.0")
+    }
+    assert [host for host, here in found.items() if not here] == ["code", "10.0.0.7"]
 
 
 def test_a_process_whose_start_cannot_be_read_is_not_gone(
