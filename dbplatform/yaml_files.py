@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ _SYNTAX = "Look at indentation, colons and quotes on this line and the one befor
 _TABS = "Indent it by spaces: YAML allows no tabs."
 #: The pattern of a key that names an environment variable, in whichever model.
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+#: The patterns of keys that name something, in whichever model, each with how long a name may be; none: as you like.
+_NAMES = {r"^[a-z][a-z0-9_]{0,47}$": 48, r"^[a-z][a-z0-9_]{0,62}$": 63, r"^[a-z][a-z0-9_]*$": None}
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -113,6 +116,9 @@ class LinedDocument:
             )
         shown = repr(details["input"])
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        if details["type"] == "string_pattern_mismatch" and details["ctx"]["pattern"] in _NAMES:
+            rule, hint = _name_rule(details["ctx"]["pattern"], str(details["input"]))
+            return self.mistake(f"{path_words(loc)}: {shown} cannot be a name: {rule}.", where=where, hint=hint)
         message = details["msg"][:1].lower() + details["msg"][1:]
         return self.mistake(f"{path_words(loc)}: {shown} is wrong: {message}.", where=where)
 
@@ -160,6 +166,14 @@ def path_words(where: Where) -> str:
     """``quality[0].checks`` for a place in a document; ``the top level`` for all of it."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where).lstrip(".")
     return text or "the top level"
+
+
+def _name_rule(pattern: str, given: str) -> tuple[str, str]:
+    """What a name of this pattern is made of, and one that comes near to what was given."""
+    most = _NAMES[pattern]
+    near = re.sub(r"[^a-z0-9]+", "_", given.lower()).lstrip("0123456789_").rstrip("_")[:most]
+    rule = "it begins with a lower case letter; lower case letters, digits and underscores may follow"
+    return rule + (f", {most} characters at most" if most else ""), f"Write, for example, {near or 'my_shop'}."
 
 
 def _keys_at(model: Any, where: Where) -> list[str]:

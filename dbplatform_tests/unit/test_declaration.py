@@ -142,6 +142,21 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(
     assert words in f"{error.message} {error.hint}"
 
 
+@pytest.mark.parametrize(
+    ("written", "near"), [("My-Shop", "my_shop"), ("2nd Shop!", "nd_shop"), ("'…'", "my_shop"), ("s" * 60, "s" * 48)]
+)
+def test_a_bad_name_is_told_the_rule_and_an_example_that_holds(project: Project, written: str, near: str) -> None:
+    error = broken(project, GOOD.replace("name: shop", f"name: {written}"))
+    assert error.line == 3
+    assert error.message.endswith(
+        "cannot be a name: it begins with a lower case letter; lower case letters, digits and underscores may follow, "
+        "48 characters at most."
+    )
+    assert error.hint == f"Write, for example, {near}."
+    (project.defs / "shop" / "defs.yaml").write_text(GOOD.replace("name: shop", f"name: {near}"))
+    assert load_project(project).broken == ()
+
+
 def test_a_url_in_place_of_its_variable_is_refused_and_not_repeated(project: Project) -> None:
     error = broken(project, GOOD.replace("environment: test", 'url_env: "postgresql://u:secret@h/d"'))
     assert error.line == 6
