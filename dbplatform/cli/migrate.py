@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,8 +33,11 @@ from dbplatform.cli.common import (
     show_table,
     yes_option,
 )
-from dbplatform.errors import UsageError
+from dbplatform.errors import PlatformError, UsageError
 from dbplatform.operations import schema
+
+if TYPE_CHECKING:
+    from dbplatform.operations.rehearsal import ObservedPlan
 
 
 @click.group("migrate", cls=SubVerbs)
@@ -48,8 +51,8 @@ def command() -> None:
 @click.option("--quick", is_flag=True, help="Do not try it out on an empty copy: locks and rewrites stay unknown.")
 @json_option
 @click.pass_context
-def plan(context: click.Context, database: str, target: str | None, quick: bool, as_json: bool) -> None:
-    """What would be applied, and what each statement would lock and rewrite."""
+def plan(context: click.Context, database: str, target: str | None, quick: bool, as_json: bool) -> int:
+    """What would be applied, and what each statement would lock and rewrite. Exit 2 with a file that is not SQL."""
     from dbplatform.operations import schema_lint
 
     platform, declared = opened(context, database)
@@ -64,9 +67,10 @@ def plan(context: click.Context, database: str, target: str | None, quick: bool,
     not_linted = schema_lint.fill(platform, declared, document)
     if not_linted:
         note(f"Not linted: {not_linted}")
+    mistake = _mistake(document, observed)
     if as_json:
-        show_json(document)
-        return
+        show_json({**document, "error": mistake.as_json()} if mistake else document)
+        return mistake.exit_code if mistake else 0
     _show(document)
     if observed is not None:
         from dbplatform.cli.rehearsed import show_observed
@@ -74,6 +78,23 @@ def plan(context: click.Context, database: str, target: str | None, quick: bool,
         show_observed(observed)
     for migration in document["migrations"]:
         _show_findings(migration["findings"] or ())
+    if mistake:
+        raise mistake
+    return 0
+
+
+def _mistake(document: dict[str, Any], observed: ObservedPlan | None) -> PlatformError | None:
+    """A file that cannot be parsed: by PostgreSQL's word, and by lint's on what PostgreSQL was not asked."""
+    if observed is not None and observed.mistake is not None:
+        return observed.mistake
+    ran = {run.script for run in observed.trial.migrations} if observed is not None and observed.trial else set()
+    for migration in document["migrations"]:
+        settled = migration["status"] != "pending" or migration["script"] in ran
+        for found in () if settled else migration["findings"] or ():
+            if found["rule"] == "syntax-error" and found["status"] == "open":
+                hint = f"Mend it, or accept the finding {found['rule']} where PostgreSQL knows better."
+                return UsageError(f"{found['message'].rstrip('.')}.", hint=hint, file=found["file"], line=found["line"])
+    return None
 
 
 @command.command()

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from psycopg import errors
+
 from dbplatform.backups import catalogue, clone, files, loading
 from dbplatform.backups.catalogue import Backup
 from dbplatform.backups.errors import UnknownBackup
@@ -21,7 +23,7 @@ from dbplatform.backups.policy import BackupPolicy
 from dbplatform.declaration.loading import Declared
 from dbplatform.errors import PlatformError, WorkError
 from dbplatform.migrations.compare import Files
-from dbplatform.migrations.errors import HistoryMismatch
+from dbplatform.migrations.errors import HistoryMismatch, MigrationFailed, ScriptError
 from dbplatform.migrations.marks import TABLE as PROGRESS
 from dbplatform.migrations.plan import MigrationPlan, PendingMigration, plan_migrations
 from dbplatform.migrations.run import AppliedMigration
@@ -60,6 +62,21 @@ class ObservedPlan:
     """Why nobody could look, in a sentence."""
     tables: tuple[tuple[LiveTable, ...], ...]
     """Of each pending migration."""
+
+    @property
+    def mistake(self) -> ScriptError | None:
+        """What PostgreSQL cannot parse in a file, and so refuses whatever rows there are; None: nothing is known of it.
+
+        Not of SQL that a file puts together itself: that may be another one where there are rows.
+        """
+        failed = self.trial.failed if self.trial is not None else None
+        if not isinstance(failed, MigrationFailed):
+            return None
+        cause = failed.__cause__
+        if not isinstance(cause, errors.SyntaxError) or cause.diag.statement_position is None:
+            return None
+        hint = "Mend it: apply would refuse it, too."
+        return ScriptError(f"{failed.fields['reason']}.", hint=hint, file=failed.file, line=failed.line)
 
     def as_json(self) -> dict[str, Any]:
         """The shape of ``migrate plan --json``, and ``tables`` of each migration; ``seconds`` are unknown."""

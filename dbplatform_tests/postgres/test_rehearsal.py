@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,8 +114,24 @@ def test_a_plan_that_cannot_be_tried_out_says_so_and_is_still_a_plan(type_: Type
     write("V2__rows.sql", "do $$begin if not exists (select from item) then raise 'no items'; end if; end$$;")
     document = type_("migrate", "plan", "shop", "--json").json
     assert "no items" in document["not_observed"]
+    assert "error" not in document
     [migration] = document["migrations"]
     assert (migration["observed"], migration["statements"][0]["lock"]) == (False, None)
+
+
+def test_a_plan_with_a_file_that_is_not_sql_is_told_and_exits_2(type_: Type, write: Write) -> None:
+    write("V2__two.sql", "create table two (id int);")
+    write("V3__three.sql", "create table three (id int);\ncreate tabel four (id int);")
+    told = type_("migrate", "plan", "shop")
+    assert told.code == 2
+    assert "2 pending, now at version 1" in told.out
+    assert re.search(r'V3__three.sql:2: syntax error at or near "tabel"\.', told.err)
+    planned = type_("migrate", "plan", "shop", "--json")
+    assert (planned.code, len(planned.json["migrations"])) == (2, 2)
+    assert (planned.json["error"]["line"], "V3__three.sql" in planned.json["error"]["file"]) == (2, True)
+    quick = type_("migrate", "plan", "shop", "--quick", "--json")
+    assert (quick.code, quick.json["error"]["line"]) == (2, 2)
+    assert type_("migrate", "plan", "shop", "--target", "2").code == 0
 
 
 def test_a_quick_plan_makes_no_scratch_database(type_: Type, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
