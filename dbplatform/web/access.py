@@ -25,8 +25,8 @@ from dbplatform.web.answers import NobodyMayCome, NotAllowed, NotLetIn
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 COOKIE: Final = "dbplatform_token"
-#: Answered to everybody: whether the service is up, and where to log in.
-OPEN: Final = frozenset({"/healthz", "/readyz", "/login"})
+#: Answered to everybody: whether the service is up, where to log in, and out of a token that may hold no more.
+OPEN: Final = frozenset({"/healthz", "/readyz", "/login", "/logout"})
 #: Requests that change nothing, and have no body.
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAME_CHARACTERS: Final = 200
@@ -49,6 +49,11 @@ class Caller:
     def may_act(self) -> bool:
         """Whether more than reading is let through; pages show who may not no button that acts."""
         return self.scope == "act"
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether a token has let it in, which a browser keeps until it is told to log out."""
+        return self.token_id is not None
 
     @property
     def actor(self) -> Actor:

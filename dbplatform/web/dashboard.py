@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from dbplatform.web.access import Caller
-from dbplatform.web.pages import render
+from dbplatform.web.pages import render, with_forms
 from dbplatform.web.reading import Reading
 
 CONTENT_SECURITY: Final = (
@@ -44,7 +44,9 @@ def router(reading: Reading) -> APIRouter:
 
     def _page(request: Request, database: str | None) -> Response:
         caller: Caller = request.state.caller
-        page = render("dashboard.html.j2", database=database, dagster_url=reading.dagster_url, may_act=caller.may_act)
-        return HTMLResponse(page, headers={"Content-Security-Policy": CONTENT_SECURITY})
+        values = {"database": database, "dagster_url": reading.dagster_url, "may_act": caller.may_act}
+        page = render("dashboard.html.j2", caller=caller, **values)
+        headers = with_forms(CONTENT_SECURITY) if caller.logged_in else {"Content-Security-Policy": CONTENT_SECURITY}
+        return HTMLResponse(page, headers=headers)
 
     return routes

@@ -1,20 +1,13 @@
-"""Forms of the pages: how one is read, and the headers of a page that has one."""
+"""Forms of the pages: how one is read."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import Depends, Request
 
 from dbplatform.web.answers import BadRequest
-from dbplatform.web.pages import CONTENT_SECURITY
-
-#: The form may be sent to this service, and a browser may tell it where the form came from.
-FORM_HEADERS: Final = {
-    "Content-Security-Policy": CONTENT_SECURITY.replace("form-action 'none'", "form-action 'self'"),
-    "Referrer-Policy": "same-origin",
-}
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -15,8 +15,8 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.tokens import TokenRefused, recognized
 from dbplatform.web.access import COOKIE, Access
 from dbplatform.web.bounds import REFUSED_COSTS, Rate
-from dbplatform.web.forms import FORM_HEADERS, Form
-from dbplatform.web.pages import render
+from dbplatform.web.forms import Form
+from dbplatform.web.pages import FORM_HEADERS, render
 from dbplatform.web.writing import Writing, require_own_site
 
 _DAY: Final = 86_400

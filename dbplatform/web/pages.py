@@ -28,6 +28,15 @@ CONTENT_SECURITY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+
+
+def with_forms(policy: str) -> dict[str, str]:
+    """The headers of a page with a form: it may be sent to this service, and a browser may tell where it came from."""
+    allowed = policy.replace("form-action 'none'", "form-action 'self'")
+    return {"Content-Security-Policy": allowed, "Referrer-Policy": "same-origin"}
+
+
+FORM_HEADERS: Final = with_forms(CONTENT_SECURITY)
 _LISTED = 200
 #: Reports of months and quarters: of a year and a half, where there is one database.
 _PERIODS: Final = 24
@@ -42,17 +51,17 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
     listed = partial(_list, ledger, dagster_url)
 
     @routes.get("/")
-    def index() -> str:
+    def index(request: Request) -> Response:
         """Every database with its newest verdict and report."""
-        return render("index.html.j2", databases=databases(ledger), dagster_url=dagster_url)
+        return _page(request, "index.html.j2", databases=databases(ledger), dagster_url=dagster_url)
 
     @routes.get("/runbooks")
-    def all_runbooks() -> str:
+    def all_runbooks(request: Request) -> Response:
         """What each alert means and what to do about it; every message links into it."""
-        return render("runbooks.html.j2", runbooks=runbooks().values())
+        return _page(request, "runbooks.html.j2", runbooks=runbooks().values())
 
     @routes.get("/reports/")
-    def all_reports(request: Request, chosen: Annotated[Chosen, Query()]) -> str:
+    def all_reports(request: Request, chosen: Annotated[Chosen, Query()]) -> Response:
         """The newest reports of all databases."""
         return listed(request, None, chosen)
 
@@ -67,7 +76,7 @@ def router(ledger: Ledger, reports: Path, *, dagster_url: str | None) -> APIRout
             raise
 
     @routes.get("/reports/{database}/")
-    def of_database(request: Request, database: str, chosen: Annotated[Chosen, Query()]) -> str:
+    def of_database(request: Request, database: str, chosen: Annotated[Chosen, Query()]) -> Response:
         """The newest reports of one database; 404 when it has none at all."""
         if not list_reports(ledger, database, 1) and not periods.list_periods(ledger, database=database, limit=1):
             raise ReportNotFound(what=f"database {database!r}", hint=f"Write one: dbplatform check {database}.")
@@ -117,11 +126,12 @@ class Chosen(BaseModel):
     """``no``: those that failed and wait for a review."""
 
 
-def _list(ledger: Ledger, dagster_url: str | None, request: Request, database: str | None, chosen: Chosen) -> str:
+def _list(ledger: Ledger, dagster_url: str | None, request: Request, database: str | None, chosen: Chosen) -> Response:
     caller: Caller = request.state.caller
     reviewed = None if chosen.reviewed is None else chosen.reviewed == "yes"
     entries = list_reports(ledger, database, _LISTED, verdict=chosen.verdict, reviewed=reviewed)
-    return render(
+    return _page(
+        request,
         "reports.html.j2",
         database=database,
         databases=[state.name for state in databases(ledger)],
@@ -133,6 +143,13 @@ def _list(ledger: Ledger, dagster_url: str | None, request: Request, database: s
         dagster_url=dagster_url,
         may_act=caller.may_act,
     )
+
+
+def _page(request: Request, template: str, **values: object) -> Response:
+    """A page for whoever asks; with a form, where they can log out."""
+    caller: Caller = request.state.caller
+    page = render(template, caller=caller, **values)
+    return HTMLResponse(page, headers=FORM_HEADERS if caller.logged_in else None)
 
 
 def error_page(status: int, error: PlatformError) -> str:

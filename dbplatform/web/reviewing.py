@@ -14,8 +14,8 @@ from dbplatform.reporting.evidence import load_evidence
 from dbplatform.reporting.store import report_of
 from dbplatform.reporting.words import headline
 from dbplatform.web.access import Caller
-from dbplatform.web.forms import FORM_HEADERS, Form
-from dbplatform.web.pages import render
+from dbplatform.web.forms import Form
+from dbplatform.web.pages import FORM_HEADERS, render
 from dbplatform.web.writing import Writing
 
 
@@ -67,6 +67,7 @@ def _page(
         earlier=[one for one in reviews.waiting(ledger, entry.database) if one.started_at < entry.started_at],
         word=writing.word(run_id),
         may_act=caller.may_act,
+        caller=caller,
         known=caller.known,
         by=by if by is not None else caller.name if caller.known else "",
         comment=comment,

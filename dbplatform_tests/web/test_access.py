@@ -182,6 +182,18 @@ def test_a_browser_logs_in_once_and_is_out_when_its_token_is_revoked(ledger: Led
     assert client.get(LIST, headers=session).status_code == 401
 
 
+def test_whoever_holds_a_cookie_logs_out_by_a_page_of_the_service_alone(ledger: Ledger) -> None:
+    client = client_of(ledger)
+    for token in (made(ledger), made(ledger, "old", days=1, ago=2)):
+        session = {"cookie": f"{COOKIE}={token}"}
+        for foreign in ({"sec-fetch-site": "cross-site"}, {"origin": "null"}):
+            assert client.post("/logout", headers={**session, **foreign}).status_code == 403
+        answer = client.post("/logout", headers={**session, "origin": "http://testserver"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        assert answer.headers["set-cookie"].startswith(f'{COOKIE}="";')
+    assert "Log out" not in client_of(ledger, Access()).get("/", headers=BROWSER).text
+
+
 def test_a_login_leads_nowhere_else(ledger: Ledger) -> None:
     client, token = client_of(ledger), made(ledger)
     word = re.search(r'name="word" value="([0-9a-f]{64})"', client.get("/login").text)
