@@ -56,6 +56,21 @@ def databases(ledger: Ledger) -> tuple[str, ...]:
         return tuple(sorted(session.scalars(each)))
 
 
+def begun(ledger: Ledger) -> frozenset[str]:
+    """The databases on which something was done, or measured by the watch, which looks for those to be made, too."""
+    watched = select(Watch.database).where(Watch.measured_at.is_not(None))
+    with ledger.session() as session:
+        return frozenset(session.scalars(union(select(Operation.database), select(QualityRun.database), watched)))
+
+
+def has_begun(ledger: Ledger, database: str) -> bool:
+    """Whether anything was done on it, or measured: it is there, or was."""
+    done = (exists().where(kind.database == database) for kind in (Operation, QualityRun, MetricCollection))
+    measured = exists().where(Watch.database == database, Watch.measured_at.is_not(None))
+    with ledger.session() as session:
+        return any(session.scalar(select(one)) for one in (*done, measured))
+
+
 def is_known(ledger: Ledger, database: str) -> bool:
     """Whether anything was recorded for it."""
     kinds = (Operation, QualityRun, Watch, MetricCollection, Alert, BackupRecord, AdviceRecord)

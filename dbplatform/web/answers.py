@@ -63,6 +63,10 @@ class Busy(WorkError):
     """Others have statements explained right now."""
 
 
+class DatabaseGone(WorkError):
+    """The database {database} was there, and is not any more, or its server is stopped."""
+
+
 class NothingToAsk(UsageError):
     """The database {database} is not there, or not declared here, so nothing can be explained."""
 

@@ -37,6 +37,7 @@ class DatabaseSummary(Document):
 
     name: str
     declared: bool
+    begun: bool = Field(description="Anything was done or measured on it; false: it is still to be run, or made.")
     verdict: Literal["passed", "failed", "errored"] | None
     run_id: str | None
     started_at: Time | None
@@ -441,6 +442,7 @@ class Dashboard(Document):
     database: str
     at: Time
     declared: bool
+    begun: bool = Field(description="Anything was done or measured on it; false: it is still to be run, or made.")
     health: HealthDocument | None
     series: dict[str, list[PointOfTime]]
     connections: Connections | None

@@ -12,9 +12,10 @@ import psycopg
 
 from dbplatform.monitoring.explain import NotExplained, Plan
 from dbplatform.monitoring.thresholds import ThresholdPolicy, default_thresholds
-from dbplatform.operations import slow_statements, watching
+from dbplatform.operations import recorded, slow_statements, watching
 from dbplatform.operations.platform import Platform
-from dbplatform.web.answers import Busy, NothingToAsk
+from dbplatform.postgres.connection import Target
+from dbplatform.web.answers import Busy, DatabaseGone, NothingToAsk
 from dbplatform.web.push.service import Pushed
 
 _EXPLAIN_TIMEOUT_MS: Final = 5_000
@@ -56,13 +57,24 @@ def pushed_of(platform: Platform) -> Pushed:
     return Pushed(
         names=tuple(by_name),
         live={name: declared.database.live for name, declared in by_name.items() if declared.database.live},
-        target_of=lambda name: platform.existing_target(by_name[name]) if name in by_name else None,
+        target_of=partial(_place, platform),
         masked={
             name: {(table.table, column) for table in declared.database.quality for column in table.mask}
             for name, declared in by_name.items()
         },
         ledger=platform.ledger.target,
     )
+
+
+def _place(platform: Platform, name: str) -> Target | None:
+    """Where a database is; None where it was never made. Raises ``DatabaseGone``, and what ``existing_target`` does."""
+    declared = platform.declarations.by_name.get(name)
+    if declared is None:
+        return None
+    target = platform.existing_target(declared)
+    if target is None and recorded.has_begun(platform.ledger, name):
+        raise DatabaseGone(database=name, hint=f"See what is wrong: dbplatform doctor {name}")
+    return target
 
 
 def _explained(platform: Platform, places: threading.BoundedSemaphore, name: str, query: str) -> Plan:

@@ -1,4 +1,4 @@
-"""All databases at a glance, from the ledger alone: six statements, however many there are."""
+"""All databases at a glance, from the ledger alone: seven statements, however many there are."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
 from dbplatform.ledger.monitoring import Alert
 from dbplatform.monitoring import health, record
+from dbplatform.operations import recorded
 from dbplatform.web import documents as d
 from dbplatform.web.answers import databases
 from dbplatform.web.reading import Reading, report_url
@@ -23,16 +24,17 @@ _NEVER: Final = dict.fromkeys(("verdict", "run_id", "started_at", "finished_at",
 def overview(reading: Reading) -> d.Databases:
     """Every database that is declared, or of which something is recorded, by name."""
     declared = set(reading.location.names)
-    recorded = {state.name: state for state in databases(reading.ledger)}
-    names = sorted(declared | set(recorded))
-    now = _now(reading.ledger, names)
+    known = {state.name: state for state in databases(reading.ledger)}
+    names = sorted(declared | set(known))
+    now, begun = _now(reading.ledger, names), recorded.begun(reading.ledger)
     found = []
     for name in names:
         fields: dict[str, Any] = {**_NEVER, "name": name, "unreviewed": 0}
-        if name in recorded:
-            state = recorded[name]
+        if name in known:
+            state = known[name]
             fields = {**asdict(state), "report": report_url(state.report) if state.report else None}
-        found.append(d.DatabaseSummary.model_validate({**fields, **now[name], "declared": name in declared}))
+        begins = {"declared": name in declared, "begun": name in begun or now[name]["measured_at"] is not None}
+        found.append(d.DatabaseSummary.model_validate({**fields, **now[name], **begins}))
     return d.Databases(databases=found)
 
 

@@ -212,6 +212,7 @@ class Reading:
             database=name,
             at=now.isoformat(),
             declared=name in self.location.names,
+            begun=recorded.has_begun(self.ledger, name),
             health=score,
             series={metric: _points(points) for metric, points in series.items()},
             connections=_connections(metrics) if metrics is not None else None,

@@ -16,18 +16,24 @@ from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from dbplatform.alerting.record import AlertRecord, list_alerts
 from dbplatform.alerting.silences import list_silences, silence
+from dbplatform.errors import PlatformError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.models import Operation
 from dbplatform.ledger.monitoring import Alert
+from dbplatform.live.policy import LivePolicy
 from dbplatform.operations.tokens import Scope, create_token
+from dbplatform.postgres.connection import Target
 from dbplatform.reporting.store import write_report
 from dbplatform.web.access import COOKIE, Access
+from dbplatform.web.answers import DatabaseGone
 from dbplatform.web.app import create_app
 from dbplatform.web.location import Location
+from dbplatform.web.push import listening
 from dbplatform.web.push.service import Push, Pushed
 from dbplatform_tests.web.conftest import Open, serving
 from dbplatform_tests.web.recorded_samples import measured, put_alert, recorded_database
 from dbplatform_tests.web.report_samples import SCRIPT, Made, put_run
+from dbplatform_tests.web.test_accessibility import faults
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 NAMES = ("shop", HOSTILE)
@@ -157,7 +163,7 @@ def test_who_may_only_read_is_shown_no_button_and_is_refused(ledger: Ledger, tmp
             context.add_cookies([{"name": COOKIE, "value": token or "", "url": url}])
             page.goto(f"{url}/dashboard/shop")
             expect(page.locator("#panel-alerts")).to_contain_text("cache_hit_ratio is 0.5")
-            shown = page.get_by_role("button").all()
+            shown = page.locator("main").get_by_role("button").all()
             assert [one.get_attribute("aria-label") for one in shown] == buttons
             assert page.get_by_text("You may read here, and not act").is_visible() == (scope == "read")
             assert page.locator("dialog").count() == (scope == "act")
@@ -165,7 +171,57 @@ def test_who_may_only_read_is_shown_no_button_and_is_refused(ledger: Ledger, tmp
             page.goto(f"{url}/reports/")
             page.get_by_role("link", name=words).click()
             assert page.url.endswith(f"/reviews/{report.run_id}")
-            assert page.get_by_role("button").count() == (scope == "act")
+            assert page.locator("main").get_by_role("button").count() == (scope == "act")
+
+
+def test_whoever_may_only_read_logs_out_by_a_button_on_every_page(
+    ledger: Ledger, tmp_path: Path, browser: Browser
+) -> None:
+    recorded_database(ledger)
+    _, token = create_token(ledger, "ada", "read", length=timedelta(hours=1), now=datetime.now(UTC))
+    app = create_app(ledger, tmp_path, location=Location(names=("shop",)), access=Access(tokens=True))
+    with serving(app) as url, browser.new_context(viewport={"width": 390, "height": 900}) as context:
+        page = context.new_page()
+        for path in ("/", "/reports/", "/dashboard"):
+            context.add_cookies([{"name": COOKIE, "value": token or "", "url": url}])
+            page.goto(url + path)
+            expect(page.locator("footer")).to_contain_text("Logged in as ada.")
+            if path in ("/", "/dashboard"):
+                assert faults(page) == []
+            page.get_by_role("button", name="Log out").press("Enter")
+            page.wait_for_url(f"{url}/login")
+            assert context.cookies() == []
+            expect(page.get_by_role("button")).to_have_text(["Log in"])
+
+
+def test_a_database_that_was_never_made_is_calm_and_one_that_is_gone_is_not(
+    ledger: Ledger, tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_MOST_S", 0.2)
+    places: dict[str, PlatformError | None] = {"new": None}
+    live = LivePolicy.model_validate({"table": "public.item"})
+
+    def place(name: str) -> Target | None:
+        if error := places[name]:
+            raise error
+        return None
+
+    push = Push(Pushed(names=("new",), live={"new": [live]}, target_of=place, ledger=ledger.target))
+    app = create_app(ledger, tmp_path, location=Location(names=("new",)), push=push)
+    with serving(app) as url:
+        page = open_page(f"{url}/dashboard").page
+        is_live(page)
+        expect(page.locator(".sum")).to_have_text("1 database: 1 not run yet.")
+        expect(page.locator(".fleet li.none")).to_contain_text("Begin: dbplatform run new")
+        page.goto(f"{url}/dashboard/new")
+        is_live(page)
+        expect(page.locator(".lead.none")).to_contain_text("Not run yet.")
+        expect(page.locator(".lead.none")).to_contain_text("Begin: dbplatform run new")
+        with ledger.operation("new", "migrate"):
+            pass
+        places["new"] = DatabaseGone(database="new")
+        expect(page.locator("#connection.warned")).to_have_text("Live, but new cannot be listened to")
+        expect(page.locator(".lead")).to_contain_text("Not measured yet.")
 
 
 def test_all_databases_show_what_is_recorded_of_them_as_it_comes(

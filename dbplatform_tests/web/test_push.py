@@ -20,17 +20,22 @@ from websockets.typing import Origin
 
 from dbplatform.alerting import silences
 from dbplatform.alerting.record import acknowledge
+from dbplatform.declaration.project import Project
 from dbplatform.ledger.backups import DrillRecord
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.reports import ReportReview
 from dbplatform.live.install import apply_live
 from dbplatform.live.policy import LivePolicy
+from dbplatform.operations import looks
+from dbplatform.operations.platform import Platform
 from dbplatform.operations.tokens import create_token
 from dbplatform.postgres import connection as connections
 from dbplatform.postgres.connection import Target
 from dbplatform.web.access import Access
+from dbplatform.web.answers import DatabaseGone
 from dbplatform.web.app import create_app
-from dbplatform.web.push import feed, hub, route
+from dbplatform.web.location import pushed_of
+from dbplatform.web.push import feed, hub, listening, route
 from dbplatform.web.push.service import Push, Pushed
 from dbplatform.web.server import configuration, guarded, listen
 from dbplatform_tests.web.recorded_samples import put_alert, recorded_database
@@ -49,6 +54,7 @@ class Service:
     def __init__(self, ledger: Ledger, database: Target, folder: Path, access: Access | None = None) -> None:
         self.ledger, self.database, self.folder, self.access = ledger, database, folder, access
         self.announcing = ledger.target
+        self.place: Target | None = database
         self.port = 0
 
     @asynccontextmanager
@@ -57,7 +63,7 @@ class Service:
             Pushed(
                 names=("shop", "quiet"),
                 live={"shop": [ITEMS]},
-                target_of=lambda name: self.database if name == "shop" else None,
+                target_of=lambda name: self.place if name == "shop" else None,
                 ledger=self.announcing,
             )
         )
@@ -138,7 +144,7 @@ def test_a_commit_is_told_with_its_rows_and_one_that_rolls_back_is_not(service: 
         async with service.running(), service.watching() as client:
             hello = await client.begun()
             assert hello["databases"]["shop"]["live"] == ["public.items"]
-            assert hello["databases"]["quiet"] == {"live": [], "token": None, "trouble": None}
+            assert hello["databases"]["quiet"] == {"live": [], "token": None, "trouble": None, "absent": False}
             await written(service, "begin; insert into items values (1, 'no'); rollback")
             await written(service, "insert into items values (2, 'yes')")
             message = await client.next("changes")
@@ -267,6 +273,46 @@ def test_tables_that_become_live_later_are_followed_from_then_on(
             assert [row["id"] for row in table["rows"]] == [1]
 
     runs(test)
+
+
+def test_a_database_that_was_never_made_is_absent_until_a_run_makes_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_MOST_S", 0.2)
+    service.place = None
+
+    async def test() -> None:
+        async with service.running(), service.watching() as client:
+            shop = (await client.next("hello"))["databases"]["shop"]
+            while not shop["absent"]:
+                shop = await client.next("feed")
+            assert shop["trouble"] == "it is not made yet: dbplatform run shop"
+            service.place = service.database
+            while shop["trouble"] is not None:
+                shop = await client.next("feed")
+            assert shop["absent"] is False
+
+    runs(test)
+
+
+def test_a_place_is_none_until_something_was_done_there_and_then_it_is_missed(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "defs" / "shop").mkdir(parents=True)
+    (tmp_path / "defs" / "shop" / "defs.yaml").write_text(
+        "type: dbplatform.ManagedDatabase\nattributes: {name: shop, live: [{table: item}]}\n"
+    )
+    monkeypatch.setenv("DBPLATFORM_LEDGER_URL", ledger.target.url)
+    monkeypatch.setenv("DBPLATFORM_HOME", str(tmp_path / "home"))
+    platform = Platform(Project.at(tmp_path))
+    pushed = pushed_of(platform)
+    looks.begin(ledger, "shop", datetime.now(UTC))
+    assert (pushed.target_of("shop"), pushed.target_of("other")) == (None, None)
+    with ledger.operation("shop", "migrate"):
+        pass
+    with pytest.raises(DatabaseGone, match="The database shop was there, and is not any more"):
+        pushed.target_of("shop")
+    platform.ledger.engine.dispose()
 
 
 def test_what_the_ledger_notes_is_announced_and_after_a_loss_all_that_may_be_new(service: Service) -> None:

@@ -63,6 +63,8 @@ class Feed:
         self._pruned = 0.0
         self.trouble: str | None = _NOTHING_LIVE
         """Why nothing is heard of it at this moment."""
+        self.absent = False
+        """It was never made, which is no trouble yet."""
 
     @property
     def token(self) -> str | None:
@@ -193,13 +195,14 @@ class Feed:
     def _reset(self, why: str) -> str:
         return text_of({"type": "reset", "database": self.database, "token": self.token, "why": why})
 
-    def _lost(self, why: str) -> None:
-        self._change(why)
+    def _lost(self, why: str | None) -> None:
+        self._change(why or f"it is not made yet: dbplatform run {self.database}", absent=why is None)
 
-    def _change(self, trouble: str | None) -> None:
-        if trouble != self.trouble:
-            self.trouble = trouble
-            self._hub.tell(self.database, {"type": "feed", "trouble": trouble, "token": self.token})
+    def _change(self, trouble: str | None, *, absent: bool = False) -> None:
+        if (trouble, absent) != (self.trouble, self.absent):
+            self.trouble, self.absent = trouble, absent
+            message = {"type": "feed", "trouble": trouble, "absent": absent, "token": self.token}
+            self._hub.tell(self.database, message)
 
 
 def _many(table: str) -> dict[str, Any]:

@@ -55,19 +55,21 @@ async def listening(
     target_of: Callable[[], Target | None],
     channel: str,
     follow: Callable[[Connection], Awaitable[None]],
-    lost: Callable[[str], None],
+    lost: Callable[[str | None], None],
 ) -> None:
     """Hold a session that listens on ``channel``, and ``follow`` what it tells; after a loss again, for ever.
 
-    ``target_of`` gives None while there is nothing to listen to. ``lost`` is told of each end, in words without a
-    secret.
+    ``target_of`` gives None while there is nothing to listen to: ``lost`` is told None. Of each end it is told in words
+    without a secret.
     """
     pause = _FIRST_S
     while True:
         begun: float | None = None
         try:
             target = await asyncio.to_thread(target_of)
-            if target is not None:
+            if target is None:
+                lost(None)
+            else:
                 async with connect_to_listen(target, work=f"listens to {channel}") as connection:
                     await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
                     begun = time.monotonic()

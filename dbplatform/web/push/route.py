@@ -144,6 +144,7 @@ def _hello(push: Push, wanted: Subscribe) -> dict[str, Any]:
             "live": feed.tables if feed else [],
             "token": feed.token if feed else None,
             "trouble": feed.trouble if feed else None,
+            "absent": feed.absent if feed else False,
         }
     ledger = {"trouble": push.announcements.trouble if push.announcements else None}
     return {"type": "hello", "heartbeat_s": HEARTBEAT_S, "databases": databases, "ledger": ledger}

@@ -27,7 +27,7 @@ class Pushed:
     live: Mapping[str, Sequence[LivePolicy]] = field(default_factory=dict)
     """The live tables by database; one without any has no entry."""
     target_of: Callable[[str], Target | None] = lambda name: None
-    """Where a database is; None while it is not there."""
+    """Where a database is; None while it is still to be made. Raises for one that was there."""
     masked: Mapping[str, AbstractSet[tuple[Relation, str]]] = field(default_factory=dict)
     """By database the columns whose values nobody outside may see."""
     ledger: Target | None = None

@@ -267,7 +267,7 @@ function follow() {
     state: changed,
     progress: (message) => { work[message.database] = message.work; show(); },
     hello: ({ databases, ledger }) => {
-      for (const [name, one] of Object.entries(databases)) troubles.set(name, one.trouble);
+      for (const [name, one] of Object.entries(databases)) troubles.set(name, troubleOf(one));
       heard = ledger.trouble === null;
       live();
     },
@@ -276,7 +276,7 @@ function follow() {
       live();
     },
     feed: (message) => {
-      troubles.set(message.database, message.trouble);
+      troubles.set(message.database, troubleOf(message));
       live();
     },
     connection: connected,
@@ -287,6 +287,8 @@ function follow() {
 let away = false;
 /** Why nothing is heard of the live tables of a database; null: it is heard of. */
 const troubles = new Map();
+/** That a database is still to be made is nothing to worry about. */
+const troubleOf = ({ trouble, absent }) => (absent ? null : trouble);
 /** Whether the service hears what the ledger announces: all that is shown moves by that. */
 let heard = true;
 

@@ -14,6 +14,7 @@ const OLD_S = 600;
 const SOON_S = 7 * 86400;
 const LONG_STATEMENT = 160;
 const MOST_NAMED = 5;
+const NOT_RUN = "Not run yet";
 const VERDICTS = { passed: "Passed", failed: "Failed", errored: "Errored" };
 const CHARTS = [
   ["health_score", "Health score", count, { fixed: [0, 100] }],
@@ -41,9 +42,10 @@ const verdictPill = (verdict, at) => (verdict
   : pill("none", "Never checked"));
 
 /** How a database is, by what was measured last: old figures say nothing, neither good nor bad; nor does unchecked data. */
-function state({ score, critical, warning, verdict, at }) {
+function state({ score, critical, warning, verdict, at, begun }) {
   if (critical > 0 || (score !== null && score < 60 && !isOld(at))) return ["failed", "Look at this now"];
   if (warning > 0 || verdict === "failed" || verdict === "errored") return ["warned", "Wants care"];
+  if (!begun) return ["none", NOT_RUN];
   if (at === null) return ["none", "Not measured yet"];
   if (isOld(at)) return ["none", "Not measured for a while"];
   if (score === null) return ["none", "Not judged"];
@@ -64,12 +66,17 @@ export const FLEET = [{
 
 const summaryState = (one) => state({
   score: one.score, critical: one.critical_alerts, warning: one.warning_alerts, verdict: one.verdict, at: one.measured_at,
+  begun: one.begun,
 });
 
-const SUMS = [["failed", "to look at now"], ["warned", "in want of care"], ["passed", "well"], ["none", "not judged"]];
+const SUMS = [
+  ["failed", "to look at now"], ["warned", "in want of care"], ["passed", "well"], ["none", "not judged"],
+  [NOT_RUN, "not run yet"],
+];
 
 function sum(databases) {
-  const counted = SUMS.map(([tone, words]) => [databases.filter(([, [found]]) => found === tone).length, words]);
+  const kind = ([, [tone, said]]) => (said === NOT_RUN ? said : tone);
+  const counted = SUMS.map(([which, words]) => [databases.filter((one) => kind(one) === which).length, words]);
   const told = counted.filter(([many]) => many).map(([many, words]) => `${many} ${words}`);
   return `${plural(databases.length, "database")}: ${told.join(", ")}.`;
 }
@@ -88,8 +95,12 @@ function card([one, [tone, said], worked]) {
       fact("Alerts", firing.length ? firing.join(", ") : muted("none")),
       fact("Data quality", verdictPill(one.verdict, one.started_at), one.report ? [" ", link(one.report, "report")] : null),
       fact("Running", one.running || worked ? plural(Math.max(one.running, 1), "operation") : muted("nothing"))),
-    one.declared ? null : note("Not declared here: only what is on record."));
+    one.declared ? null : note("Not declared here: only what is on record."),
+    one.begun ? null : begin(one.name));
 }
+
+/** How a database that is declared and nothing more comes to be. */
+const begin = (database) => note("Begin: ", el("code", {}, `dbplatform run ${database}`));
 
 /* One database. */
 
@@ -107,7 +118,9 @@ const LEAD = {
     return {
       at, score, verdict,
       checked: checkedAt(doc.quality),
-      state: state({ score, critical, warning, verdict, at }),
+      state: state({ score, critical, warning, verdict, at, begun: doc.begun }),
+      database: doc.database,
+      begun: doc.begun,
       grade: doc.health?.grade ?? null,
       active: doc.connections?.active ?? null,
       used: doc.connections?.used_ratio ?? null,
@@ -128,7 +141,7 @@ const LEAD = {
       fact("Data quality", verdictPill(it.verdict, it.checked)),
       fact("Newest proven backup",
         it.proven ? ago(it.proven.taken_at ?? it.proven.proven_at) : muted(it.allBackups ? "none" : "none of the last"))),
-    it.unknown.map((one) => note(`Not known: ${one.part}. ${one.reason}`)),
+    it.begun ? it.unknown.map((one) => note(`Not known: ${one.part}. ${one.reason}`)) : begin(it.database),
     it.declared ? null : note("Not declared here: only what is on record, and the page does not move by itself.")),
 };
 
