@@ -17,6 +17,7 @@ from dbplatform.migrations.plan import MigrationPlan, plan_migrations
 from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
+from dbplatform.postgres.catalog import has_tables
 from dbplatform.postgres.connection import connect
 
 if TYPE_CHECKING:
@@ -84,6 +85,12 @@ def apply(
             report = apply_migrations(connection, files, policy, target=target, database=declared.name)
             summary.update(report.as_json())
             return report
+
+
+def is_made(platform: Platform, declared: Declared) -> bool:
+    """Whether there is a table of anybody in the database; only reads."""
+    with connect(platform.target(declared), work="migrate plan") as connection:
+        return has_tables(connection)
 
 
 def history(platform: Platform, declared: Declared) -> list[HistoryRow]:

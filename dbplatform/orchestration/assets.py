@@ -14,6 +14,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import partitions, rehearsal, schema, seeds
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
+from dbplatform.orchestration.not_made import not_made, would
 from dbplatform.orchestration.periods import tell_periods
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import data_version, step, table_metadata
@@ -77,8 +78,10 @@ def _migrations(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         with step(context, f"{declared.name}/migrations"):
             if options.dry_run:
                 found = schema.plan(platform, declared, target=config.target).as_json()
+                unmade = not_made(platform, declared)
             else:
                 found = schema.apply(platform, declared, target=config.target, run_id=context.run.run_id).as_json()
+                unmade = {}
         wanted = "pending" if options.dry_run else "applied"
         rows = [
             m for m in found["migrations"] if m["status"] == wanted and (options.dry_run or m["seconds"] is not None)
@@ -87,6 +90,7 @@ def _migrations(platform: Platform, declared: Declared) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "dry run": options.dry_run,
+                **unmade,
                 "version": found["current"] or "none",
                 wanted: len(rows),
                 "seconds": float(sum(m["seconds"] or 0 for m in rows)),
@@ -174,7 +178,8 @@ def _partitions(
                 try:
                     report = partitions.plan(platform, declared, only=policy.table).as_json()
                 except TableMissing as missing:
-                    return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+                    words = f"Its partitions would be made, one per {policy.interval}, {policy.premake} ahead."
+                    return dg.MaterializeResult(metadata=would(platform, declared, missing, words))
             else:
                 report = partitions.apply(platform, declared, only=policy.table, run_id=context.run.run_id).as_json()
                 tell_periods(context.instance, platform, declared, policy)
@@ -215,7 +220,9 @@ def _seed(platform: Platform, declared: Declared, *, deps: Sequence[dg.AssetKey]
                 try:
                     found = seeds.plan(platform, declared, **wanted).as_json()
                 except TableMissing as missing:
-                    return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+                    profile = config.profile or declared.database.seeds[0].profile
+                    words = f"The profile {profile} would be loaded."
+                    return dg.MaterializeResult(metadata=would(platform, declared, missing, words))
             else:
                 found = seeds.apply(platform, declared, run_id=context.run.run_id, **wanted).as_json()
         tables = found["tables"]

@@ -14,6 +14,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import checks
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
+from dbplatform.orchestration.not_made import would
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step
 from dbplatform.postgres.catalog import TableMissing
@@ -74,7 +75,8 @@ def _checked_table(
             except TableMissing as missing:
                 if not options.dry_run:
                     raise
-                yield dg.MaterializeResult(asset_key=key, metadata={"dry run": True, "plan": missing.message})
+                words = f"{len(selected)} of its checks would run."
+                yield dg.MaterializeResult(asset_key=key, metadata=would(platform, declared, missing, words))
                 return
             columns = checks.columns_of(platform, declared, policy.table)
         if context.selected_asset_keys:
@@ -123,7 +125,7 @@ def _plain_table(
             except TableMissing as missing:
                 if not options.dry_run:
                     raise
-                return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+                return dg.MaterializeResult(metadata=would(platform, declared, missing, "Its rows would be counted."))
             columns = _column_schema(checks.columns_of(platform, declared, relation))
         return dg.MaterializeResult(metadata={"dagster/row_count": rows, "dagster/column_schema": columns})
 

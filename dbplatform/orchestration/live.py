@@ -9,6 +9,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import live
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
+from dbplatform.orchestration.not_made import would
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import step, table_metadata
 from dbplatform.postgres.catalog import TableMissing
@@ -36,7 +37,8 @@ def live_assets(platform: Platform, declared: Declared, *, deps: Sequence[dg.Ass
                 try:
                     report = live.plan(platform, declared)
                 except TableMissing as missing:
-                    return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+                    words = "Its tables would be made live."
+                    return dg.MaterializeResult(metadata=would(platform, declared, missing, words))
             else:
                 report = live.apply(platform, declared, run_id=context.run.run_id)
         found = report.as_json()

@@ -8,6 +8,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import retirement
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
+from dbplatform.orchestration.not_made import would
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.safety import looks_at_rows
 from dbplatform.orchestration.steps import step, table_metadata
@@ -30,12 +31,12 @@ def _before(declared: Declared, policy: PartitionPolicy) -> list[dg.AssetKey]:
 
 def _retirement(platform: Platform, declared: Declared, policy: PartitionPolicy) -> dg.AssetsDefinition:
     assert policy.retain is not None
-    loses = policy.retain.then == "drop_without_archive"
+    keep, loses = policy.retain.keep, policy.retain.then == "drop_without_archive"
 
     @dg.asset(
         key=keys.retirement(declared.name, policy.table),
         deps=_before(declared, policy),
-        description=f"Partitions of {policy.table} whose every row is older than {policy.retain.keep}: detached, and "
+        description=f"Partitions of {policy.table} whose every row is older than {keep}: detached, and "
         + (
             "dropped with their rows."
             if loses
@@ -53,7 +54,8 @@ def _retirement(platform: Platform, declared: Declared, policy: PartitionPolicy)
                 try:
                     report = retirement.plan(platform, declared, only=policy.table)
                 except TableMissing as missing:
-                    return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+                    words = f"Partitions whose every row is older than {keep} would be retired."
+                    return dg.MaterializeResult(metadata=would(platform, declared, missing, words))
             else:
                 report = retirement.apply(platform, declared, only=policy.table, run_id=context.run.run_id)
         [table] = report.tables

@@ -12,6 +12,7 @@ from dbplatform.declaration.loading import Declared
 from dbplatform.operations import archives, backups
 from dbplatform.operations.platform import Platform
 from dbplatform.orchestration import keys
+from dbplatform.orchestration.not_made import would
 from dbplatform.orchestration.resources import Options
 from dbplatform.orchestration.steps import data_version, proof_result, step, table_metadata
 from dbplatform.postgres.catalog import TableMissing
@@ -152,7 +153,8 @@ def _archive(platform: Platform, declared: Declared, policy: ArchivePolicy) -> d
                 try:
                     planned = archives.plan(platform, declared, policy)
                 except TableMissing as missing:
-                    return dg.MaterializeResult(metadata={"dry run": True, "plan": missing.message})
+                    words = f"Rows of {policy.table} where {policy.rule} would be archived."
+                    return dg.MaterializeResult(metadata=would(platform, declared, missing, words))
                 return dg.MaterializeResult(
                     metadata={"dry run": True, "matching rows": planned.rows, "proven rows": planned.covered_rows or 0}
                 )

@@ -43,6 +43,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with small_project(tmp_path_factory.mktemp("shop"), _DECLARATION, _MIGRATION) as installation:
         dry = installation.json("run", "shop", "--dry-run")
         assert dry["verdict"] is None
+        assert "does not exist" not in str(dry)
+        assert {step: found["plan"] for step, found in dry["steps"].items() if "plan" in found} == {
+            "shop/migrations": "shop is not made yet: a run would make it.",
+            "shop/partitions/sale": "Its partitions would be made, one per 1 month, 1 ahead.",
+            "shop/tables/item": "1 of its checks would run.",
+            "shop/tables/sale": "Its rows would be counted.",
+            "shop/quality_report": "A report would be written.",
+            "shop/alerts": "Nobody would be told.",
+        }
         with installation.connect("shop") as connection:
             assert connection.execute("select to_regclass('item'), to_regclass('sale')").fetchone() == (None, None)
         assert installation.json("run", "shop")["verdict"] == "passed"
