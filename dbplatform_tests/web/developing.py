@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ def developing(installation: Installation) -> Iterator[Dev]:
     rest.start()
     try:
         assert _READY in "".join(said[-1:]), "".join(said)
+        _wait_for(port)
         yield Dev(f"http://127.0.0.1:{port}")
     finally:
         process.send_signal(signal.SIGINT)
@@ -84,3 +86,14 @@ def developing(installation: Installation) -> Iterator[Dev]:
     assert process.returncode == 0
     with socket.socket() as listening:
         assert listening.connect_ex(("127.0.0.1", port)) != 0, "the UI outlived its parent"
+
+
+def _wait_for(port: int) -> None:
+    """Until the UI can be opened: it says that it serves somewhat earlier, and by nothing that it does."""
+    until = time.monotonic() + _SECONDS
+    while True:
+        with socket.socket() as asked:
+            if asked.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < until, "the UI never listened"
+        time.sleep(0.2)
