@@ -14,6 +14,7 @@ from dbplatform.advice.actions import Action
 from dbplatform.advice.model import Advice, Severity
 from dbplatform.advice.policy import AdvicePolicy
 from dbplatform.advice.words import manual, size_words
+from dbplatform.postgres.catalog import may_read_file_settings
 from dbplatform.postgres.connection import AnyConnection
 
 _MB, _GB = 1 << 20, 1 << 30
@@ -65,8 +66,7 @@ def read_server(connection: AnyConnection) -> Server:
     checkpoints = connection.execute(_CHECKPOINTS_17 if version >= 170000 else _CHECKPOINTS).fetchone()
     assert counted is not None
     assert checkpoints is not None
-    allowed = connection.execute("select has_table_privilege('pg_file_settings', 'select')").fetchone()
-    files = connection.execute(_SET_BY_FILE).fetchall() if allowed and allowed[0] else []
+    files = connection.execute(_SET_BY_FILE).fetchall() if may_read_file_settings(connection) else []
     return Server(
         settings={name: value for name, _, value in rows},
         set_by_file=dict(files),

@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.monitoring import SettingChange
+from dbplatform.postgres.catalog import may_read_file_settings
 from dbplatform.postgres.connection import AutocommitConnection
 
 Scope = Literal["database", "server"]
@@ -163,8 +164,7 @@ def _of_database(connection: AutocommitConnection) -> dict[str, str]:
 
 def _auto_conf(connection: AutocommitConnection) -> str | None:
     """What ALTER SYSTEM has set; none where the user may not see it, too: then it could not set it either."""
-    row = connection.execute("select has_table_privilege('pg_file_settings', 'select')").fetchone()
-    if row is None or not row[0]:
+    if not may_read_file_settings(connection):
         return None
     found: Sequence[Any] | None = connection.execute(_IN_AUTO_CONF).fetchone()
     return str(found[0]) if found is not None else None

@@ -20,6 +20,10 @@ _ANY_TABLE = """
     select from pg_tables
     where schemaname !~ '^pg_' and schemaname not in ('information_schema', 'dbplatform') limit 1
 """
+_FILE_SETTINGS = """
+    select has_table_privilege('pg_file_settings', 'select')
+           and has_function_privilege('pg_show_all_file_settings()', 'execute')
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,15 @@ def count_and_hash(
     row = connection.execute(query).fetchone()
     assert row is not None
     return int(row[0]), hashlib.sha256(repr(row).encode()).hexdigest()[:32]
+
+
+def may_read_file_settings(connection: AnyConnection) -> bool:
+    """Whether the user may read ``pg_file_settings``.
+
+    The view alone is not enough: ``pg_read_all_data`` has it, and not the function behind it.
+    """
+    row = connection.execute(_FILE_SETTINGS).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _kind(connection: AnyConnection, relation: Relation) -> str | None:

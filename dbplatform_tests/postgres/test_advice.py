@@ -21,6 +21,7 @@ from dbplatform.advice.indexes import needless_indexes
 from dbplatform.advice.missing import missing_indexes
 from dbplatform.advice.model import Kind, Named
 from dbplatform.advice.policy import AdvicePolicy
+from dbplatform.advice.server import read_server
 from dbplatform.postgres.connection import Target, connect
 from dbplatform_tests.by_hand import by_hand
 from dbplatform_tests.typed import Type
@@ -256,6 +257,16 @@ def test_tables_sequences_and_the_server_are_advised_with_an_undo(
     assert (pools["severity"], pools["applicable"], pools["evidence"]["pools"]["shop"]) == ("info", False, 1)
     assert pools["reason"] in type_("doctor", "shop").out, "the doctor says the same"
     assert found["setting", "effective_cache_size"]["undo_sql"] == 'ALTER SYSTEM RESET "effective_cache_size"'
+
+
+def test_a_user_that_reads_all_data_and_is_no_superuser_is_told_of_the_server(database: Target) -> None:
+    with psycopg.connect(database.url) as session:
+        session.execute("create role reads_all_data; grant pg_read_all_data, pg_monitor to reads_all_data")
+        session.execute("set local role reads_all_data")
+        found = read_server(session)
+        session.rollback()  # and there is no such role
+    assert found.settings["shared_buffers"] > 0
+    assert found.set_by_file == {}
 
 
 def test_what_is_dismissed_is_not_shown_again_and_what_is_mended_by_hand_is_gone(type_: Type, database: Target) -> None:
