@@ -13,8 +13,9 @@ from psycopg import sql
 
 from dbplatform.backups.holding import unhurried
 from dbplatform.backups.manifest import Locale, Source, TableContent
+from dbplatform.errors import LockNotAcquired
 from dbplatform.postgres.catalog import count_and_hash
-from dbplatform.postgres.connection import AnyConnection, SnapshotConnection
+from dbplatform.postgres.connection import AnyConnection, AutocommitConnection, SnapshotConnection
 from dbplatform.postgres.identifiers import Relation
 
 #: Under this name the large objects are counted and hashed like a table.
@@ -71,6 +72,15 @@ _SOURCE = """
            transaction_timestamp(), pg_database_size(d.oid), pg_get_userbyid(d.datdba),
            pg_encoding_to_char(d.encoding), to_jsonb(d)
     from pg_database d where d.datname = current_database()
+"""
+
+_HOLDER = """
+    select l.relation::regclass::text, l.pid, a.application_name, extract(epoch from now() - a.xact_start)::int
+    from pg_locks l left join pg_stat_activity a using (pid)
+    where l.mode = 'AccessExclusiveLock' and l.locktype = 'relation' and l.pid <> pg_backend_pid()
+      and l.database = (select oid from pg_database where datname = current_database())
+      and l.relation in (select oid from pg_class where relkind in ('r', 'p', 'm', 'S'))
+    order by l.granted desc, a.xact_start limit 1
 """
 
 _EXTENSIONS = "select extname, extversion from pg_extension where extname <> 'plpgsql' order by 1"
@@ -139,10 +149,32 @@ def list_tables(connection: AnyConnection) -> tuple[Relation, ...]:
 
 
 def lock_tables(connection: SnapshotConnection, tables: Sequence[Relation]) -> None:
-    """Hold ACCESS SHARE until the snapshot ends: no TRUNCATE or ALTER TABLE comes between counting and dumping."""
+    """Hold ACCESS SHARE until the snapshot ends: no TRUNCATE or ALTER TABLE comes between counting and dumping.
+
+    Raises psycopg's ``LockNotAvailable`` after the session's ``lock_timeout``; then ``held_against`` says by whom.
+    """
     for start in range(0, len(tables), _LOCKED_AT_ONCE):
         names = sql.SQL(", ").join(table.identifier for table in tables[start : start + _LOCKED_AT_ONCE])
         connection.execute(sql.SQL("lock table {} in access share mode").format(names))
+
+
+def held_against(connection: AutocommitConnection, *, waited_ms: int) -> LockNotAcquired:
+    """The error of who cannot read a table: which one, and the session that lets nobody read it, where it still does.
+
+    Whoever has asked for such a lock, and waits for it, keeps everybody behind it away, too.
+    """
+    row = connection.execute(_HOLDER).fetchone()
+    if row is None:
+        return LockNotAcquired(
+            lock="a lock on a table", waited_ms=waited_ms, hint="It has just been released: run the backup again."
+        )
+    table, pid, application, seconds = row
+    who = f"{application or 'no application name'}, in its transaction for {seconds or 0} s"
+    return LockNotAcquired(
+        lock=f"{table} so that nobody reads it (ACCESS EXCLUSIVE)",
+        waited_ms=waited_ms,
+        hint=f"Backend {pid} ({who}) does, or waits to: wait for it, or end it; then run the backup again.",
+    )
 
 
 def has_large_objects(connection: AnyConnection) -> bool:

@@ -16,13 +16,14 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform import progress
 from dbplatform.backups import catalogue
 from dbplatform.backups.ahead import Ahead, working_ahead
 from dbplatform.backups.catalogue import EVERYTHING, Backup, find_backup, list_backups, new_attempt
-from dbplatform.backups.contents import lock_tables, read_content, read_source, ready_to_read
+from dbplatform.backups.contents import held_against, lock_tables, read_content, read_source, ready_to_read
 from dbplatform.backups.destination import Destination
 from dbplatform.backups.errors import BackupFailed
 from dbplatform.backups.files import require_room, size_of
@@ -73,8 +74,8 @@ def create_backup(
 
     Reports ``backup <database>`` in bytes written, ``upload <database>`` in bytes, and the facts ``backup <database>:
     started, exported, dumping, dumped, counted, summed, described, published, recorded``. Raises ``BackupFailed`` with
-    pg_dump's own words, ``StorageFailed``, ``NoFittingProgram``, ``NoRoom``, ``TableMissing``, and what a connection
-    raises.
+    pg_dump's own words, ``LockNotAcquired`` where a table cannot be read for five minutes, ``StorageFailed``,
+    ``NoFittingProgram``, ``NoRoom``, ``TableMissing``, and what a connection raises.
     """
     backup = new_attempt(database, destination.root, scope=scope)
     made = destination.made(backup, sealed=bool(policy.encrypt_to))
@@ -126,7 +127,7 @@ def _make(
         made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         require_room(made.parent, _room(connection, ledger, database), work=f"a backup of {database}")
         made.mkdir(mode=0o700)
-        with snapshot(connection) as exporter:
+        with _naming_who_locks(connection), snapshot(connection) as exporter:
             name = _exported(exporter)
             source = read_source(exporter)
             tables = in_scope(exporter, scope)
@@ -237,6 +238,15 @@ def _counting(
                 with suppress(TimeoutError):
                     future.exception(timeout=0.2)
             raise
+
+
+@contextmanager
+def _naming_who_locks(connection: AutocommitConnection) -> Iterator[None]:
+    """Say which session lets nobody read a table, where one of ours has waited for it in vain."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise held_against(connection, waited_ms=LOCK_WAIT_S * 1000) from error
 
 
 def _exported(exporter: SnapshotConnection) -> str:

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from dbplatform.ledger.acting import current
 from dbplatform.postgres.connection import Target, connect, sqlalchemy_url
+from dbplatform.postgres.standbys import answered
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -34,7 +35,8 @@ _ENDED_OF_RUN = """
 _AT_WORK = "select distinct run_id from ledger.operation where status = 'running' and run_id is not null"
 
 #: A ledger whose machine is gone is noticed within half a minute, not after the kernel's quarter of an hour.
-_NETWORK = {
+_CONNECTING = {
+    "application_name": "dbplatform ledger",
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -55,15 +57,18 @@ class Ledger:
         from sqlalchemy import create_engine
 
         return create_engine(
-            sqlalchemy_url(self.target), pool_size=3, max_overflow=5, pool_pre_ping=True, connect_args=_NETWORK
+            sqlalchemy_url(self.target), pool_size=3, max_overflow=5, pool_pre_ping=True, connect_args=_CONNECTING
         )
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One transaction, committed at the end of the block, rolled back by an error in it."""
+        """One transaction, committed at the end of the block, rolled back by an error in it.
+
+        Raises ``StandbyDoesNotAnswer`` where the commit waits for a standby that is gone.
+        """
         from sqlalchemy.orm import Session
 
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with answered(self.target), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
@@ -75,7 +80,7 @@ class Ledger:
         work goes on.
         """
         id_ = uuid4()
-        with connect(self.target, work="ledger") as connection:
+        with answered(self.target), connect(self.target, work="ledger") as connection:
             actor = current()
             run_id = run_id or actor.run_id
             name = "dagster" if run_id else actor.name
@@ -99,5 +104,5 @@ class Ledger:
             return [row[0] for row in connection.execute(_AT_WORK)]
 
     def _end(self, id_: UUID, status: str, summary: dict[str, Any]) -> None:
-        with connect(self.target, work="ledger") as connection:
+        with answered(self.target), connect(self.target, work="ledger") as connection:
             connection.execute(_ENDED, (status, Jsonb(summary), id_))

@@ -19,6 +19,7 @@ from dbplatform.home import Home
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect, watched
 from dbplatform.postgres.identifiers import Relation
 from dbplatform.postgres.locks import WRITER, advisory_lock
+from dbplatform.postgres.standbys import answered
 
 if TYPE_CHECKING:
     from dbplatform.ledger.ledger import Ledger
@@ -129,10 +130,11 @@ class Platform:
         """The one writing session of a database, under its advisory lock, which goes with this process (PostgreSQL 14).
 
         With declared roles, archives are written by the role for that; all else belongs to the one that migrates.
-        Raises ``LockNotAcquired``.
+        Raises ``LockNotAcquired``, and ``StandbyDoesNotAnswer`` where commits wait for a standby that is gone.
         """
         roles: tuple[Capability, ...] = ("archive", "migrate") if work.startswith("archive") else ("migrate",)
         with (
+            answered(self.target(declared)),
             connect(self.target_as(declared, *roles), work=work) as connection,
             watched(connection),
             advisory_lock(connection, WRITER),

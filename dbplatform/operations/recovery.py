@@ -28,6 +28,7 @@ from dbplatform.operations.platform import Platform
 from dbplatform.operations.wal import archive_of, catch_up, keep_wal, known, physical_of, rebuild, remember_seat
 from dbplatform.postgres.clock import agreed_now
 from dbplatform.postgres.connection import connect
+from dbplatform.postgres.standbys import answered
 from dbplatform.postgres.programs import find_programs
 
 #: A base backup of so long ago is as good as a new one.
@@ -277,7 +278,7 @@ def name_point(platform: Platform, declared: Declared, name: str) -> RestorePoin
     """Make a named restore point on the server of the database; it can be restored once its WAL is archived."""
     target = platform.target(declared)
     with platform.ledger.operation(declared.name, "restore point") as summary:
-        with connect(target, work="restore point") as connection:
+        with answered(target), connect(target, work="restore point") as connection:
             server = read_server(connection, target)
             remember(platform.ledger, declared.name, system=server.system, on_server=connection.info.dbname)
             point = create_restore_point(connection, platform.ledger, server, database=declared.name, name=name)

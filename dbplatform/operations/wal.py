@@ -36,6 +36,7 @@ from dbplatform.operations.gates import not_declared
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import AutocommitConnection, connect
 from dbplatform.postgres.programs import find_programs
+from dbplatform.postgres.standbys import answered
 
 #: How long a restore waits for the newest WAL to reach the archive before it answers without it.
 CATCH_UP_S = 3.0
@@ -191,7 +192,7 @@ def catch_up(
     target = platform.existing_target(declared)
     if target is None:
         return False
-    with connect(target, work="catch up") as connection:
+    with answered(target), connect(target, work="catch up") as connection:
         server = read_server(connection, target)
         archive, spool = archive_of(platform, declared, server.system), spool_of(platform, declared, server.system)
         ship(spool, archive)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from dbplatform import progress
+from dbplatform.backups import create
 from dbplatform.backups.catalogue import find_backup, list_backups
 from dbplatform.backups.drill import drill, list_drills
 from dbplatform.backups.errors import BackupFailed, NotUnpacked
 from dbplatform.backups.verify import verify_backup
-from dbplatform.errors import PlatformError, WorkError
+from dbplatform.errors import LockNotAcquired, PlatformError, WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.platform import apply_ledger_schema
 from dbplatform.postgres.connection import Target
@@ -30,11 +32,13 @@ from dbplatform_tests.postgres.backups_support import (
     back_up,
     databases,
     fill,
+    hidden,
     prove,
     server,
     statuses,
+    visible,
 )
-from dbplatform_tests.postgres.embedded_support import embedded, open_folder
+from dbplatform_tests.postgres.embedded_support import embedded, open_folder, wait_until
 from dbplatform_tests.postgres.test_backups_destinations import There, bucket, endpoint, key, where
 from dbplatform_tests.s3 import unreliable
 
@@ -226,4 +230,44 @@ def test_a_lost_connection_to_the_ledger_lists_no_backup_that_is_not_there(
         back_up(database, tmp_path, ledger)
     for backup in list_backups(ledger, NAME):
         assert (backup.status == "complete") == backup.folder.is_dir()
+    assert prove(back_up(database, tmp_path, ledger), ledger, server_url).proven_at is not None
+
+
+def test_a_table_that_stays_locked_fails_the_backup_and_names_who_locks_it(
+    database: Target, ledger: Ledger, tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(database)
+    monkeypatch.setattr(create, "LOCK_WAIT_S", 1)
+    with psycopg.connect(database.url, application_name="nightly import") as holder:
+        holder.execute("lock table events in access exclusive mode")
+        with pytest.raises(LockNotAcquired, match=r"holds public.events so that nobody reads it") as told:
+            back_up(database, tmp_path, ledger)
+        assert f"Backend {holder.info.backend_pid} (nightly import, in its transaction" in (told.value.hint or "")
+    assert (statuses(ledger), visible(tmp_path), hidden(tmp_path)) == (["failed"], set(), set())
+    assert prove(back_up(database, tmp_path, ledger), ledger, server_url).proven_at is not None
+    assert statuses(ledger) == ["failed", "complete"]
+
+
+@pytest.mark.drill
+def test_a_table_that_is_locked_while_it_is_dumped_fails_the_backup_or_waits_for_it(
+    database: Target, ledger: Ledger, tmp_path: Path, server_url: str
+) -> None:
+    """pg_dump's second session asks for the lock behind whoever wants the table for himself, and is refused."""
+    fill(database)
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database.url) as altering:
+        waiting: list[Future[object]] = []
+
+        def alter() -> None:
+            waiting.append(pool.submit(altering.execute, "alter table plain add more int"))
+            asked = "select 1 from pg_locks where pid = %s and not granted"
+            with psycopg.connect(database.url, autocommit=True) as other:
+                wait_until(lambda: other.execute(asked, (altering.info.backend_pid,)).fetchone())
+
+        with at(f"backup {NAME}: exported", alter), suppress(WorkError):
+            back_up(database, tmp_path, ledger)
+        waiting[0].result()
+        altering.commit()
+    for backup in list_backups(ledger, NAME):
+        assert (backup.status == "complete") == backup.folder.is_dir()
+    assert statuses(ledger)[0] in ("failed", "complete")
     assert prove(back_up(database, tmp_path, ledger), ledger, server_url).proven_at is not None

@@ -22,6 +22,7 @@ from dbplatform.backups.catalogue import Backup, list_backups
 from dbplatform.backups.errors import BackupDamaged, BackupUnreadable, NoRoom, NoSameProgram
 from dbplatform.backups.physical import base as base_module
 from dbplatform.backups.physical import cluster as cluster_module
+from dbplatform.backups.physical import witness
 from dbplatform.backups.physical.base import create_base, verify_base
 from dbplatform.backups.physical.errors import (
     BaseBackupFailed,
@@ -37,11 +38,13 @@ from dbplatform.backups.physical.targets import RecoveryPlan
 from dbplatform.errors import PlatformError
 from dbplatform.home import Home
 from dbplatform.ledger.backups import BackupRecord
-from dbplatform.postgres.connection import Target
+from dbplatform.postgres.connection import Target, connect
 from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.postgres.programs import Programs, find_programs
+from dbplatform.postgres.standbys import StandbyDoesNotAnswer
 from dbplatform_tests.drills.breaking import crash
 from dbplatform_tests.drills.matrix import cases
+from dbplatform_tests.drills.standbys import hurry, no_standby
 from dbplatform_tests.postgres.backups_support import databases, flip_byte, programs_with
 from dbplatform_tests.postgres.physical_support import NAME, Archiving, archiving, killed_at, ledger_of
 
@@ -310,6 +313,40 @@ def test_a_second_base_backup_at_the_same_time_is_refused(past: Past) -> None:
     with progress.listening(again):
         assert past.server.base().status == "complete"
     assert len(refused) == 1
+
+
+def test_a_table_that_stays_locked_is_left_out_of_the_witness_and_holds_no_base_backup_up(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = past.server
+    monkeypatch.setattr(witness, "LOCK_WAIT_MS", 100)
+    with psycopg.connect(server.shop.url) as holder:
+        holder.execute("lock table quiet in access exclusive mode")
+        backup = server.base()
+        newest = [one for one in witness.witnesses(server.ledger, server.system) if one.tables][-1]
+        assert set(newest.tables) == {"public.numbered"}, "it says nothing of what it has not read"
+        with connect(server.shop, work="test") as connection:
+            assert set(witness.quiet_tables(connection, newest)) == {"public.numbered"}
+            assert connection.execute("show lock_timeout").fetchone() == ("0",)
+    assert verify_base(backup, server.ledger).passed
+    server.base()
+    assert set(witness.witnesses(server.ledger, server.system)[-2].tables) == {"public.numbered", "public.quiet"}
+
+
+@pytest.mark.drill
+def test_a_base_backup_whose_commits_wait_for_a_lost_standby_fails_and_the_next_is_whole(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = past.server
+    hurry(monkeypatch)
+    with no_standby(server.server.url), pytest.raises(StandbyDoesNotAnswer):
+        server.base()
+    complete = server.base()
+    key = key_of(server.system)
+    assert [backup.status for backup in list_backups(server.ledger, key, pruned=True)][:2] == ["complete", "failed"]
+    assert verify_base(complete, server.ledger).passed
+    folders = {path.name for path in (server.backups / key).iterdir() if path.name != "wal"}
+    assert folders == {b.id for b in list_backups(server.ledger, key) if b.status == "complete"}
 
 
 def test_no_room_is_said_before_anything_is_copied(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:

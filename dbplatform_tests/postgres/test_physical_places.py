@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,17 +12,20 @@ from pathlib import Path
 import pyrage
 import pytest
 
+from dbplatform.backups.catalogue import list_backups
 from dbplatform.backups.errors import KeyMissing, WrongKey
 from dbplatform.backups.keys import IDENTITY
 from dbplatform.backups.physical.base import verify_base
-from dbplatform.backups.physical.errors import WalKeyMissing
+from dbplatform.backups.physical.errors import BaseBackupFailed, WalKeyMissing
 from dbplatform.backups.physical.recover import check_recovery
 from dbplatform.backups.physical.server import key_of
+from dbplatform.backups.physical.spool import waiting
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.storage import s3
+from dbplatform.storage.place import StorageFailed
 from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.physical_support import Archiving, archiving
-from dbplatform_tests.s3 import s3_server
+from dbplatform_tests.s3 import Fate, s3_server, unreliable
 
 #: A word of every row: nowhere readable but in the database.
 READABLE = b"only to be read with the key"
@@ -42,6 +47,46 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         name = f"backups-{uuid.uuid4().hex[:12]}"
         s3.client().create_bucket(Bucket=name)
         yield f"s3://{name}/some/where"
+
+
+@pytest.mark.parametrize("fate", cases("refused", "cut", "stalled", sample=()))
+def test_a_bucket_in_trouble_costs_no_wal_and_no_moment(
+    server: Archiving, bucket: str, monkeypatch: pytest.MonkeyPatch, fate: Fate
+) -> None:
+    server = replace(server, bucket=bucket)
+    key = key_of(server.system)
+    first = server.base()
+    server.write(10)
+    monkeypatch.setattr(s3, "TRIES", 1)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.3)
+    well, over = os.environ["AWS_ENDPOINT_URL_S3"], threading.Event()
+
+    def trouble(method: str, path: str) -> Fate:
+        return fate if method in ("PUT", "POST") else "answered"
+
+    with unreliable(well, trouble, over=over) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        try:
+            with pytest.raises(StorageFailed):
+                server.switch()
+            with pytest.raises((StorageFailed, BaseBackupFailed)):
+                server.base()
+        finally:
+            over.set()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", well)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 60)
+    waits = [path.name for path in waiting(server.spool)]
+    assert waits, "what was not taken waits where the server has put it"
+    assert [row for (row,) in server.run("select failed_count from pg_stat_archiver")] == [0]
+    assert [one.id for one in list_backups(server.ledger, key) if one.status == "complete"] == [first.id]
+    server.write(10)
+    server.switch()
+    archived = server.archive(server.system).files()
+    assert set(waits) <= archived.keys()
+    moment = server.commit_times()[15]
+    second = server.base()
+    assert all(verify_base(one, server.ledger).passed for one in (first, second))
+    assert server.recovered(time=moment) == set(range(1, 16))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.postgres.client_programs import Login, ProgramFailed, login, run
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
 from dbplatform.postgres.programs import Programs
+from dbplatform.postgres.standbys import answered
 from dbplatform.storage.place import StorageFailed
 
 DATA = "data"
@@ -98,9 +99,10 @@ def create_base(
     ``begins`` is called when no other one is being taken, before the server is asked for its copy. Reports ``base
     backup <server>`` in bytes and the facts ``base backup <server>: started, witnessed, copied,
     verified, packed, described, published, recorded``. Raises what ``plan_base`` raises, ``BaseBackupRunning``,
-    ``NoRoom``, ``WalNotLookedThrough`` and ``BaseBackupFailed`` with pg_basebackup's own words.
+    ``NoRoom``, ``WalNotLookedThrough``, ``StandbyDoesNotAnswer`` and ``BaseBackupFailed`` with pg_basebackup's own
+    words.
     """
-    with connect(target, work="base backup") as connection:
+    with answered(target), connect(target, work="base backup") as connection:
         unhurried(connection)
         server = _ready(connection, target, programs)
         remember(ledger, database, system=server.system, on_server=connection.info.dbname)

@@ -8,7 +8,9 @@ have that content in every recovery in between. See docs/adr/0010.
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +24,10 @@ from dbplatform.ledger.ledger import Ledger
 from dbplatform.ledger.physical import WitnessRecord
 from dbplatform.postgres.connection import AnyConnection, AutocommitConnection, snapshot
 from dbplatform.postgres.identifiers import Relation
+from dbplatform.postgres.patience import Patience
 
+#: A table that somebody locks for longer says nothing: a backup does not wait for it.
+LOCK_WAIT_MS = 2_000
 #: Larger tables are not hashed: a witness is to cost seconds.
 LARGEST_TABLE_BYTES = 256 << 20
 
@@ -76,7 +81,8 @@ class Witness:
 def testify(connection: AutocommitConnection, ledger: Ledger, *, system: str, database: str, hashes: bool) -> Witness:
     """Commit a witness on the server and write it down; with ``hashes``, read every table that is not too large.
 
-    Takes no lock but ACCESS SHARE on the tables that it reads, one after the other; holds back vacuum meanwhile.
+    Takes no lock but ACCESS SHARE on the tables that it reads, one after the other, and leaves out those that it does
+    not get within seconds; holds back vacuum meanwhile.
     """
     began = connection.execute("select clock_timestamp()").fetchone()
     with connection.transaction():
@@ -100,7 +106,7 @@ def testify(connection: AutocommitConnection, ledger: Ledger, *, system: str, da
         timeline_id=timeline_id,
         began_at=began_at,
         ended_at=ended_at,
-        tables=_tables(connection, database) if hashes else {},
+        tables=_briefly(connection, lambda: _tables(connection, database)) if hashes else {},
     )
     with ledger.session() as session:
         session.add(
@@ -152,13 +158,26 @@ def is_there(connection: AnyConnection, witness: Witness) -> bool | None:
     return None if row[0] is None else bool(row[0] == "committed")
 
 
-def quiet_tables(connection: AnyConnection, witness: Witness) -> dict[str, TableState]:
-    """The tables of the witness that nobody has written to since, asked on the live server."""
-    return {
-        str(table): witness.tables[str(table)]
-        for table in list_tables(connection)
-        if str(table) in witness.tables and _state(connection, table)[0] == witness.tables[str(table)].state
-    }
+def quiet_tables(connection: AutocommitConnection, witness: Witness) -> dict[str, TableState]:
+    """The tables of the witness that nobody has written to since, asked on the live server.
+
+    One that is locked for longer than seconds is none of them.
+    """
+
+    def quiet() -> dict[str, TableState]:
+        found = {}
+        for table in list_tables(connection):
+            known = witness.tables.get(str(table))
+            with suppress(psycopg.errors.LockNotAvailable):
+                if known is not None and _state(connection, table)[0] == known.state:
+                    found[str(table)] = known
+        return found
+
+    return _briefly(connection, quiet)
+
+
+def _briefly(connection: AutocommitConnection, read: Callable[[], dict[str, TableState]]) -> dict[str, TableState]:
+    return Patience(connection=connection, lock_timeout_ms=LOCK_WAIT_MS, sleep=time.sleep).once_outside(read)
 
 
 def _tables(connection: AutocommitConnection, database: str) -> dict[str, TableState]:
@@ -168,7 +187,7 @@ def _tables(connection: AutocommitConnection, database: str) -> dict[str, TableS
     for done, table in enumerate(tables):
         progress.report(f"witness {database}", done=done, total=len(tables), unit="tables")
         # The state first: what is written meanwhile makes the table unquiet.
-        with suppress(psycopg.errors.UndefinedTable):
+        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.LockNotAvailable):
             state, size = _state(connection, table)
             if size <= LARGEST_TABLE_BYTES:
                 with snapshot(connection) as moment:
