@@ -19,6 +19,7 @@ from dbplatform.backups.errors import ServerLacks
 from dbplatform.backups.holding import unhurried
 from dbplatform.backups.manifest import Locale
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.standbys import answered
 
 _LEFT_BEHIND = """
     select d.datname, pg_database_size(d.oid) from pg_database d
@@ -45,9 +46,12 @@ class Scratch:
 
 @contextmanager
 def maintained(server: Target) -> Iterator[tuple[AutocommitConnection, str]]:
-    """A session on the server with a token of its own; first drops what killed restores have left there."""
+    """A session on the server with a token of its own; first drops what killed restores have left there.
+
+    Raises ``StandbyDoesNotAnswer`` where a commit waits for a standby of that server which is gone.
+    """
     token = secrets.token_hex(6)
-    with connect(server, work=f"restore {token}") as connection:
+    with answered(server), connect(server, work=f"restore {token}") as connection:
         unhurried(connection)
         for name in left_behind(connection):
             drop(connection, name)

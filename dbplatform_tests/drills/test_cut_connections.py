@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from dbplatform.alerting.record import list_alerts
+from dbplatform.declaration.project import Project
 from dbplatform.ledger.ledger import Ledger
+from dbplatform.monitoring import record
+from dbplatform.monitoring.metrics import Metrics
+from dbplatform.operations import alerts
+from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target
 from dbplatform_tests.conftest import created
 from dbplatform_tests.drills.breaking import MOMENTS, broken, counted, cut, unreachable
@@ -23,18 +30,33 @@ attributes:
   connection: {url_env: SHOP_URL, environment: test}
   migrations: {}
   seeds: [{profile: dev, directory: seeds}]
-  partitioned_tables: [{table: sale, column: at, interval: 1 month, premake: 2, start: 2026-01-01}]
+  partitioned_tables:
+    - {table: sale, column: at, interval: 1 month, premake: 2, start: 2026-01-01}
+    - {table: event, column: at, interval: 1 month, premake: 2}
   quality: [{table: item, checks: [{not_null: name}]}]
 """
 FILES = {
     "migrations/V1__first.sql": "create table item (id int primary key, name text);\n"
-    "create table sale (at timestamptz not null) partition by range (at);\n",
+    "create table sale (at timestamptz not null) partition by range (at);\n"
+    "create table event (at timestamptz not null, body text);\n"
+    "insert into event select timestamptz '2026-03-15' - i * interval '1 hour', 'b' || i"
+    " from generate_series(1, 500) i;\n",
     "seeds/item.csv": "id,name\n1,pen\n2,ink\n",
 }
+WATCHED = """\
+type: dbplatform.ManagedDatabase
+attributes:
+  name: shop
+  connection: {url_env: SHOP_URL, environment: test}
+"""
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+#: So many moments of a look; it makes a request more.
+LOOKED = 8
 #: In this order.
 COMMANDS = {
     "migrations": ("migrate", "apply", "shop"),
     "seeding": ("seed", "apply", "shop"),
+    "conversion": ("partition", "convert", "shop", "--table", "event"),
     "partitions": ("partition", "apply", "shop"),
     "data quality": ("check", "shop"),
 }
@@ -122,6 +144,37 @@ def test_a_command_whose_ledger_goes_away_here_says_so_and_the_next_ends_right(
     assert "mistake of dbplatform" not in answers[0].err
     if capability != "migrations":
         assert ask(database, "select count(*), count(distinct id), min(name) from item") == (2, 2, "ink")
+    if capability == "conversion":
+        assert ask(database, "select relkind from pg_class where oid = 'event'::regclass") == b"p"
+    assert ask(database, "select count(*), count(distinct body) from event") == (500, 500)
+
+
+@pytest.mark.parametrize("moment", cases(*range(LOOKED), sample=(1,)))
+def test_a_look_whose_session_is_cut_here_measures_all_or_nothing_and_the_next_one_all(
+    declare_shop: Callable[[str], Type], database: Target, tmp_path: Path, moment: int
+) -> None:
+    declare_shop(WATCHED)
+    platform = Platform(Project.at(tmp_path))
+    declared = platform.declarations.get("shop")
+
+    def look(minute: int) -> Metrics:
+        alerts.watch(platform, declared, now=NOW + timedelta(minutes=minute))
+        found = record.latest(platform.ledger, "shop")
+        assert found is not None
+        return found
+
+    look(0)
+    requests = counted(database, lambda: look(1))
+    whole = look(2)
+    broken(database, lambda: look(3), lambda: cut(database), moment=moment, of=requests, moments=LOOKED)
+    found = record.latest(platform.ledger, "shop")
+    assert found is not None
+    assert found.at in (NOW + timedelta(minutes=2), NOW + timedelta(minutes=3))
+    assert (found.values.keys(), found.unmeasured.keys()) == (whole.values.keys(), whole.unmeasured.keys())
+    again = look(4)
+    assert (again.at, again.values.keys()) == (NOW + timedelta(minutes=4), whole.values.keys())
+    assert [alert for alert in list_alerts(platform.ledger, "shop") if alert.state == "firing"] == []
+    platform.ledger.engine.dispose()
 
 
 def finished(work: Work, failed: bool) -> None:

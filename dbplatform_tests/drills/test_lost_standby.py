@@ -28,6 +28,7 @@ from dbplatform_tests.postgres.archiving_support import ask
 from dbplatform_tests.postgres.embedded_support import embedded, open_folder
 from dbplatform_tests.typed import Type
 
+PROBE = "synchronous standbys"
 #: Before a request, each of them: that its answer is lost, too, other drills have.
 BEFORE = range(2, MOMENTS, 4)
 
@@ -119,7 +120,9 @@ def test_a_command_says_that_no_standby_answers_and_the_next_one_ends_right(
         (tmp_path / "defs" / "shop" / file).parent.mkdir(exist_ok=True)
         (tmp_path / "defs" / "shop" / file).write_text(text)
     with no_standby(server.url()):
+        [found] = [one for one in typed("doctor", "shop", "--json").json["findings"] if one["probe"] == PROBE]
         refused = typed("migrate", "apply", "shop")
+    assert (found["status"], "0 of 1 synchronous standbys answer" in found["message"]) == ("error", True)
     assert refused.code == 3
     assert "has waited 0.5 s for a synchronous standby (gone); none answers" in refused.err
     assert "take it out of synchronous_standby_names" in refused.err

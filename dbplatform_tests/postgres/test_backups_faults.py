@@ -18,20 +18,24 @@ from dbplatform.backups import create
 from dbplatform.backups.catalogue import find_backup, list_backups
 from dbplatform.backups.drill import drill, list_drills
 from dbplatform.backups.errors import BackupFailed, NotUnpacked
+from dbplatform.backups.restore import restore_backup
 from dbplatform.backups.verify import verify_backup
 from dbplatform.errors import LockNotAcquired, PlatformError, WorkError
 from dbplatform.ledger.ledger import Ledger
 from dbplatform.operations.platform import apply_ledger_schema
 from dbplatform.postgres.connection import Target
 from dbplatform.postgres.programs import find_programs
+from dbplatform.postgres.standbys import StandbyDoesNotAnswer
 from dbplatform.storage import s3
 from dbplatform_tests.drills.breaking import cut
 from dbplatform_tests.drills.matrix import cases
+from dbplatform_tests.drills.standbys import hurry, no_standby
 from dbplatform_tests.postgres.backups_support import (
     NAME,
     back_up,
     databases,
     fill,
+    hashes,
     hidden,
     prove,
     server,
@@ -271,3 +275,23 @@ def test_a_table_that_is_locked_while_it_is_dumped_fails_the_backup_or_waits_for
         assert (backup.status == "complete") == backup.folder.is_dir()
     assert statuses(ledger)[0] in ("failed", "complete")
     assert prove(back_up(database, tmp_path, ledger), ledger, server_url).proven_at is not None
+
+
+@pytest.mark.drill
+def test_where_the_standby_is_lost_a_backup_is_made_and_a_restore_given_up_and_the_next_ends_right(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurry(monkeypatch)
+    with open_folder() as home, embedded(home / "home", settings={"fsync": "off"}) as alone:
+        alone.start()
+        alone.ensure_database("shop")
+        source, postgres = Target(NAME, alone.url("shop")), Target("alone", alone.url("postgres"))
+        fill(source)
+        with no_standby(postgres.url):
+            backup = back_up(source, tmp_path, ledger)
+            with pytest.raises(StandbyDoesNotAnswer):
+                restore_backup(backup, postgres, "restored", ledger, programs=find_programs())
+        assert databases(postgres.url, "^restored$") == []
+        restore_backup(backup, postgres, "restored", ledger, programs=find_programs())
+        assert hashes(Target("restored", alone.url("restored"))) == hashes(source)
+        assert databases(postgres.url) == []

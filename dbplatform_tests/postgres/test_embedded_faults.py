@@ -15,9 +15,12 @@ import pytest
 
 from dbplatform.errors import ServerError
 from dbplatform.home import Home
+from dbplatform.postgres.connection import Target
 from dbplatform.postgres.embedded.lock import locked
 from dbplatform.postgres.embedded.processes import postmaster_of
 from dbplatform.postgres.embedded.server import EmbeddedServer
+from dbplatform_tests.drills.breaking import broken, cut
+from dbplatform_tests.drills.matrix import cases
 from dbplatform_tests.postgres.embedded_support import (
     embedded,
     in_children,
@@ -167,6 +170,86 @@ def test_a_pid_file_that_names_a_stranger_is_no_obstacle(server: EmbeddedServer)
     assert not server.status().running
     server.stop()
     assert server.start().running
+
+
+def _emptied(data: Path) -> None:
+    _pid_file(data, b"")
+
+
+def _other_bytes(data: Path) -> None:
+    _pid_file(data, bytes(64))
+
+
+def _pid_file(data: Path, content: bytes) -> None:
+    file = data / "postmaster.pid"
+    file.write_bytes(content)
+    os.chown(file, data.stat().st_uid, data.stat().st_gid)
+
+
+def _without_version(data: Path) -> None:
+    (data / "PG_VERSION").rename(data.parent / "aside")
+
+
+def _control_file(data: Path) -> None:
+    _flip(data / "global" / "pg_control")
+
+
+def _map_of_files(data: Path) -> None:
+    _flip(data / "global" / "pg_filenode.map")
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[64] ^= 1
+    file.write_bytes(content)
+
+
+def _version_back(data: Path) -> None:
+    (data.parent / "aside").rename(data / "PG_VERSION")
+
+
+def _no_pid_file(data: Path) -> None:
+    (data / "postmaster.pid").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said", "mend"),
+    cases(
+        (_emptied, "postmaster.pid", _no_pid_file),
+        (_other_bytes, "postmaster.pid", _no_pid_file),
+        (_without_version, "is not a database cluster directory", _version_back),
+        (_control_file, "pg_control|control file", _control_file),
+        (_map_of_files, "incorrect checksum", _map_of_files),
+        sample=(_emptied,),
+    ),
+)
+def test_a_damaged_data_folder_is_told_and_left_as_it_is_and_serves_once_it_is_mended(
+    server: EmbeddedServer, damage: Callable[[Path], None], said: str, mend: Callable[[Path], None]
+) -> None:
+    data = server.start().data_directory
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("create table if not exists there as select g from generate_series(1, 1000) g")
+    server.stop()
+    damage(data)
+    with pytest.raises(ServerError, match=said):
+        server.start()
+    assert not server.status().running
+    mend(data)
+    server.start()
+    with psycopg.connect(server.url()) as connection:
+        assert connection.execute("select count(*), sum(g) from there").fetchone() == (1000, 500500)
+
+
+@pytest.mark.parametrize("moment", cases(*range(3), sample=(2,)))
+def test_a_database_whose_making_loses_its_session_is_made_by_the_next(server: EmbeddedServer, moment: int) -> None:
+    server.start()
+    postgres, name = Target("the server", server.url("postgres")), f"cut {moment}"
+    failed = broken(
+        postgres, lambda: server.ensure_database(name), lambda: cut(postgres), moment=moment, of=3, moments=3
+    )
+    assert failed
+    server.ensure_database(name)
+    assert server.has_database(name)
 
 
 def test_a_server_that_is_up_but_does_not_answer_is_not_running(home: Home, server: EmbeddedServer) -> None:

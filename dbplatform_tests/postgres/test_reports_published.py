@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,13 +24,13 @@ from dbplatform.operations.platform import Platform
 from dbplatform.operations.reviews import review
 from dbplatform.postgres.connection import Target
 from dbplatform.reporting import retention
-from dbplatform.reporting.errors import ReportNotFound
+from dbplatform.reporting.errors import ReportNotFound, ReportNotWritten
 from dbplatform.reporting.publish import Published, publish
 from dbplatform.reporting.store import list_reports, read_report, report_at, report_of
 from dbplatform.storage import s3
 from dbplatform.storage.folder import FolderPlace
 from dbplatform.storage.place import StorageFailed
-from dbplatform_tests.s3 import s3_server
+from dbplatform_tests.s3 import Fate, s3_server, unreliable
 
 DAY = timedelta(days=1)
 _SHOP = """\
@@ -188,6 +190,38 @@ def test_reports_are_kept_in_a_bucket_read_back_from_it_and_removed_from_it(
     assert [one.run_id for one in list_reports(ledger)] == ["new"]
     store = s3.S3Store.below(f"s3://{bucket}/data")
     assert sorted(file.name for file in store.files()) == sorted(entry.name(form) for form in entry.forms)
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("fate", ["refused", "cut", "stalled"])
+def test_a_bucket_that_takes_no_report_leaves_the_verdict_and_no_report_that_is_not_there(
+    shop: Shop, ledger: Ledger, bucket: str, monkeypatch: pytest.MonkeyPatch, fate: Fate
+) -> None:
+    shop.declare(f"{{destination: 's3://{bucket}/data'}}")
+    shop.check("before")
+    shop.sql("insert into item values (null)")
+    monkeypatch.setattr(s3, "TRIES", 1)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.3)
+    well, over = os.environ["AWS_ENDPOINT_URL_S3"], threading.Event()
+    with unreliable(well, lambda method, path: fate if method == "PUT" else "answered", over=over) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        try:
+            with pytest.raises(ReportNotWritten):
+                shop.check("in trouble")
+        finally:
+            over.set()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", well)
+    assert [one.run_id for one in list_reports(ledger)] == ["before"]
+    with ledger.session() as session:
+        run = session.get(QualityRun, "in trouble")
+        assert run is not None
+        assert run.verdict == "failed", "what was found is in the ledger"
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 60)
+    platform = shop.platform
+    again = publish(platform, platform.declarations.get("shop"), "in trouble", in_dagster=False)
+    assert again.run.verdict == "failed"
+    assert [one.run_id for one in list_reports(ledger)] == ["in trouble", "before"]
+    assert b"<!doctype html>" in (read_report(Path("/nowhere"), report_of(ledger, "shop")) or b"")
 
 
 def test_retention_keeps_the_newest_and_whatever_failed_and_nobody_read(shop: Shop, ledger: Ledger) -> None:

@@ -359,6 +359,20 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(connection: AutocommitC
     assert one(connection, "select count(*) from airlines") == 0
 
 
+def test_a_file_cut_in_the_middle_of_a_row_leaves_nothing_and_loads_once_it_is_whole(
+    connection: AutocommitConnection, seeds: Path
+) -> None:
+    file = seeds / "flights.csv"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.rindex(b",", 0, len(whole) // 2)])
+    with pytest.raises(BadCsv, match=r"flights\.csv"):
+        apply(connection, seeds)
+    assert one(connection, "select count(*) from flights") == 0
+    file.write_bytes(whole)
+    assert apply(connection, seeds).loaded_rows == 2000, "the table before it had been loaded"
+    assert verify(connection, seeds).passed
+
+
 def test_sequences_go_on_behind_the_loaded_values(connection: AutocommitConnection, tmp_path: Path) -> None:
     connection.execute("create table people (id int generated always as identity primary key, name text)")
     folder(tmp_path, people="id,name\n7,a\n41,b\n")

@@ -251,6 +251,33 @@ def test_a_lost_session_with_the_database_is_told_and_made_up_for(service: Servi
     runs(test)
 
 
+def test_a_table_that_stays_locked_is_told_as_changed_and_holds_no_other_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOCK_TIMEOUT", "100ms")
+    # What its trigger notes, in a transaction that commits while somebody else has locked the table.
+    noted = """
+        insert into dbplatform.live_event (relation, op, keys) values ('public.items', 'i', '[["1"]]');
+        select pg_notify('dbplatform_live', '')
+    """
+
+    async def test() -> None:
+        async with service.running(), service.watching() as client:
+            await client.begun()
+            await written(service, "insert into items values (1, 'as it was')")
+            await client.next("changes")
+            with psycopg.connect(service.database.url) as holder:
+                holder.execute("lock table items in access exclusive mode")
+                await written(service, noted)
+                [table] = (await client.next("changes"))["tables"]
+                assert (table["rows"], table["gone"], table["many"]) == ([], [], True)
+            await written(service, "update items set name = 'as it is'")
+            [table] = (await client.next("changes"))["tables"]
+            assert (table["rows"], table["many"]) == ([{"id": 1, "name": "as it is"}], False)
+
+    runs(test)
+
+
 def test_tables_that_become_live_later_are_followed_from_then_on(
     database: Target, ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
@@ -21,9 +22,11 @@ from dbplatform.postgres.connection import Target
 from dbplatform.reporting.errors import NotAWebAddress
 from dbplatform.reporting.periods import Period, write_period
 from dbplatform.reporting.store import WrittenReport, write_report
+from dbplatform.storage import s3
 from dbplatform.web.answers import PortTaken
 from dbplatform.web.app import create_app
 from dbplatform.web.server import guarded, listen
+from dbplatform_tests.s3 import Fate, s3_server, unreliable
 from dbplatform_tests.web.report_samples import START, Made, put_run
 
 _BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -272,6 +275,34 @@ def test_a_silent_ledger_gives_503_everywhere_and_names_neither_user_nor_passwor
         assert answer.status_code == 503, path
         assert "keeper" not in answer.text
         assert "secret-word" not in answer.text
+
+
+@pytest.mark.drill
+def test_a_bucket_that_does_not_answer_costs_its_reports_and_nothing_else_and_they_come_back(
+    client: TestClient, ledger: Ledger, reports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "TRIES", 1)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.3)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    fates: list[Fate] = ["answered"]
+    over = threading.Event()
+    with s3_server() as endpoint, unreliable(endpoint, lambda method, path: fates[-1], over=over) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy)
+        s3.client().create_bucket(Bucket="reports")
+        put_run(ledger, "in the bucket", [Made(name="a", status="passed")])
+        made = write_report(ledger, "flights", "in the bucket", folder=reports, destination="s3://reports/some")
+        whole = client.get(f"/reports/{made.location}")
+        assert (whole.status_code, "in the bucket" in whole.text) == (200, True)
+        for fate in ("refused", "cut", "truncated", "altered", "stalled"):
+            fates.append(fate)
+            answer = client.get(f"/reports/{made.location}", headers=_BROWSER)
+            assert answer.status_code == (500 if fate == "altered" else 503), fate
+            assert answer.content != whole.content
+            assert client.get("/readyz").status_code == client.get("/reports/").status_code == 200
+        over.set()
+        fates.append("answered")
+        assert client.get(f"/reports/{made.location}").content == whole.content
 
 
 def test_a_ledger_without_its_schema_is_not_ready(database: Target) -> None:

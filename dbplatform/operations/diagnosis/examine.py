@@ -47,6 +47,7 @@ PROBES: dict[str, Probe] = {
     "proof": programs.proof,
     "room for backup": surroundings.room_for_backup,
     "settings": settings.durability,
+    "synchronous standbys": settings.synchronous_standbys,
     "WAL archive": settings.wal_archive,
 }
 

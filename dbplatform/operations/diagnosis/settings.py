@@ -1,4 +1,4 @@
-"""Settings of the server that decide whether committed data survives, and whether WAL can be archived."""
+"""Settings of the server that decide whether committed data survives, commits return, and WAL can be archived."""
 
 from __future__ import annotations
 
@@ -87,6 +87,12 @@ _ARCHIVER = """
            last_failed_wal, last_failed_time, failed_count, archived_count, last_archived_time
     from pg_stat_archiver
 """
+_STANDBYS = r"""
+    select setting as names, pg_has_role('pg_read_all_stats', 'usage') as sees,
+           coalesce((regexp_match(setting, '^\s*(?:first|any)?\s*(\d+)\s*\(', 'i'))[1]::int, 1) as needed,
+           (select count(*) from pg_stat_replication where sync_state in ('sync', 'quorum')) as answering
+    from pg_settings where name = 'synchronous_standby_names'
+"""
 
 
 def durability(patient: Patient) -> Iterator[Finding]:
@@ -136,6 +142,23 @@ def wal_archive(patient: Patient) -> Iterator[Finding]:
         )
     else:
         yield ok(f"on, {row['archived_count']} files archived")
+
+
+def synchronous_standbys(patient: Patient) -> Iterator[Finding]:
+    """Whether those answer that each commit waits for."""
+    row = patient.ask_one(_STANDBYS)
+    if not row["names"]:
+        yield ok("none: a commit waits for no other server")
+    elif not row["sees"]:
+        yield not_checked(f"{patient.user} may not see replicas", patient.sql("GRANT pg_monitor TO {user};"))
+    elif row["answering"] < row["needed"]:
+        yield error(
+            f"Every commit waits, for ever and with its locks: {row['answering']} of {row['needed']} synchronous "
+            f"standbys answer (synchronous_standby_names: {row['names']}).",
+            f"Start the standby (see pg_stat_replication), or: ALTER SYSTEM RESET synchronous_standby_names; {_RELOAD}",
+        )
+    else:
+        yield ok(f"{row['answering']} answer of {row['names']}")
 
 
 def _settings(patient: Patient, *names: str) -> dict[str, str]:

@@ -26,6 +26,8 @@ from dbplatform.web.push.listening import Listener, listening
 
 #: How long more commits are waited for after one, so that a burst is one message.
 FOLD_S: Final = 0.02
+#: A table that somebody locks for longer is told as changed, without its rows: nothing else waits for it.
+LOCK_TIMEOUT: Final = "2s"
 #: Messages that are kept for those who come back, and how many characters they have together.
 _KEPT: Final = 500
 _KEPT_CHARACTERS: Final = 8 * events.MOST_CHARACTERS
@@ -93,6 +95,7 @@ class Feed:
         return await asyncio.shield(asked)
 
     async def _follow(self, connection: Connection) -> None:
+        await connection.execute("select set_config('lock_timeout', %s, false)", (LOCK_TIMEOUT,))
         while True:
             token = await events.now(connection)
             if token is not None:
@@ -181,6 +184,8 @@ class Feed:
             return _many(change.relation)
         try:
             found = await events.read_rows(connection, policy, key, change)
+        except psycopg.errors.LockNotAvailable:
+            return _many(change.relation)
         except (psycopg.ProgrammingError, psycopg.DataError):
             # The table is no longer as it was: pages load it by their own means, and the key is looked up again.
             keys[change.relation] = await self._key(connection, policy)
