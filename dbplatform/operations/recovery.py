@@ -28,8 +28,8 @@ from dbplatform.operations.platform import Platform
 from dbplatform.operations.wal import archive_of, catch_up, keep_wal, known, physical_of, rebuild, remember_seat
 from dbplatform.postgres.clock import agreed_now
 from dbplatform.postgres.connection import connect
-from dbplatform.postgres.standbys import answered
 from dbplatform.postgres.programs import find_programs
+from dbplatform.postgres.standbys import answered
 
 #: A base backup of so long ago is as good as a new one.
 SHARED_FOR = timedelta(hours=1)
