@@ -327,6 +327,8 @@ def test_a_table_that_stays_locked_is_left_out_of_the_witness_and_holds_no_base_
         assert set(newest.tables) == {"public.numbered"}, "it says nothing of what it has not read"
         with connect(server.shop, work="test") as connection:
             assert set(witness.quiet_tables(connection, newest)) == {"public.numbered"}
+            older = next(one for one in witness.witnesses(server.ledger, server.system) if one.tables)
+            assert "public.quiet" in older.tables.keys() - witness.quiet_tables(connection, older).keys()
             assert connection.execute("show lock_timeout").fetchone() == ("0",)
     assert verify_base(backup, server.ledger).passed
     server.base()
