@@ -10,11 +10,14 @@ Every session has a fixed time zone, date style and float form, so that a row re
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, NewType
+from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
@@ -49,6 +52,8 @@ _SESSION = {
     "bytea_output": "hex",
     "search_path": "public",
 }
+#: For ``hang_up``; those that nobody needs any more are not kept.
+_OPENED: WeakSet[psycopg.Connection[TupleRow]] = WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +224,23 @@ def in_words(target: str, error: psycopg.Error) -> WorkError:
     )
 
 
+def hang_up(pid: int, like: AnyConnection) -> None:
+    """End the wait of this process for a backend of the server of ``like`` that does not answer and cannot be ended.
+
+    May be called from another thread: whoever waits gets the error of a lost session.
+    """
+    for connection in list(_OPENED):
+        here = not connection.closed and connection.info.backend_pid == pid
+        if here and (connection.info.host, connection.info.port) == (like.info.host, like.info.port):
+            with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
+
+
 def _open(target: Target, work: str) -> psycopg.Connection[TupleRow]:
     with _opening(target, work) as info:
-        return psycopg.connect(info, autocommit=True)
+        connection = psycopg.connect(info, autocommit=True)
+    _OPENED.add(connection)
+    return connection
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from datetime import datetime
 import psycopg
 
 from dbplatform.errors import WorkError
-from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.connection import AutocommitConnection, Target, connect, hang_up
 
 #: A standby that was only restarted is back by then.
 LIMIT_S = 60.0
@@ -63,6 +63,8 @@ class _Watch:
             for pid, _ in [wait for wait in waiting if now - since[wait] >= LIMIT_S]:
                 self.names, self.ended = names, True
                 session.execute("select pg_terminate_backend(%s)", (pid,))
+                # One with temporary tables drops them at its end, and waits again for the commit of that.
+                hang_up(pid, session)
             if self.done.wait(LOOK_S):
                 return
 
@@ -71,7 +73,8 @@ class _Watch:
 def answered(target: Target) -> Iterator[None]:
     """Within the block, end the sessions of the platform on this server that wait for a lost standby for a minute.
 
-    What they had committed is committed; whatever they hold is free. The error that follows is raised as
+    What they had committed is committed; whatever they hold is free, but for the session locks of one with temporary
+    tables, which PostgreSQL ends when a standby is back. The error that follows is raised as
     ``StandbyDoesNotAnswer``. Opens a session of its own where the block lasts longer than a few seconds, which stays
     only where the server has synchronous standbys. Needs no rights beyond those of the target's user.
     """
