@@ -75,11 +75,13 @@ _SOURCE = """
 """
 
 _HOLDER = """
-    select l.relation::regclass::text, l.pid, a.application_name, extract(epoch from now() - a.xact_start)::int
-    from pg_locks l left join pg_stat_activity a using (pid)
+    select format('%I.%I', n.nspname, c.relname), l.pid, a.application_name,
+           extract(epoch from now() - a.xact_start)::int
+    from pg_locks l join pg_class c on c.oid = l.relation join pg_namespace n on n.oid = c.relnamespace
+    left join pg_stat_activity a using (pid)
     where l.mode = 'AccessExclusiveLock' and l.locktype = 'relation' and l.pid <> pg_backend_pid()
       and l.database = (select oid from pg_database where datname = current_database())
-      and l.relation in (select oid from pg_class where relkind in ('r', 'p', 'm', 'S'))
+      and c.relkind in ('r', 'p', 'm', 'S')
     order by l.granted desc, a.xact_start limit 1
 """
 

@@ -119,7 +119,10 @@ def _make(
 ) -> tuple[Manifest, str]:
     """The finished files in the folder ``made``; their manifest and that one's SHA-256."""
     database = backup.database
-    with connect(target, work=f"reads for backup {backup.id}", lock_timeout_ms=LOCK_WAIT_S * 1000) as connection:
+    with (
+        connect(target, work=f"reads for backup {backup.id}", lock_timeout_ms=LOCK_WAIT_S * 1000) as connection,
+        _naming_who_locks(connection),
+    ):
         ready_to_read(connection)
         clear_leftovers(connection, ledger, database, destination)
         program = dump_program(programs, server_major=connection.info.server_version // 10000)
@@ -127,7 +130,7 @@ def _make(
         made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         require_room(made.parent, _room(connection, ledger, database), work=f"a backup of {database}")
         made.mkdir(mode=0o700)
-        with _naming_who_locks(connection), snapshot(connection) as exporter:
+        with snapshot(connection) as exporter:
             name = _exported(exporter)
             source = read_source(exporter)
             tables = in_scope(exporter, scope)

@@ -194,10 +194,6 @@ def _control_file(data: Path) -> None:
     _flip(data / "global" / "pg_control")
 
 
-def _map_of_files(data: Path) -> None:
-    _flip(data / "global" / "pg_filenode.map")
-
-
 def _flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[64] ^= 1
@@ -219,7 +215,6 @@ def _no_pid_file(data: Path) -> None:
         (_other_bytes, "postmaster.pid", _no_pid_file),
         (_without_version, "is not a database cluster directory", _version_back),
         (_control_file, "pg_control|control file", _control_file),
-        (_map_of_files, "incorrect checksum", _map_of_files),
         sample=(_emptied,),
     ),
 )
