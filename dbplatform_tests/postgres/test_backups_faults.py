@@ -268,7 +268,7 @@ def test_a_table_that_somebody_wants_for_himself_while_it_is_dumped_fails_the_ba
             with psycopg.connect(database.url, autocommit=True) as other:
                 wait_until(lambda: other.execute(asked, (altering.info.backend_pid,)).fetchone())
 
-        with at(f"backup {NAME}: exported", alter), pytest.raises(WorkError, match="(?i)lock"):
+        with at(f"backup {NAME}: exported", alter), pytest.raises(WorkError, match=r"(?i)lock"):
             back_up(database, tmp_path, ledger)
         waiting[0].result()
         altering.commit()
