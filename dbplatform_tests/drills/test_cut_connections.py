@@ -169,10 +169,10 @@ def test_a_look_whose_session_is_cut_here_measures_all_or_nothing_and_the_next_o
     broken(database, lambda: look(3), lambda: cut(database), moment=moment, of=requests, moments=LOOKED)
     found = record.latest(platform.ledger, "shop")
     assert found is not None
-    assert found.at in (NOW + timedelta(minutes=2), NOW + timedelta(minutes=3))
+    assert found.at >= whole.at
     assert (found.values.keys(), found.unmeasured.keys()) == (whole.values.keys(), whole.unmeasured.keys())
     again = look(4)
-    assert (again.at, again.values.keys()) == (NOW + timedelta(minutes=4), whole.values.keys())
+    assert (again.at > found.at, again.values.keys()) == (True, whole.values.keys())
     assert [alert for alert in list_alerts(platform.ledger, "shop") if alert.state == "firing"] == []
     platform.ledger.engine.dispose()
 
