@@ -11,6 +11,7 @@ A ``hint`` says what to do next; ``file`` and ``line`` say where a mistake was w
     `-- WorkError               exit 3: the command was right, the work failed
         +-- CannotConnect
         +-- LockNotAcquired
+        +-- OutOfMemory
         `-- ServerError             the embedded server
 
 Each capability adds the errors of its own below ``UsageError`` or ``WorkError``, in its own folder.
@@ -18,6 +19,7 @@ Each capability adds the errors of its own below ``UsageError`` or ``WorkError``
 
 from __future__ import annotations
 
+import errno
 import inspect
 import re
 from pathlib import Path
@@ -114,3 +116,32 @@ class LockNotAcquired(WorkError):
 
 class ServerError(WorkError):
     """{message}"""
+
+
+class OutOfMemory(WorkError):
+    """This process was refused memory: {reason}."""
+
+
+#: Said by zstd and libpq, and by Python of a thread.
+_NO_MEMORY = re.compile(r"not enough memory|out of memory|cannot allocate memory|can't start new thread")
+
+
+def out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """The error for one that says that this process was refused memory, in the words of whichever library asked.
+
+    Such an error says nothing of what was read or written meanwhile: no file is damaged and no disk full because of it.
+    """
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno is not None:
+        refused = error.errno == errno.ENOMEM
+    else:
+        # With an SQLSTATE it comes from a server, and is of that one's memory.
+        asked = isinstance(error, OSError | RuntimeError) or getattr(error, "sqlstate", "") is None
+        refused = isinstance(error, MemoryError) or (asked and _NO_MEMORY.search(words) is not None)
+    if not refused:
+        return None
+    return OutOfMemory(
+        reason=words.rstrip(".") or "it held more than its limit",
+        hint="What it was doing is not done. Raise its limit (of the container, the service, ulimit), end what else "
+        "needs the machine's memory, or give it less at once; then run it again.",
+    )

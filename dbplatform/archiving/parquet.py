@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from dbplatform.archiving.errors import ArchiveDamaged, ArchiveNotWritten
 from dbplatform.archiving.shape import Column
 from dbplatform.archiving.storage import Storage
+from dbplatform.errors import out_of_memory
 
 FORMAT = 1
 _METADATA_KEY = b"dbplatform"
@@ -193,6 +194,8 @@ class ArchiveReader:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            if out_of_memory(error):
+                raise
             raise damaged(self.location, f"it cannot be read ({first_line(error)})") from error
 
 
@@ -226,7 +229,7 @@ def written(partial: Path) -> Iterator[io.BufferedWriter]:
     except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError | pa.ArrowException):
+        if isinstance(error, OSError | pa.ArrowException) and not out_of_memory(error):
             raise ArchiveNotWritten(
                 path=str(partial),
                 reason=first_line(error),

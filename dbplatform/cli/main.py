@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from dbplatform.errors import PlatformError, UsageError, WorkError
+from dbplatform.errors import OutOfMemory, PlatformError, UsageError, WorkError, out_of_memory
 
 #: Each verb and the module that holds it, in the order in which the help shows them.
 VERBS = {
@@ -140,12 +140,17 @@ def run(arguments: list[str]) -> int:
         return 141
     except Exception as error:
         told = _told(error)
+        if isinstance(told, OutOfMemory) and not debug:
+            # What its frames hold goes with it: to tell of it takes memory, too.
+            error.__traceback__ = None
         told.__cause__ = error
         return _show(told, as_json=as_json, debug=debug)
 
 
 def _told(error: Exception) -> PlatformError:
-    """A ledger that does not answer is nobody's mistake; whatever else no layer has put into words is ours."""
+    """No memory, or a ledger that does not answer, is nobody's mistake; what else no layer put into words is ours."""
+    if refused := out_of_memory(error):
+        return refused
     from psycopg import OperationalError
     from sqlalchemy.exc import DBAPIError
 

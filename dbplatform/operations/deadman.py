@@ -118,7 +118,8 @@ class DeadMansSwitch:
 
     def _ledger_silent(self, error: Exception, now: datetime) -> tuple[str, ...]:
         self._silent_since = self._silent_since or now
-        reason = error.message if isinstance(error, PlatformError) else type(error).__name__
+        # Of a driver's error the kind alone: its text could name hosts and users.
+        reason = error.message if isinstance(error, PlatformError) else type(getattr(error, "orig", error)).__name__
         if now - self._silent_since >= _PATIENCE:
             words = (
                 f"The ledger does not answer since {self._silent_since:%Y-%m-%d %H:%M:%S} UTC: {reason.rstrip('.')}.\n"

@@ -13,7 +13,7 @@ import dagster as dg
 
 from dbplatform import progress
 from dbplatform.backups.checked import CheckProof, in_short
-from dbplatform.errors import PlatformError
+from dbplatform.errors import PlatformError, out_of_memory
 from dbplatform.ledger.acting import acting, in_run
 from dbplatform.orchestration.instance import tag_with_process
 from dbplatform.orchestration.workers import on_a_worker
@@ -54,6 +54,10 @@ def step(
             yield
     except PlatformError as error:
         raise failure(error) from error
+    except Exception as error:
+        if refused := out_of_memory(error):
+            raise failure(refused) from error
+        raise
     progress.report(STEP + name, done=1, total=1)
 
 

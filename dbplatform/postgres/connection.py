@@ -25,7 +25,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from dbplatform.errors import CannotConnect, WorkError
+from dbplatform.errors import CannotConnect, WorkError, out_of_memory
 from dbplatform.postgres.refusals import Refusal, explain, unreadable_url
 
 if TYPE_CHECKING:
@@ -211,7 +211,10 @@ def _interruption(error: BaseException | None) -> BaseException | None:
 
 
 def in_words(target: str, error: psycopg.Error) -> WorkError:
-    """An error of PostgreSQL as one of the platform, ``SessionLost`` or ``ServerRefused``, that names the target."""
+    """An error of psycopg as one of the platform: ``SessionLost`` or ``ServerRefused`` name the target, ``OutOfMemory``
+    is of this process."""
+    if refused := out_of_memory(error):
+        return refused
     reason = (error.diag.message_primary or str(error).strip().splitlines()[0]).rstrip(".")
     if isinstance(error, psycopg.OperationalError) and error.sqlstate in (None, "57P01", "57P02", "57P03"):
         return SessionLost(target=target, reason=reason, hint="See the server's log, then run the command again.")

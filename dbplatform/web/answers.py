@@ -98,6 +98,8 @@ class LedgerSilent(WorkError):
             return cls(
                 reason="its schema is not applied", hint="Run any verb that writes, such as dbplatform migrate apply."
             )
+        if state == "53100":
+            return cls(reason="the disk of its server is full", hint="Make room there; nothing was noted of this.")
         return cls(reason="its server cannot be reached", hint="See whether it runs: dbplatform server status.")
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -65,6 +65,13 @@ def _name_of(database: Target) -> str:
     return str(conninfo_to_dict(database.url)["dbname"])
 
 
+#: In the server's own words.
+_NO_ROOM = """
+    create function no_room() returns trigger language plpgsql as $$ begin
+        raise 'could not extend file "base/1/2": No space left on device'
+        using errcode = 'disk_full', hint = 'Check free disk space.';
+    end $$
+"""
 _WAIT: Callable[..., Any] = psycopg.Connection.wait
 
 
@@ -124,6 +131,34 @@ def crash(server: EmbeddedServer) -> None:
     server.start()
 
 
+def kill_session(database: Target) -> None:
+    """End the process of one session of the platform, as Linux does when the machine is out of memory.
+
+    The server ends every other session, too, and recovers; this returns when that has begun.
+    """
+    with closing(psycopg.connect(make_conninfo(database.url, dbname="postgres"), autocommit=True)) as bystander:
+        [pid] = bystander.execute(
+            "select pid from pg_stat_activity where datname = %s and application_name ~ '^dbplatform' limit 1",
+            (_name_of(database),),
+        ).fetchone() or [None]
+        assert pid is not None, "it has no session"
+        os.kill(pid, signal.SIGKILL)
+        try:
+            bystander.execute("select pg_sleep(600)")
+        except psycopg.OperationalError:
+            return
+    raise AssertionError("its server did not notice")
+
+
+def takes_sessions(database: Target) -> bool:
+    """Whether the server lets somebody in; while it recovers it does not."""
+    try:
+        psycopg.connect(database.url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 def cut(database: Target) -> None:
     """End every session of the platform with the database, and of pg_dump, as a firewall does or an administrator."""
     name = _name_of(database)
@@ -133,6 +168,20 @@ def cut(database: Target) -> None:
             " where datname = %s and application_name ~ '^(dbplatform|pg_dump)'",
             (name,),
         )
+
+
+@contextmanager
+def no_room(database: Target, *tables: str) -> Iterator[None]:
+    """No new row finds room in these tables within the block, as on a full disk; those there can be changed."""
+    with psycopg.connect(database.url, autocommit=True) as administrator:
+        administrator.execute(_NO_ROOM)
+        trigger = "create trigger no_room before insert on {} for each row execute function no_room()"
+        for table in tables:
+            administrator.execute(sql.SQL(trigger).format(sql.Identifier(*table.split("."))))
+        try:
+            yield
+        finally:
+            administrator.execute("drop function no_room() cascade")
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from dbplatform.postgres.connection import Target
+from dbplatform_tests.drills.breaking import no_room
 from dbplatform_tests.installation import Installation, small_project
 
 _DECLARATION = """\
@@ -103,6 +105,24 @@ def test_a_run_beyond_its_declared_time_is_ended_with_its_statement_and_has_fail
         assert "lasted longer than 60 seconds (runs.end_after)" in said(shop, run["run_id"])[-1]
         with shop.connect("postgres") as server:
             until(server, "select not exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+
+
+@pytest.mark.drill
+def test_a_run_whose_record_finds_no_room_says_so_and_the_next_ends_right(tmp_path: Path) -> None:
+    with small_project(tmp_path, _DECLARATION, "create table item (id int primary key);\n") as shop:
+        shop.server.start()
+        assert shop.json("runs", "list")["runs"] == []
+        with no_room(Target("dagster", shop.server.url("dagster")), "event_logs"):
+            failed = shop.command("run", "shop", "--job", "shop_migrate")
+        assert failed.returncode == 3
+        assert "No space left on device" in failed.stderr
+        assert "mistake of dbplatform" not in failed.stderr
+        assert shop.json("run", "shop", "--job", "shop_migrate")["status"] == "succeeded"
+        with shop.connect("shop") as connection:
+            assert connection.execute("select to_regclass('item') is not null").fetchone() == (True,)
+        runs = shop.json("runs", "list")["runs"]
+        assert [(run["status"], run["holds"]) for run in runs][:1] == [("success", [])]
+        assert all(run["status"] in ("success", "failure", "canceled") for run in runs), runs
 
 
 def in_its_statement(shop: Installation, server: psycopg.Connection[Any]) -> subprocess.Popen[bytes]:

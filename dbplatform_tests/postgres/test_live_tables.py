@@ -19,6 +19,7 @@ from dbplatform.live.install import LivePlan, apply_live, plan_live
 from dbplatform.live.policy import LivePolicy
 from dbplatform.postgres.catalog import TableMissing
 from dbplatform.postgres.connection import Target, connect, connect_to_listen
+from dbplatform_tests.drills.breaking import no_room
 
 T = TypeVar("T")
 
@@ -94,6 +95,17 @@ def test_rows_that_were_made_changed_and_removed_are_read_as_they_are_now(live: 
     assert rows["public.items"].gone == [{"id": "2"}]
     again, _ = since(live, reading.token)
     assert again.changes == ()
+
+
+def test_a_change_whose_note_finds_no_room_is_not_made_and_nobody_is_told_of_it(live: Target) -> None:
+    before = token(live)
+    with no_room(live, "dbplatform.live_event"), pytest.raises(psycopg.errors.DiskFull):
+        run(live, "insert into items values (1, 'one', 'x')")
+    reading, _ = since(live, before)
+    assert reading.changes == ()
+    run(live, "insert into items values (2, 'two', 'x')")
+    _, rows = since(live, before)
+    assert rows["public.items"].rows == [{"id": 2, "name": "two"}]
 
 
 def test_a_changed_key_is_the_old_one_gone_and_the_new_one_there(live: Target) -> None:

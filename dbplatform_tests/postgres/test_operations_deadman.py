@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from dbplatform.alerting.errors import ChannelFailed
 from dbplatform.alerting.record import list_alerts
@@ -20,6 +22,7 @@ from dbplatform.operations import alerts, heartbeats
 from dbplatform.operations.deadman import DeadMansSwitch
 from dbplatform.operations.platform import Platform
 from dbplatform.postgres.connection import Target
+from dbplatform_tests.drills.breaking import no_room
 from dbplatform_tests.installation import free_port
 
 _DECLARATION = """\
@@ -202,3 +205,37 @@ def test_the_watch_tells_of_a_status_service_that_was_killed_and_not_of_one_that
     about_the_platform = [title for title in channel.titles if "dbplatform" in title]
     assert about_the_platform == ["[critical] dbplatform: status_service", "[resolved] dbplatform: status_service"]
     assert list_alerts(platform.ledger, heartbeats.PLATFORM) == ()
+
+
+def test_a_ledger_whose_disk_is_full_is_told_straight_to_the_channels_and_what_it_missed_is_told_later(
+    platform: Platform, database: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are there can still be changed: signs of life go on, and only alerts find no room."""
+    monkeypatch.setenv("SHOP_URL", database.url)
+    channel, databases = Channel(), platform.declarations.databases
+    switch = DeadMansSwitch(platform, databases, send=channel)
+
+    def tick(seconds: int) -> None:
+        """As the sensor does it."""
+        alerts.watch_all(platform, databases, now=after(seconds), runs={}, send=channel)
+        heartbeats.beat(platform.ledger, heartbeats.WATCH)
+
+    switch.look(after(0))
+    tick(1)
+    assert channel.arrived == []
+    monkeypatch.setenv("SHOP_URL", f"postgresql://127.0.0.1:{free_port()}/gone")
+    with no_room(platform.ledger.target, "ledger.alert", "ledger.outbox", "ledger.metric_collection"):
+        for seconds in (60, 120, 180, 240, 300):
+            with suppress(SQLAlchemyError):
+                tick(seconds)
+        overdue(platform.ledger, heartbeats.WATCH)
+        for seconds in (310, 320, 360):
+            switch.look(after(seconds))
+        assert channel.titles == ["[critical] dbplatform: the ledger does not answer"]
+        assert "DiskFull" in channel.arrived[0].body
+    tick(420)
+    switch.look(after(430))
+    assert channel.titles[1:] == ["[resolved] dbplatform: the ledger answers"]
+    for seconds in (480, 540):
+        tick(seconds)
+    assert [title for title in channel.titles if "shop" in title] == ["[critical] shop: reachable"]

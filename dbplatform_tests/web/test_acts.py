@@ -24,6 +24,7 @@ from dbplatform.postgres.transport import TlsNotVerified, demand_verified
 from dbplatform.web.app import create_app
 from dbplatform.web.failing import failed
 from dbplatform.web.location import Location, location_of
+from dbplatform_tests.drills.breaking import no_room
 from dbplatform_tests.web.recorded_samples import put_alert
 
 NOW = datetime.now(UTC)
@@ -62,6 +63,22 @@ def test_a_silence_is_made_shown_and_ended(client: TestClient, ledger: Ledger) -
     assert client.post(f"/api/v1/silences/{number}/end", json={}).status_code == 409
     assert client.get("/api/v1/silences").json() == {"silences": []}
     assert [one[:2] for one in audited(ledger)] == [("end silence", "shop"), ("silence", "shop")]
+
+
+def test_a_ledger_whose_disk_is_full_refuses_an_act_in_words_and_goes_on_to_answer(
+    client: TestClient, ledger: Ledger
+) -> None:
+    alert, given = put_alert(ledger, "shop"), {"database": "shop", "metric": "locks", "reason": "a new disk"}
+    with no_room(ledger.target, "ledger.audit_entry", "ledger.silence"):
+        for path, document in ((f"alerts/{alert}/acknowledgement", {}), ("silences", given)):
+            refused = client.post(f"/api/v1/{path}", json=document)
+            assert refused.status_code == 503
+            assert "the disk of its server is full" in refused.json()["error"]["message"]
+        [shown] = client.get("/api/v1/alerts").json()["alerts"]
+        assert shown["state"] != "acknowledged"
+        assert client.get("/api/v1/silences").json() == {"silences": []}
+    assert client.post("/api/v1/silences", json=given).status_code == 201
+    assert [one[:2] for one in audited(ledger)] == [("silence", "shop")]
 
 
 NO_SILENCES: tuple[tuple[dict[str, Any], int], ...] = (

@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 import pyarrow
 
+from dbplatform.errors import out_of_memory
+
 _PIECE = 1 << 20
 
 
@@ -113,7 +115,10 @@ def _new(path: Path) -> BinaryIO:
 
 
 def _reason(error: Exception) -> Unpackable:
-    """Arrow raises what it cannot unpack as an OSError without a number; with one it is the disk's."""
-    if isinstance(error, OSError) and error.errno is not None:
+    """Arrow raises what it cannot unpack as an OSError without a number; with one it is the disk's.
+
+    Want of memory says nothing of the file, and comes through.
+    """
+    if (isinstance(error, OSError) and error.errno is not None) or out_of_memory(error):
         raise error
     return Unpackable(" ".join(str(error).split()) or "it is cut short")

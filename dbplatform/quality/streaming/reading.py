@@ -50,8 +50,8 @@ def streamed_each(
             known = _known(opened[0], plan)
             memories = [Memory() for _ in opened]
             return [_counted(opened, plan, place, known, memories, tell=tell) for place in places]
-    except (OSError, pa.ArrowException) as error:  # OSError: no room for the keys
-        raise StreamRefused(str(error)) from error
+    except (OSError, pa.ArrowException, MemoryError) as error:  # OSError: no room for the keys
+        raise StreamRefused(str(error) or "there was no memory for it") from error
 
 
 def _counted(
