@@ -89,7 +89,7 @@ class Ledger:
         try:
             yield summary
         except BaseException as error:
-            self._end(id_, "failed", {**summary, "error": str(error)})
+            self._end(id_, "failed", {**summary, "error": str(error) or type(error).__name__})
             raise
         self._end(id_, "succeeded", summary)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.job.asset_job import is_reserved_asset_job_name
+from sqlalchemy.exc import DBAPIError
 
 from dbplatform import progress
 from dbplatform.declaration.loading import Declared
@@ -51,6 +52,10 @@ class RunStopped(WorkError):
 
 class RunTooLong(WorkError):
     """The run of {job} lasted longer than {limit}, and was ended."""
+
+
+class RunNotRecorded(WorkError):
+    """The run of {job} ended, because the database of Dagster's runs refused to record it: {reason}."""
 
 
 class RunFailed(WorkError):
@@ -116,7 +121,7 @@ def launch(
     run_id = str(uuid.uuid4())
     # Dagster's console logger would print every event between the bars; the instance keeps them all.
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, **config}
-    with dg.DagsterInstance.get() as instance:
+    with _recorded(job.name), dg.DagsterInstance.get() as instance:
         _require_partition(job, partition, instance)
         for dead in runs.end_dead_runs(instance, platform):
             tell(f"the process of run {dead} was gone: its run is ended, its place in the pool freed")
@@ -153,6 +158,19 @@ def launch(
         if not result.success:
             raise _failure(job.name, result, look)
         return Launched(run_id=run_id, steps=_published(result), schema=_schema(result, declared))
+
+
+@contextmanager
+def _recorded(job: str) -> Iterator[None]:
+    """What Dagster's storage refuses within the block, in words; its driver is not the platform's."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise RunNotRecorded(
+            job=job,
+            reason=(str(error.orig).strip().splitlines() or [type(error).__name__])[0].rstrip("."),
+            hint="Mend it (the server's log and its disk tell more), then run it again: it goes on where it stood.",
+        ) from error
 
 
 def _require_partition(job: dg.JobDefinition, key: str | None, instance: dg.DagsterInstance) -> None:
