@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -19,6 +20,7 @@ from dbplatform.migrations.engine import MigrationPolicy, apply_migrations, hist
 from dbplatform.partitioning.apply import apply_partitions
 from dbplatform.partitioning.policy import PartitionPolicy
 from dbplatform.postgres.connection import AutocommitConnection, Target, connect
+from dbplatform.postgres.embedded.account import account_for
 from dbplatform.postgres.embedded.server import EmbeddedServer
 from dbplatform.seeding.apply import apply_seed
 from dbplatform.seeding.policy import SeedPolicy
@@ -26,7 +28,7 @@ from dbplatform_tests.conftest import created
 from dbplatform_tests.drills.works import indexes
 from dbplatform_tests.postgres import conversion_support as conversion
 from dbplatform_tests.postgres.archiving_support import ask
-from dbplatform_tests.postgres.embedded_support import embedded, open_folder
+from dbplatform_tests.postgres.embedded_support import as_user, embedded, open_folder
 from dbplatform_tests.postgres.maintenance_support import maintain, outcome
 from dbplatform_tests.postgres.test_partitioning_default import NOW as MARCH
 from dbplatform_tests.postgres.test_seeding_seeds import NOW
@@ -57,14 +59,17 @@ def database(server: EmbeddedServer) -> Iterator[Target]:
 @contextmanager
 def little_room(server: EmbeddedServer) -> Iterator[None]:
     """Sessions that begin within the block cannot write beyond the limit of a file."""
-    pid = server.status().pid
-    assert pid is not None
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM, hard))
+    state = server.status()
+    assert state.pid is not None
+    # Root may be less than root here; the server's own user always may.
+    limit = partial(resource.prlimit, state.pid, resource.RLIMIT_FSIZE)
+    change = partial(as_user, account_for(state.data_directory).name)
+    soft, hard = change(limit)
+    change(partial(limit, (ROOM, hard)))
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+        change(partial(limit, (soft, hard)))
 
 
 def refused(server: EmbeddedServer, database: Target, work: Callable[[AutocommitConnection], object]) -> None:
