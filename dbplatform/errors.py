@@ -142,6 +142,6 @@ def out_of_memory(error: BaseException) -> OutOfMemory | None:
         return None
     return OutOfMemory(
         reason=words.rstrip(".") or "it held more than its limit",
-        hint="What it was doing is not done. Raise its limit (of the container, the service, ulimit), end what else "
-        "needs the machine's memory, or give it less at once; then run it again.",
+        hint="Raise its limit (of the container, the service, ulimit), end what else needs the machine's memory, or "
+        "give it less at once; then run it again: it goes on where it stood.",
     )

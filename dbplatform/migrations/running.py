@@ -18,13 +18,15 @@ from dbplatform.migrations.policy import MigrationPolicy
 from dbplatform.migrations.session import MigrationSession, begin, waiting
 from dbplatform.migrations.statements import Statement
 
+_SHOWN_CHARACTERS = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementRun:
     """One statement that ran, and how long it took in the try that counted."""
 
     sql: str
-    """Without its secrets."""
+    """Without its secrets, and no longer than ``_SHOWN_CHARACTERS``: one of data may be of any size, and this is kept."""
     line: int
     seconds: float
     effect: Effect | None
@@ -34,6 +36,10 @@ class StatementRun:
         """One of ``statements`` in the contract."""
         seen = UNSEEN if self.effect is None else self.effect.as_json()
         return {"sql": self.sql, **seen, "seconds": self.seconds}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ... ({len(text):,} characters)"
 
 
 class Running:
@@ -125,7 +131,9 @@ class Running:
         effect = self._run(statement, head)
         seconds = time.monotonic() - started
         if self.file is self.migration:
-            self.finished.append(StatementRun(sql=statement.shown, line=statement.line, seconds=seconds, effect=effect))
+            self.finished.append(
+                StatementRun(sql=_cut(statement.shown), line=statement.line, seconds=seconds, effect=effect)
+            )
         self.statement = None
 
     @property
