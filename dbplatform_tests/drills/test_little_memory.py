@@ -119,7 +119,7 @@ class Conversion(Load):
     DECLARED = Partitions.DECLARED
 
     def commands(self) -> Iterator[tuple[str, ...]]:
-        yield ("partition", "convert", self.name, "--table", "large", "--yes")
+        yield ("partition", "convert", self.name, "--table", "large")
 
     def ended(self) -> None:
         assert self.whole()
