@@ -22,7 +22,7 @@ from dbplatform_tests.installation import Installation
 
 ROOM = 48 << 20
 #: Rows of a kilobyte: four times the room.
-LITTLE, MUCH = 100, 200_000
+MUCH = 200_000
 TABLE = "create table large (id int, at timestamptz not null, n int, body text, primary key (id, at))"
 #: Two years of them, evenly, up to a month ago.
 ROWS = """
@@ -39,6 +39,7 @@ class Load(ABC):
     """What one capability does with a database of so many rows."""
 
     DECLARED: ClassVar[str]
+    LITTLE: ClassVar[int] = 100
 
     def __init__(self, installation: Installation, name: str, rows: int) -> None:
         self.installation, self.name, self.rows = installation, name, rows
@@ -168,6 +169,8 @@ class DataQuality(Load):
         "  quality: [{table: large, checks: [{range: {column: n, max: 0, keep_rows: 1000000}},"
         " {matches: {column: body, regex: '^never$'}}, {unique: [body]}]}]\n"
     )
+    #: So many that they are streamed, too, for which the libraries take memory of their own.
+    LITTLE = 40_000
 
     def commands(self) -> Iterator[tuple[str, ...]]:
         yield ("check", self.name, "--json")
@@ -269,11 +272,13 @@ def told(answer: subprocess.CompletedProcess[str]) -> bool:
 
 @pytest.mark.parametrize("capability", cases(*LOADS, sample=()))
 def test_far_more_data_than_memory_streams_through(installation: Installation, capability: str) -> None:
-    little = LOADS[capability](installation, f"{capability}_little", LITTLE)
+    little = LOADS[capability](installation, f"{capability}_little", LOADS[capability].LITTLE)
     much = LOADS[capability](installation, f"{capability}_much", MUCH)
     for measured, command in zip(little.commands(), much.commands(), strict=True):
         answer = bounded(installation, needed(installation, measured) + ROOM, command)
-        assert answer.returncode in (0, 1), f"{command}: {answer.stdout}{answer.stderr}"
+        # A library that ends the process by itself does so with 1, too.
+        ended = answer.returncode == 0 or (answer.returncode == 1 and "verdict" in answer.stdout)
+        assert ended, f"{command}: {answer.stdout}{answer.stderr}"
     little.ended()
     much.ended()
     for name in (little.name, much.name):
@@ -360,7 +365,7 @@ def test_a_script_larger_than_memory_is_told_and_applied_by_the_next(
     answer = bounded(installation, needed(installation, command(small)) + ROOM, command(large))
     if answer.returncode:
         assert told(answer), answer.stdout + answer.stderr
-        assert rows_of(installation, large) in ((), (0, 0))
+        assert rows_of(installation, large) in ((), (0, 0), (1000 * megabytes, 1000 * megabytes)), "all, or nothing"
     else:
         assert megabytes < ROOM >> 20, "it cannot have been read"
     after = installation.command(*command(large))
@@ -368,3 +373,9 @@ def test_a_script_larger_than_memory_is_told_and_applied_by_the_next(
     assert rows_of(installation, large) == (1000 * megabytes, 1000 * megabytes)
     versions = installation.here("migrate", "history", large)
     assert [row["version"] for row in versions["migrations"]] == ["1", "2"], json.dumps(versions)
+    with installation.connect("dbplatform_ledger") as ledger:
+        kept = ledger.execute(
+            "select max(length(summary::text)) from ledger.operation where database = %s", (large,)
+        ).fetchone()
+    assert kept is not None
+    assert kept[0] < (megabytes << 20) / 10, "the text of the rows is not kept"
