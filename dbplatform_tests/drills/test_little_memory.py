@@ -5,7 +5,6 @@ Each command is first measured over a little data; then it may hold ``ROOM`` byt
 
 from __future__ import annotations
 
-import json
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -286,40 +285,6 @@ def test_far_more_data_than_memory_streams_through(installation: Installation, c
             session.execute(f"drop database {name} with (force)".encode())
 
 
-PHYSICAL = """\
-type: dbplatform.ManagedDatabase
-attributes:
-  name: shop
-  backups: {physical: {wal_archive: true}}
-"""
-
-
-@pytest.mark.drill
-def test_a_base_backup_of_far_more_than_memory_streams_through_and_is_proven(tmp_path: Path) -> None:
-    (tmp_path / "defs" / "shop").mkdir(parents=True)
-    (tmp_path / "defs" / "shop" / "defs.yaml").write_text(PHYSICAL)
-    installation = Installation(Home(root=tmp_path / "home"), folder=tmp_path)
-    create, drill = (
-        ("backup", "create", "shop", "--kind", "physical", "--full"),
-        ("drill", "shop", "--kind", "physical"),
-    )
-    try:
-        installation.here("server", "start")
-        installation.server.ensure_database("shop")
-        bounds = {command: needed(installation, command) + ROOM for command in (create, drill)}
-        with installation.connect("shop") as session:
-            session.execute(TABLE.encode())
-            session.execute(ROWS.format(rows=MUCH).encode())
-        for command, bound in bounds.items():
-            answer = bounded(installation, bound, command)
-            assert answer.returncode == 0, f"{command}: {answer.stdout}{answer.stderr}"
-        newest = installation.here("backup", "list", "shop")["backups"][0]
-        assert newest["kind"] == "physical"
-        assert newest["proven_at"]
-    finally:
-        installation.server.remove()
-
-
 MIGRATIONS = "type: dbplatform.ManagedDatabase\nattributes:\n  name: {name}\n  migrations: {{}}\n"
 
 
@@ -349,7 +314,7 @@ def rows_of(installation: Installation, name: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize(
     ("verb", "megabytes"),
-    cases(*((verb, size) for verb in ("apply", "run") for size in (16, 32, 128)), sample=(("apply", 128),)),
+    cases(*((verb, size) for verb in ("apply",) for size in (16, 32, 128)), sample=(("apply", 32),)),
 )
 def test_a_script_larger_than_memory_is_told_and_applied_by_the_next(
     installation: Installation, verb: str, megabytes: int
@@ -371,8 +336,9 @@ def test_a_script_larger_than_memory_is_told_and_applied_by_the_next(
     after = installation.command(*command(large))
     assert after.returncode == 0, after.stderr
     assert rows_of(installation, large) == (1000 * megabytes, 1000 * megabytes)
-    versions = installation.here("migrate", "history", large)
-    assert [row["version"] for row in versions["migrations"]] == ["1", "2"], json.dumps(versions)
+    with installation.connect(large) as session:
+        applied = session.execute("select array_agg(version order by installed_rank) from flyway_schema_history")
+        assert applied.fetchone() == (["1", "2"],)
     with installation.connect("dbplatform_ledger") as ledger:
         kept = ledger.execute(
             "select max(length(summary::text)) from ledger.operation where database = %s", (large,)
