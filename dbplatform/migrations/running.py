@@ -26,7 +26,7 @@ class StatementRun:
     """One statement that ran, and how long it took in the try that counted."""
 
     sql: str
-    """Without its secrets, and no longer than ``_SHOWN_CHARACTERS``: one of data may be of any size, and this is kept."""
+    """Without its secrets, and cut where it is long: one of data may be of any size, and this is kept."""
     line: int
     seconds: float
     effect: Effect | None
