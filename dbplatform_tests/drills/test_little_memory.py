@@ -306,7 +306,7 @@ def migrations(installation: Installation, name: str, megabytes: int) -> None:
     installation.server.ensure_database(name)
 
 
-def rows_of(installation: Installation, name: str) -> tuple[Any, ...]:
+def rows_of(installation: Installation, name: str) -> tuple[Any, ...] | None:
     with installation.connect(name) as session:
         there = session.execute("select to_regclass('large') is not null").fetchone()
         return session.execute("select count(*), count(distinct id) from large").fetchone() if there == (True,) else ()

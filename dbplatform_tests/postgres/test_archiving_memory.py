@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_memory_refused_while_a_base_backup_is_unpacked_is_no_damage(
         OSError("ZSTD init failed: Allocation error : not enough memory"),
     ):
         with monkeypatch.context() as short:
-            short.setattr(packing.tarfile, "open", lambda said=said, **_: refuse_with(said))
+            short.setattr(tarfile, "open", lambda said=said, **_: refuse_with(said))
             with pytest.raises(type(said)) as raised:
                 packing.unpack(tmp_path / "packed", tmp_path, own=lambda path: None, poll=lambda done: None)
         told = out_of_memory(raised.value)
