@@ -131,8 +131,14 @@ def test_the_daemon_begins_each_task_of_a_year_as_often_as_declared(
 ) -> None:
     declare(folder, f"  time_zone: {zone}\n" + _AT_HALF_PAST_TWO)
     clock = ZoneInfo(zone)
-    with scheduler(folder, instance, Clock(datetime(2027, 1, 1, tzinfo=clock).astimezone(UTC))) as daemon:
-        daemon.pass_time(datetime(2028, 1, 1, tzinfo=clock), step=timedelta(hours=3))
+    days = [datetime(2027, 1, 1, tzinfo=clock) + timedelta(days=number) for number in range(365)]
+    with scheduler(folder, instance, Clock(days[0].astimezone(UTC))) as daemon:
+        for day in days:
+            if day.utcoffset() == (day + timedelta(days=1)).utcoffset():
+                daemon.look(day.replace(hour=2, minute=30))
+                daemon.end_runs()
+            else:
+                daemon.pass_time(day.replace(hour=6), step=timedelta(minutes=10))
         expected = {"shop_daily": 365, "shop_weekly": 52, "shop_monthly": 12, "shop_quarterly": 4, "shop_backup": 365}
         begun = {job: len(daemon.runs(job)) for job in daemon.jobs}
         assert begun == {job: expected[job] for job in begun}
