@@ -25,7 +25,7 @@ attributes:
 """
 #: Verbs with --dry-run that change nothing in a declared database: ledger, backups, files, runs, scratch databases.
 _HARMLESS = {
-    "adopt", "alerts ack", "alerts close", "alerts silence", "alerts test", "alerts unsilence",
+    "adopt", "advise dismiss", "alerts ack", "alerts close", "alerts silence", "alerts test", "alerts unsilence",
     "archive expire", "backup create", "backup prune", "backup restore-point", "bench compare", "bench run",
     "check", "drill", "init", "report prune", "report review", "roles review",
     "runs cancel", "runs free", "server remove", "server start", "server stop", "token create",
