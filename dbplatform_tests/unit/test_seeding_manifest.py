@@ -108,7 +108,7 @@ tables:
         ("{date: {from: 2024-01-02, to: 2024-01-02}}", "to must come after from"),
         ("{timestamp: {from: 2024-01-02}}", "from and to, or after and within"),
         ("{timestamp: {after: id, within: 1 month}}", "has months"),
-        ("{faker: No Name}", "pattern"),
+        ("{faker: No Name}", "cannot be a name"),
         ("{reference: a b}", "is not a name"),
         ("{bcrypt: {}}", "from env or from value"),
         ("{uuid: true, unique: true}", "unique does not go with uuid"),
