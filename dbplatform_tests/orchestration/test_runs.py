@@ -40,6 +40,7 @@ from dbplatform.orchestration import instance as instances
 from dbplatform.orchestration import run_ends, runs
 from dbplatform.orchestration.instance import _machine, _started, process_of, process_tags
 from dbplatform.orchestration.sensors import _queue_stands_still
+from dbplatform.orchestration.steps import failed_step, step
 from dbplatform.postgres.connection import Target
 from dbplatform_tests.installation import free_port
 from dbplatform_tests.typed import typist
@@ -441,6 +442,27 @@ def test_runs_of_chosen_assets_are_known_by_the_assets_that_failed_until_some_ru
         ("materialize seed", True, ""),
         ("shop", True, ""),
     ]
+
+
+def test_a_step_that_is_refused_memory_fails_with_the_next_step_and_the_next_run_does_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    hunger = [MemoryError()]
+
+    @dg.asset(key=["shop", "seed"], pool=_POOL)
+    def seed() -> None:
+        with step(dg.AssetExecutionContext.get(), "shop/seed"):
+            if hunger:
+                raise hunger.pop()
+
+    job = dg.Definitions(assets=[seed], jobs=[dg.define_asset_job("shop", [seed])]).resolve_job_def("shop")
+    refused = job.execute_in_process(instance=instance, raise_on_error=False)
+    failed = failed_step(refused.all_events)
+    assert (refused.success, failed and failed.step, failed and failed.exit_code) == (False, "shop/seed", 3)
+    assert failed is not None
+    assert "This process was refused memory" in failed.reason
+    assert holders(instance) == set()
+    assert job.execute_in_process(instance=instance).success
 
 
 def test_no_failed_run_is_missed_and_each_database_has_its_own_time(
